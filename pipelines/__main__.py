@@ -1,0 +1,43 @@
+"""The console command: trellis <verb> [hydra overrides]; imports the one verb asked for."""
+
+import ast
+import importlib
+import sys
+from pathlib import Path
+
+VERBS = Path(__file__).parent / "commands"
+
+
+def verbs() -> dict[str, str]:
+    """Every verb with the first line of its docstring, read without importing it."""
+    files = sorted(file for file in VERBS.glob("*.py") if file.stem != "__init__")
+    return {file.stem: ast.get_docstring(ast.parse(file.read_text())) or "" for file in files}
+
+
+def main() -> None:
+    """Runs one verb; leaves with its exit code."""
+    known = verbs()
+    verb, *overrides = sys.argv[1:] or ["--help"]
+    if verb in ("-h", "--help", "help"):
+        print("usage: trellis <verb> [key=value ...]\n")
+        for name, doc in known.items():
+            print(f"  {name:<11} {doc.splitlines()[0]}")
+        print("\ntrellis <verb> --help says more about one of them; trellis list shows what experiment= and dataset= accept.")
+        return
+    from pipelines import config  # Hydra only when there is something to compose.
+
+    try:
+        if verb not in known:
+            raise config.UsageError(f"no verb {verb!r}{config.nearest(verb, list(known))}\nall of them: trellis")
+        if {"-h", "--help"} & set(overrides):
+            print(known[verb])
+            return
+        cfg = config.compose(overrides)
+        sys.exit(importlib.import_module(f"pipelines.commands.{verb}").run(cfg))
+    except config.UsageError as error:
+        print(f"trellis: {error}", file=sys.stderr)
+        sys.exit(2)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,175 @@
+"""Our configuration schema, and the door from Hydra to plain dataclasses.
+
+Two schemas meet here. Ours is `Config`: typed and closed, a misspelt key is an error at composition. The nodes `task`,
+`trainer` and `runtime` speak Model Garden's own vocabulary: open here, checked against the registered experiment later.
+"""
+
+import difflib
+import os
+import re
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import yaml
+from hydra import compose as hydra_compose
+from hydra import initialize_config_module
+from hydra.core.config_store import ConfigStore
+from hydra.errors import HydraException
+from omegaconf import MISSING, OmegaConf
+from omegaconf.errors import OmegaConfBaseException
+
+import conf
+
+GROUPS = ("experiment", "dataset", "runtime", "runner", "sweep", "launcher")
+FOLDER = Path(conf.__file__).parent
+
+
+class UsageError(ValueError):
+    """Something the user can put right; the message says what and how, and is shown without a traceback."""
+
+
+@dataclass
+class Dataset:
+    """What Beam builds: one source read into one task's records.
+
+    `images`, `annotations` and `masks` are a path, or a mapping from split name (`train`, `validation`) to a path.
+    """
+
+    name: str = MISSING
+    task: str = MISSING  # a module of `tasks`
+    source: str = MISSING  # a module of `pipelines.data.sources`
+    embedded: str | None = None  # generator of `pipelines.data.embedded` that writes the source first
+    images: Any = None
+    annotations: Any = None
+    masks: Any = None
+    labels: Any = None  # class names, where the source does not carry them
+    validation_fraction: float = 0.1  # used where the source has no validation split of its own
+    shards: Any = None  # {split: count}; null: by size
+
+
+@dataclass
+class Benchmark:
+    """A figure to reproduce, in the evaluator's unit (a fraction where the published table prints percent)."""
+
+    metric: str = MISSING
+    value: float = MISSING
+    tolerance: float = MISSING
+    source: str = MISSING
+
+
+@dataclass
+class Threads:
+    """TensorFlow's thread pools. Results are bit-identical only for equal counts; null: the number of cores."""
+
+    intra_op: int | None = None
+    inter_op: int | None = None
+
+
+@dataclass
+class Config:
+    """Everything a command is told. `task`, `trainer` and `runtime` are overrides of the Model Garden experiment."""
+
+    name: str = "none"
+    garden: str | None = None  # name registered in Model Garden's experiment factory
+    imports: list[str] = field(default_factory=list)  # modules that register it, beyond the standard ones
+    epochs: float | None = None  # gives `trainer.train_steps` from the data's size where that is not set
+    seed: int = 0
+    determinism: bool = True
+    data_dir: str = MISSING
+    runs_dir: str = MISSING
+    run_dir: str = MISSING
+    run: str | None = None  # a recorded run: an MLflow run id or a run directory
+    dataset: Dataset | None = None
+    runner: dict[str, Any] = field(default_factory=dict)
+    sweep: dict[str, Any] | None = None
+    threads: Threads = field(default_factory=Threads)
+    task: dict[str, Any] = field(default_factory=dict)
+    trainer: dict[str, Any] = field(default_factory=dict)
+    runtime: dict[str, Any] = field(default_factory=dict)
+    benchmark: Benchmark | None = None
+
+
+ConfigStore.instance().store(name="schema", node=Config)
+
+
+def options(group: str) -> dict[str, str]:
+    """Names that `group=` accepts, each with the first line of its file's header."""
+    folder = FOLDER / group
+    return {str(file.relative_to(folder).with_suffix("")): _headline(file) for file in sorted(folder.rglob("*.yaml"))}
+
+
+def _headline(file: Path) -> str:
+    lines = (line.lstrip("# ").strip() for line in file.read_text().splitlines() if line.startswith("#"))
+    return next((line for line in lines if not line.startswith("@package")), "")
+
+
+def compose(overrides: Sequence[str]) -> Config:
+    """Composes `conf/` under command-line overrides into a plain `Config` without interpolations.
+
+    Raises:
+        UsageError: a name, key or value that does not exist or does not fit, with the nearest that does.
+    """
+    for override in overrides:
+        _refuse_unknown_name(override)
+    with _readable_errors(overrides), initialize_config_module("conf", version_base="1.3"):
+        return OmegaConf.to_object(hydra_compose("config", overrides=list(overrides)))  # type: ignore[return-value]
+
+
+def to_yaml(cfg: Config) -> str:
+    """The composed configuration as YAML, in the order of the schema."""
+    return yaml.safe_dump(OmegaConf.to_container(OmegaConf.structured(cfg)), sort_keys=False, width=120)
+
+
+def from_yaml(text: str) -> Config:
+    """Reads back what `to_yaml` wrote."""
+    return OmegaConf.to_object(OmegaConf.merge(OmegaConf.structured(Config), OmegaConf.create(text)))  # type: ignore
+
+
+def override_value(value: Any) -> str:
+    """Spells a plain value as the right-hand side of a Hydra override."""
+    if isinstance(value, dict):
+        return "{" + ",".join(f"{key}:{override_value(item)}" for key, item in value.items()) + "}"
+    if isinstance(value, list | tuple):
+        return "[" + ",".join(override_value(item) for item in value) + "]"
+    if value is None or isinstance(value, bool | int | float):
+        return yaml.safe_dump(value).split("\n")[0]
+    return "'" + str(value).replace("\\", "\\\\").replace("'", "\\'") + "'"
+
+
+def nearest(word: str, known: Sequence[str]) -> str:
+    """`; did you mean a, b?`, or the whole choice where nothing is near and the choice is short."""
+    near = difflib.get_close_matches(word, known, n=3, cutoff=0.5)
+    if near:
+        return f"; did you mean {', '.join(near)}?"
+    return f"; there are: {', '.join(sorted(known))}" if 0 < len(known) <= 20 else ""
+
+
+def _refuse_unknown_name(override: str) -> None:
+    if "=" not in override and not override.startswith(("~", "-")):
+        raise UsageError(f"{override!r} is not an override; write key=value, as in experiment=retinanet")
+    group, _, name = override.lstrip("+").partition("=")
+    known = options(group) if group in GROUPS else {}
+    if known and name and name not in known and name != "null" and not name.startswith(("[", "{")) and "," not in name:
+        raise UsageError(f"no {group} {name!r}{nearest(name, list(known))}\nall of them: trellis list")
+
+
+@contextmanager
+def _readable_errors(overrides: Sequence[str]) -> Iterator[None]:
+    try:
+        yield
+    except (HydraException, OmegaConfBaseException) as error:
+        text = str(error.__cause__ or error)
+        missing = re.search(r"Key '([^']+)' (?:is )?not in", text)
+        if missing:
+            known = [name for owner in (Config, Dataset, Benchmark, Threads) for name in owner.__dataclass_fields__]
+            where = next((item for item in overrides if missing.group(1) in item.partition("=")[0]), missing.group(1))
+            raise UsageError(f"{where}: there is no key {missing.group(1)!r}{nearest(missing.group(1), known)}") from None
+        raise UsageError(" ".join(text.split())) from None
+
+
+def absolute(path: str) -> str:
+    """A local path made absolute, an address such as gs://… left as it is."""
+    return path if "://" in path else os.path.abspath(os.path.expanduser(path))
