@@ -1,0 +1,88 @@
+"""The environment a run was made in: machine, packages, and the source tree down to the last uncommitted line."""
+
+import os
+import platform
+import shutil
+import subprocess
+import sys
+import tempfile
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+import psutil
+
+import pipelines
+
+ROOT = Path(pipelines.__file__).resolve().parent.parent
+SOURCES = ("conf", "pipelines", "tasks")  # untracked files in here belong to the recorded tree
+VARIABLES = ("TF_", "OMP_", "CUDA_", "XLA_", "KMP_", "MKL_", "TPU_", "TRELLIS_")
+
+
+def describe() -> dict[str, Any]:
+    """Everything outside the configuration that a result may depend on; `git` says what was checked out and changed."""
+    return {
+        "python": platform.python_version(),
+        "platform": platform.platform(),
+        "machine": platform.machine(),
+        "cpu": processor(),
+        "cores": len(os.sched_getaffinity(0)),
+        "memory_bytes": psutil.virtual_memory().total,
+        "command": sys.argv,
+        "variables": {name: value for name, value in sorted(os.environ.items()) if name.startswith(VARIABLES)},
+        "packages": packages(),
+        "git": source_tree(),
+    }
+
+
+def packages() -> list[str]:
+    """Installed distributions as `name==version`, sorted."""
+    found = {_normal(item.metadata["Name"]): item.version for item in metadata.distributions() if item.metadata["Name"]}
+    return [f"{name}=={version}" for name, version in sorted(found.items())]
+
+
+def processor() -> str:
+    """The processor's model name, as precisely as the system tells."""
+    cpuinfo = Path("/proc/cpuinfo")
+    lines = cpuinfo.read_text().splitlines() if cpuinfo.exists() else []
+    models = (line.partition(":")[2].strip() for line in lines if line.startswith("model name"))
+    return next(models, platform.processor() or platform.machine())
+
+
+def source_tree(root: Path = ROOT) -> dict[str, Any]:
+    """Commit, branch and difference of a source tree: checking out `commit` and applying `diff` rebuilds it.
+
+    `commit` is null outside a git work tree.
+    """
+    commit = _git(root, "rev-parse", "HEAD").strip()
+    top = _git(root, "rev-parse", "--show-toplevel").strip()
+    if not commit or Path(top).resolve() != root.resolve():  # A clone of something else around us says nothing.
+        return {"commit": None, "branch": None, "dirty": None, "diff": ""}
+    diff = _difference(root)
+    branch = _git(root, "rev-parse", "--abbrev-ref", "HEAD").strip()
+    return {"commit": commit, "branch": branch, "dirty": bool(diff), "diff": diff}
+
+
+def _difference(root: Path) -> str:
+    """The tree against its commit, new source files included, as `git apply` reads it."""
+    index = Path(root, _git(root, "rev-parse", "--git-path", "index").strip())
+    with tempfile.TemporaryDirectory() as scratch:
+        copy = Path(scratch, "index")  # The user's own index is never touched.
+        if index.exists():
+            shutil.copy(index, copy)
+        present = [name for name in SOURCES if Path(root, name).exists()]
+        _git(root, "add", "--intent-to-add", "--", *present, index=copy)
+        return _git(root, "diff", "HEAD", "--binary", "--full-index", "--no-color", "--no-ext-diff", index=copy)
+
+
+def _git(root: Path, *arguments: str, index: Path | None = None) -> str:
+    """What git prints, without its last word on errors: no git, no repository and no commit all print nothing."""
+    if shutil.which("git") is None:
+        return ""
+    variables = {**os.environ, **({"GIT_INDEX_FILE": str(index)} if index else {}), "GIT_OPTIONAL_LOCKS": "0"}
+    command = ["git", "-c", "core.quotePath=false", *arguments]
+    return subprocess.run(command, cwd=root, env=variables, capture_output=True).stdout.decode("utf-8", "surrogateescape")
+
+
+def _normal(name: str) -> str:
+    return name.lower().replace("_", "-").replace(".", "-")

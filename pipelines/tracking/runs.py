@@ -1,0 +1,377 @@
+"""Runs: recording one while it is made, and finding one again. MLflow itself works in a process of its own."""
+
+import json
+import os
+import subprocess
+import sys
+import time
+import traceback
+import uuid
+from collections.abc import Iterator, Mapping
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from pipelines import config
+from pipelines.tracking import environment, journal
+
+RUN_ID = "mlflow_run_id"
+SUMMARY = "summary.json"
+STATUS = {"FINISHED": "finished", "KILLED": "interrupted", "FAILED": "failed"}
+TEXTS = ("config.yaml", "params.yaml", "manifest.json", "environment.json", "requirements.txt", "diff.patch", SUMMARY)
+
+
+def store(cfg: config.Config) -> str:
+    """MLflow's tracking address: `MLFLOW_TRACKING_URI`, else the SQLite store in `runs_dir`."""
+    return os.environ.get("MLFLOW_TRACKING_URI") or f"sqlite:///{Path(config.absolute(cfg.runs_dir)) / 'mlflow.db'}"
+
+
+def prepare(cfg: config.Config) -> str:
+    """Creates the SQLite store where it does not exist yet, once among any number of processes; returns the address."""
+    uri = store(cfg)
+    database = sqlite_file(uri)
+    if database is not None and not database.exists():
+        from pipelines.tracking import delivery  # MLflow takes seconds to import.
+
+        delivery.prepare(uri)
+    return uri
+
+
+def sqlite_file(uri: str) -> Path | None:
+    """The database file of a SQLite address, None for a server."""
+    return Path(uri.removeprefix("sqlite:///")) if uri.startswith("sqlite:///") else None
+
+
+class Recorder:
+    """Records one run: call it with a step and its figures. Everything lands in the run directory first.
+
+    Attributes:
+        run_dir: absolute.
+        resumed: whether the run directory already held a recorded run, which this one continues.
+        summary: what `summary.json` will hold; status, failure and run id are added at the end.
+    """
+
+    def __init__(self, run_dir: Path) -> None:
+        """Reads what earlier sessions in `run_dir` have recorded."""
+        self.run_dir = run_dir
+        self._last: dict[str, int] = {}
+        self._parameters: dict[str, str] = {}
+        self.checkpoints: dict[str, dict[str, Any]] = {}
+        self._changed: set[str] = set()
+        self._environment: dict[str, Any] = {}
+        self.session = 1
+        self.identity = uuid.uuid4().hex
+        for event, _ in journal.read(run_dir):
+            self._recall(event)
+        self.resumed = self.session > 1
+        previous = read_summary(run_dir)
+        self.summary = {key: value for key, value in previous.items() if key not in ("status", "failure")}
+
+    def __call__(self, step: int, values: Mapping[str, float]) -> None:
+        """Records figures of `step`. A figure that an earlier session recorded for this or a later step is left alone."""
+        step = int(step)
+        fresh = {name: journal.spell(value) for name, value in values.items() if step > self._last.get(name, -1)}
+        if fresh:
+            self._last.update(dict.fromkeys(fresh, step))
+            journal.append(self.run_dir, "metrics", step=step, values=fresh)
+
+    def file(self, name: str, text: str | None = None) -> Path:
+        """Records a file of the run directory, written first where `text` is given; returns its path.
+
+        When a resumed run changes a text, the earlier one is kept as `sessions/<n>/<name>`.
+        """
+        path = self.run_dir / name
+        if text is not None:
+            before = path.read_text() if path.exists() and self.resumed else text
+            if before != text and name not in self._changed:
+                self._changed.add(name)
+                earlier = self.run_dir / "sessions" / str(self.session - 1) / name
+                journal.write(earlier, before)
+                self.file(str(earlier.relative_to(self.run_dir)))
+                self.tags({"changed_on_resume": ", ".join(sorted(self._changed))})
+            journal.write(path, text)
+        journal.append(self.run_dir, "file", path=name)
+        return path
+
+    def parameters(self, values: Mapping[str, Any]) -> None:
+        """Records the few chosen settings by which runs are compared. Those of an earlier session stay as they are."""
+        fresh = {name: str(value) for name, value in values.items() if name not in self._parameters}
+        if fresh:
+            self._parameters.update(fresh)
+            journal.append(self.run_dir, "parameters", values=fresh)
+
+    def tags(self, values: Mapping[str, Any]) -> None:
+        """Records words about the run, such as `determinism_class`; a later value replaces an earlier one."""
+        journal.append(self.run_dir, "tags", values={name: str(value) for name, value in values.items()})
+
+    def dataset(self, name: str, fingerprint: str, source: str, profile: Mapping[str, Any]) -> None:
+        """Records the data the run learns from; `profile` is JSON: counts, classes, shards and their digests."""
+        self.tags({"fingerprint": fingerprint})
+        self.summary.update(dataset=name, fingerprint=fingerprint)
+        journal.append(
+            self.run_dir, "dataset", name=name, fingerprint=fingerprint, source=str(source), profile=dict(profile)
+        )
+
+    def environment(self, **more: Any) -> None:
+        """Adds to `environment.json` what is known only later: devices, thread counts, the determinism class."""
+        self._environment.update(more)
+        self.file("environment.json", json.dumps(self._environment, indent=1) + "\n")
+
+    def checkpoint(self, which: str, path: str | Path, step: int) -> None:
+        """Names the checkpoint (prefix or directory) that is now the `best` or the `last`; stored when the run ends."""
+        absolute = Path(path).absolute()
+        inside = absolute.is_relative_to(self.run_dir)  # Relative: a run directory may be moved before it is sent.
+        self.checkpoints[which] = {
+            "path": str(absolute.relative_to(self.run_dir) if inside else absolute),
+            "step": int(step),
+        }
+
+    def run_id(self, timeout_s: float = 60) -> str | None:
+        """MLflow's id of this run; waits until MLflow has given one, None when it cannot be reached."""
+        until = time.monotonic() + timeout_s
+        while not (found := read_run_id(self.run_dir)) and time.monotonic() < until and not trouble(self.run_dir):
+            time.sleep(0.1)
+        return found
+
+    def _recall(self, event: Mapping[str, Any]) -> None:
+        if event["event"] == "metrics":
+            for name in event["values"]:
+                self._last[name] = max(event["step"], self._last.get(name, -1))
+        elif event["event"] == "parameters":
+            self._parameters.update(event["values"])
+        elif event["event"] == "open":
+            self.session, self.identity = event["session"] + 1, event["identity"]
+        elif event["event"] == "close":
+            self.checkpoints.update(event["checkpoints"])
+
+
+@contextmanager
+def record(
+    cfg: config.Config, *, parent: str | None = None, interrupted: tuple[type[BaseException], ...] = ()
+) -> Iterator[Recorder]:
+    """Records what happens inside as one run of experiment `cfg.name`; in a used run directory, as its continuation.
+
+    Leaving normally means finished; by `KeyboardInterrupt`, `SystemExit` 130 or 143 or one of `interrupted`: interrupted;
+    by anything else: failed. A tracking server that does not answer never stops the run.
+
+    Args:
+        parent: MLflow run id or run directory of the run that this one is part of.
+
+    Raises:
+        UsageError: another process is recording in this run directory.
+    """
+    run_dir = Path(config.absolute(cfg.run_dir))
+    with _occupied(run_dir):
+        journal.mend(run_dir)
+        recorder = Recorder(run_dir)
+        sender = _start_sender(run_dir, store(cfg))
+        _open(recorder, cfg, parent)
+        status, failure = "FINISHED", None
+        try:
+            yield recorder
+        except BaseException as error:
+            status, failure = _outcome(error, interrupted)
+            raise
+        finally:
+            _close(recorder, sender, status, failure)
+
+
+@contextmanager
+def _occupied(run_dir: Path) -> Iterator[None]:
+    with ExitStack() as stack:
+        try:
+            stack.enter_context(journal.locked(journal.folder(run_dir) / "run.lock", wait=False))
+        except BlockingIOError:
+            holder = (journal.folder(run_dir) / "run.lock").read_text()
+            raise config.UsageError(
+                f"run_dir: {run_dir} is in use by process {holder}; wait for it, or choose another: run_dir=…"
+            ) from None
+        yield
+
+
+def _open(recorder: Recorder, cfg: config.Config, parent: str | None) -> None:
+    """Records the beginning of a session, and what is known of it from the start."""
+    described = environment.describe()
+    tree = described["git"]
+    journal.append(
+        recorder.run_dir,
+        "open",
+        experiment=cfg.name,
+        name=recorder.run_dir.name,
+        parent=parent,
+        identity=recorder.identity,
+        session=recorder.session,
+        commit=tree["commit"],
+        branch=tree["branch"],
+    )
+    recorder.tags(
+        {
+            "run_dir": recorder.run_dir,
+            "garden": cfg.garden,
+            "git_dirty": tree["dirty"],
+            "sessions": recorder.session,
+        }
+    )
+    recorder.file("config.yaml", config.to_yaml(cfg))
+    recorder.file("diff.patch", tree.pop("diff"))
+    recorder.file("requirements.txt", "\n".join(described["packages"]) + "\n")
+    recorder.environment(**described)
+
+
+def _outcome(error: BaseException, interrupted: tuple[type[BaseException], ...]) -> tuple[str, str | None]:
+    """MLflow's word for how a run ended, and the reason in one line."""
+    if isinstance(error, SystemExit) and error.code in (None, 0):
+        return "FINISHED", None
+    reason = " ".join("".join(traceback.format_exception_only(error)).split())[:500]
+    stopped = isinstance(error, SystemExit) and error.code in (130, 143)
+    return ("KILLED" if stopped or isinstance(error, (KeyboardInterrupt, *interrupted)) else "FAILED"), reason
+
+
+def _close(recorder: Recorder, sender: "subprocess.Popen[str]", status: str, failure: str | None) -> None:
+    """Writes the summary, ends the journal and waits until MLflow has it all, or cannot have it now."""
+    run_dir = recorder.run_dir
+    summary = {**recorder.summary, "status": STATUS[status], "mlflow_run_id": recorder.run_id()}
+    write_summary(run_dir, summary if failure is None else {**summary, "failure": failure})
+    recorder.file(SUMMARY)
+    if (run_dir / "train.log").exists():
+        recorder.file("train.log")
+    journal.append(run_dir, "close", status=status, failure=failure, checkpoints=recorder.checkpoints)
+    sender.stdin.close()  # type: ignore[union-attr]
+    if sender.wait() != 0:
+        print(
+            f"tracking: MLflow did not take everything ({trouble(run_dir) or 'see ' + str(journal.folder(run_dir))}); "
+            f"all of it is kept in {run_dir}; send it later: trellis sync run={run_dir}",
+            file=sys.stderr,
+        )
+
+
+def _start_sender(run_dir: Path, uri: str) -> "subprocess.Popen[str]":
+    """Starts the process that brings MLflow up to date with the journal while this one trains."""
+    # A process, not a thread: importing MLflow takes seconds of interpreter lock that TensorFlow's import needs. A session
+    # of its own: Ctrl-C reaches the whole terminal group, and the end of the run still has to be sent.
+    path = os.pathsep.join(filter(None, (str(environment.ROOT), os.environ.get("PYTHONPATH"))))
+    with (journal.folder(run_dir) / "sender.log").open("a") as log:
+        sender = subprocess.Popen(
+            [sys.executable, "-P", "-m", "pipelines.tracking.sender"],
+            stdin=subprocess.PIPE,
+            stdout=log,
+            stderr=log,
+            env={**os.environ, "PYTHONPATH": path},
+            start_new_session=True,
+            text=True,
+        )
+    print(json.dumps({"run_dir": str(run_dir), "uri": uri}), file=sender.stdin, flush=True)
+    return sender
+
+
+def write_summary(run_dir: str | Path, summary: Mapping[str, Any]) -> Path:
+    """Writes `summary.json`, whole or not at all; figures that are not finite are written as words."""
+    path = Path(run_dir, SUMMARY)
+    journal.write(path, json.dumps(_spell(summary), indent=2, allow_nan=False) + "\n")
+    return path
+
+
+def read_summary(run_dir: str | Path) -> dict[str, Any]:
+    """What `summary.json` holds, nothing where there is none."""
+    path = Path(run_dir, SUMMARY)
+    return json.loads(path.read_text()) if path.exists() else {}
+
+
+def read_run_id(run_dir: str | Path) -> str | None:
+    """MLflow's id of the run recorded in `run_dir`."""
+    path = Path(run_dir, RUN_ID)
+    return path.read_text().strip() if path.exists() else None
+
+
+def trouble(run_dir: Path) -> str | None:
+    """Why MLflow could not be told the latest, None while all is well."""
+    path = journal.folder(run_dir) / "trouble"
+    return path.read_text() if path.exists() else None
+
+
+def _spell(value: Any) -> Any:
+    if isinstance(value, Mapping):
+        return {str(key): _spell(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [_spell(item) for item in value]
+    if value is None or isinstance(value, str | bool | int):
+        return value
+    return str(value) if isinstance(value, Path) else journal.spell(value)
+
+
+@dataclass(frozen=True)
+class RunRecord:
+    """A recorded run.
+
+    Attributes:
+        run_dir: None when it is no longer on this disk.
+        run_id: None when MLflow was never told.
+        texts: what was recorded as text, by file name (`config.yaml`, `params.yaml`, `manifest.json`, …).
+        metrics: every figure: name, then step.
+    """
+
+    run_dir: Path | None
+    run_id: str | None
+    texts: Mapping[str, str]
+    metrics: Mapping[str, Mapping[int, float]]
+    uri: str
+
+    def checkpoints(self, destination: str | Path) -> Path:
+        """The folder `checkpoints`: the run directory's, else fetched from MLflow (`best/`, `last/`) into `destination`."""
+        if self.run_dir is not None and (self.run_dir / "checkpoints").is_dir():
+            return self.run_dir / "checkpoints"
+        from pipelines.tracking import retrieval  # MLflow takes seconds to import.
+
+        return retrieval.checkpoints(self.uri, str(self.run_id), Path(destination))
+
+
+def find(run: str | None, cfg: config.Config) -> RunRecord:
+    """The recorded run that `run` names: an MLflow run id or a run directory.
+
+    Raises:
+        UsageError: there is none; names the latest runs.
+    """
+    if not run:
+        raise config.UsageError("run: name one, an MLflow run id or a run directory; the runs there are: make ui")
+    run_dir = Path(config.absolute(run))
+    if not is_run(run_dir):
+        run_dir = next((folder for folder in local_runs(cfg) if read_run_id(folder) == run), run_dir)
+    if is_run(run_dir):
+        return read(run_dir, store(cfg))
+    from pipelines.tracking import retrieval  # MLflow takes seconds to import.
+
+    return retrieval.fetch(store(cfg), run, TEXTS) or _refuse(run, cfg)
+
+
+def read(run_dir: Path, uri: str) -> RunRecord:
+    """The run recorded in `run_dir`."""
+    texts = {name: (run_dir / name).read_text() for name in TEXTS if (run_dir / name).exists()}
+    return RunRecord(run_dir, read_run_id(run_dir), texts, journal.metrics(run_dir), uri)
+
+
+def local_runs(cfg: config.Config) -> list[Path]:
+    """Run directories under `runs_dir`, the latest first."""
+    found = Path(config.absolute(cfg.runs_dir)).glob(f"**/{journal.FOLDER}/journal.jsonl")
+    return [path.parent.parent for path in sorted(found, key=lambda path: path.stat().st_mtime, reverse=True)]
+
+
+def is_run(run_dir: Path) -> bool:
+    """Whether a run was recorded in this directory."""
+    return (journal.folder(run_dir) / "journal.jsonl").exists()
+
+
+def _refuse(run: str, cfg: config.Config) -> Any:
+    known = {str(read_run_id(folder)): folder for folder in local_runs(cfg)}
+    latest = "".join(f"\n  {run_id}  {folder}" for run_id, folder in list(known.items())[:5])
+    raise config.UsageError(
+        f"run: no run {run!r} on disk or in {redact(store(cfg))}{config.nearest(run, list(known)[:20])}"
+        + (f"\nthe latest:{latest}" if latest else "")
+        + "\nall of them: make ui"
+    )
+
+
+def redact(uri: str) -> str:
+    """An address without the password it may carry."""
+    scheme, separator, rest = uri.partition("://")
+    return scheme + separator + rest.rpartition("@")[2] if separator and not scheme.startswith("sqlite") else uri

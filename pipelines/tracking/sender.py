@@ -1,0 +1,86 @@
+"""The process beside a run that keeps MLflow up to date with its journal, and outlives it just long enough to finish.
+
+Told on standard input, in one line of JSON, which run directory and which store; the end of that input is the end of the run.
+"""
+
+import json
+import os
+import select
+import signal
+import sys
+import time
+from pathlib import Path
+
+# Read by MLflow when it is imported. One try per request: this process has its own patience. No usage statistics to strangers.
+os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "1")
+os.environ.setdefault("MLFLOW_HTTP_REQUEST_TIMEOUT", "20")
+os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
+
+from pipelines.tracking import delivery, journal  # noqa: E402
+
+INTERVAL_S = 1.0
+LONGEST_PAUSE_S = 30.0
+GRACE_S = 10.0  # how long the end of a run waits for a server that does not answer
+
+
+def main() -> int:
+    """Delivers until the run has ended and MLflow knows it; not 0 when it could not be told everything."""
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, signal.SIG_IGN)  # The run decides when it ends; its end still has to be sent.
+    parent = os.getppid()
+    order = json.loads(sys.stdin.readline())
+    run_dir, uri = Path(order["run_dir"]), order["uri"]
+    with journal.locked(journal.folder(run_dir) / "sender.lock"):
+        return _follow(run_dir, uri, parent)
+
+
+def _follow(run_dir: Path, uri: str, parent: int) -> int:
+    courier: delivery.Delivery | None = None
+    pause, ended_at = INTERVAL_S, None
+    while True:
+        if ended_at is None and _ended(0 if courier is None else pause, parent):
+            ended_at = time.monotonic()
+            _finish_journal(run_dir)
+        try:
+            delivery.prepare(uri)
+            courier = courier or delivery.Delivery(run_dir, uri)
+            courier.advance()
+            delivery.report_trouble(run_dir, None)
+            pause = INTERVAL_S
+            if ended_at is not None:
+                print(*courier.refused, sep="\n", flush=True)
+                return 1 if courier.refused else 0
+        except Exception as error:  # Whatever it is, the run goes on and the journal keeps everything.
+            reason = f"{type(error).__name__}: {' '.join(str(error).split())[:300]}"
+            print(time.strftime("%F %T"), reason, flush=True)
+            delivery.report_trouble(run_dir, reason)
+            pause = min(2 * pause, LONGEST_PAUSE_S)
+            if ended_at is not None:
+                if time.monotonic() - ended_at > GRACE_S:
+                    return 1
+                time.sleep(INTERVAL_S)
+
+
+def _ended(timeout_s: float, parent: int) -> bool:
+    """Whether the run ended within `timeout_s`: its side of our input was closed, or it is gone."""
+    readable, _, _ = select.select([sys.stdin], [], [], timeout_s)
+    return bool(readable) or os.getppid() != parent
+
+
+def _finish_journal(run_dir: Path) -> None:
+    """Closes the journal of a run that was killed without a word, unless a new session has taken it up."""
+    try:
+        with journal.locked(journal.folder(run_dir) / "run.lock", wait=False):
+            journal.mend(run_dir)
+            last = None
+            for event, _ in journal.read(run_dir):
+                last = event
+            if last is not None and last["event"] != "close":
+                failure = "the process ended without a word: killed, or out of memory"
+                journal.append(run_dir, "close", status="KILLED", failure=failure, checkpoints={})
+    except BlockingIOError:
+        return
+
+
+if __name__ == "__main__":
+    sys.exit(main())
