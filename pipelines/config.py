@@ -48,6 +48,9 @@ class Dataset:
     labels: Any = None  # class names, where the source does not carry them
     validation_fraction: float = 0.1  # used where the source has no validation split of its own
     shards: Any = None  # {split: count}; null: by size
+    include_masks: bool | None = None  # detection: null takes them where the source has them
+    max_reject_fraction: float = 0.01  # of images, and of objects; above it the build fails
+    seed: int = 0  # of an embedded generator
 
 
 @dataclass
@@ -92,7 +95,10 @@ class Config:
     benchmark: Benchmark | None = None
 
 
-ConfigStore.instance().store(name="schema", node=Config)
+_schema = OmegaConf.structured(Config)
+for _node in (_schema.task, _schema.trainer, _schema.runtime):
+    OmegaConf.set_struct(_node, False)  # Model Garden's own words: no `+` needed, checked by Model Garden
+ConfigStore.instance().store(name="schema", node=_schema)
 
 
 def options(group: str) -> dict[str, str]:
@@ -136,7 +142,30 @@ def override_value(value: Any) -> str:
         return "[" + ",".join(override_value(item) for item in value) + "]"
     if value is None or isinstance(value, bool | int | float):
         return yaml.safe_dump(value).split("\n")[0]
-    return "'" + str(value).replace("\\", "\\\\").replace("'", "\\'") + "'"
+    # Hydra reads a backslash as an escape only where a quote follows.
+    return "'" + re.sub(r"(\\*)('|$)", lambda found: found[1] * 2 + (found[2] and "\\'"), str(value)) + "'"
+
+
+def chosen_dataset(cfg: Config) -> Dataset:
+    """Returns the dataset that an experiment is to train on.
+
+    Raises:
+        UsageError: no experiment or no dataset is chosen.
+    """
+    if not cfg.garden:
+        raise UsageError("no experiment given; add EXP=<name> (experiment=<name>); all of them: make list")
+    if cfg.dataset is None:
+        raise UsageError(f"{cfg.name} names no dataset; add DATA=<name> (dataset=<name>); all of them: make list")
+    return cfg.dataset
+
+
+def differences(before: Any, after: Any, path: str = "") -> list[str]:
+    """Lines `key: before -> after` for every leaf in which two plain nested values differ."""
+    if isinstance(before, dict) and isinstance(after, dict):
+        keys = [*before, *(key for key in after if key not in before)]
+        pairs = ((f"{path}.{key}" if path else str(key), before.get(key), after.get(key)) for key in keys)
+        return [line for where, one, other in pairs for line in differences(one, other, where)]
+    return [] if before == after else [f"{path}: {before} -> {after}"]
 
 
 def nearest(word: str, known: Sequence[str]) -> str:

@@ -1,0 +1,62 @@
+# The front door: `make help`. One line per target; what a target does is in pipelines/commands/<verb>.py.
+.DEFAULT_GOAL := help
+PYTHON ?= python3.11
+EXP ?=
+DATA ?=
+RUNTIME ?=
+SWEEP ?=
+RUN ?=
+ARGS ?=
+
+READY := .venv/ready
+TRELLIS := .venv/bin/trellis
+CHOICE = $(if $(EXP),experiment=$(EXP)) $(if $(DATA),dataset=$(DATA)) $(if $(RUNTIME),runtime=$(RUNTIME)) $(if $(SWEEP),sweep=$(SWEEP)) $(if $(RUN),run=$(RUN)) $(ARGS)
+
+.PHONY: setup lock data train evaluate list show check doctor ui test test-slow bench help
+
+$(READY): requirements.lock bootstrap.lock
+	$(PYTHON) -m venv .venv
+	.venv/bin/python -m pip install --quiet --require-hashes -r bootstrap.lock
+	.venv/bin/uv pip sync --quiet --python .venv/bin/python --require-hashes requirements.lock
+	.venv/bin/uv pip install --quiet --python .venv/bin/python --no-deps --no-build-isolation --editable .
+	touch $(READY)
+
+setup: $(READY)           ## install the locked environment into .venv (every target does it when needed)
+
+lock: $(READY)            ## renew requirements.lock and bootstrap.lock from pyproject.toml
+	.venv/bin/uv pip compile pyproject.toml --all-extras --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-emit-find-links --no-annotate --no-header --quiet --upgrade -o requirements.lock
+	echo uv | .venv/bin/uv pip compile - --universal --generate-hashes --no-emit-index-url --no-emit-find-links --no-annotate --no-header --quiet --upgrade -o bootstrap.lock
+
+data: $(READY)            ## build TFRecords:              make data DATA=digit_scenes
+	$(TRELLIS) data $(CHOICE)
+
+train: $(READY)           ## train and evaluate:           make train EXP=retinanet
+	$(TRELLIS) train $(CHOICE)
+
+evaluate: $(READY)        ## evaluate a run's best model:  make evaluate RUN=<run id or directory>
+	$(TRELLIS) evaluate $(CHOICE)
+
+list: $(READY)            ## experiments, datasets, runtimes, sweeps
+	$(TRELLIS) list
+
+show: $(READY)            ## print a composed config:      make show EXP=retinanet
+	$(TRELLIS) show $(CHOICE)
+
+check: $(READY)           ## validate before spending:     make check EXP=retinanet DATA=coco
+	$(TRELLIS) check $(CHOICE)
+
+doctor: $(READY)          ## versions, devices, disk, and what is wrong
+	$(TRELLIS) doctor $(ARGS)
+
+ui: $(READY)              ## open the MLflow UI on localhost
+	$(TRELLIS) ui $(ARGS)
+
+test: $(READY)            ## fast tests (minutes, no network, no accelerator)
+	.venv/bin/python -m pytest -q -m "not slow" $(ARGS)
+
+test-slow: $(READY)       ## slow tests: whole trainings, kills, resumes
+	.venv/bin/python -m pytest -q -m slow $(ARGS)
+
+help:                     ## this list
+	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):[^#]*## */  \1\t/' | expand -t 16
+	@echo; echo "variables: EXP DATA RUNTIME SWEEP RUN ARGS; ARGS are Hydra overrides: ARGS=\"trainer.train_steps=50 seed=3\""

@@ -1,0 +1,59 @@
+"""Evaluates a recorded run's best checkpoint again.    make evaluate RUN=<run id or directory>
+
+Rebuilt from the run's own artifacts. Another data set (dataset=<name>) or runtime may be given.
+"""
+
+import os
+import tempfile
+import time
+from pathlib import Path
+
+import tasks
+from pipelines import config
+from pipelines.config import Config
+from pipelines.data import manifest, store
+from pipelines.tracking import runs
+
+
+def run(cfg: Config) -> int:
+    """Prints the metrics and writes `evaluation/summary.json` in the run directory."""
+    started = time.monotonic()
+    record = runs.find(cfg.run, cfg)
+    recorded = config.from_yaml(record.texts["config.yaml"])
+    recorded.runtime, recorded.data_dir = {**recorded.runtime, **cfg.runtime}, cfg.data_dir
+    recorded.dataset = cfg.dataset or recorded.dataset
+    dataset = config.chosen_dataset(recorded)
+    task = tasks.load(dataset.task)
+    data = store.obtain(recorded, task)
+    from pipelines.training import determinism, experiment, parameters  # TensorFlow: 10 s.
+
+    determinism.pin_threads(recorded.threads)
+    params = parameters.build(recorded, task, data)
+    folder = Path(record.run_dir or config.absolute(recorded.run_dir)) / "evaluation"
+    folder.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(prefix="trellis-") as scratch:
+        os.environ["TMPDIR"] = tempfile.tempdir = scratch
+        checkpoint = experiment.best_checkpoint(record.checkpoints(scratch))
+        print(f"evaluating {checkpoint} on {data.dataset}: {params.trainer.validation_steps} steps")
+        outcome = experiment.evaluate(params, checkpoint, folder, exact=recorded.determinism)
+    headline = params.trainer.best_checkpoint_eval_metric
+    runs.write_summary(
+        folder,
+        {
+            "experiment": recorded.name,
+            "dataset": data.dataset,
+            "fingerprint": data.fingerprint,
+            "checkpoint": checkpoint,
+            "steps": outcome.steps,
+            "metrics": outcome.metrics,
+            "headline": {"metric": headline, "value": outcome.metrics.get(headline)},
+            "weights_sha256": outcome.weights_sha256,
+            "mlflow_run_id": record.run_id,
+            "status": "finished",
+            "seconds": {"setup": round(time.monotonic() - started - outcome.seconds["evaluate"], 2), **outcome.seconds},
+        },
+    )
+    for name, value in sorted(outcome.metrics.items()):
+        print(f"  {name:<32} {value:.4f}")
+    print(f"{recorded.name}: {headline} {outcome.metrics.get(headline, float('nan')):.4f} at step {outcome.steps}; {folder}")
+    return 0

@@ -1,0 +1,146 @@
+"""Trains one experiment on its data, evaluates and records it.    make train EXP=retinanet
+
+Data that are missing are built first. Running again in the same run directory goes on where it stopped
+(run_dir=<directory> again, or run=<MLflow run id or run directory> alone).
+"""
+
+import json
+import os
+import tempfile
+import time
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+import tasks
+from pipelines import config
+from pipelines.config import Config, UsageError
+from pipelines.data import store
+from pipelines.data.manifest import Manifest
+from pipelines.tracking import journal, runs
+
+FIXED = ("garden", "seed", "determinism", "dataset", "task")  # a run that goes on cannot change these
+
+
+def run(cfg: Config) -> int:
+    """Returns 0, or 128 plus the number of the signal that interrupted the run."""
+    started = time.monotonic()
+    cfg = _recorded(cfg) if cfg.run else cfg
+    task = tasks.load(config.chosen_dataset(cfg).task)
+    run_dir = Path(config.absolute(cfg.run_dir))
+    _refuse_other_settings(run_dir, cfg)
+    data = store.obtain(cfg, task)
+    seconds = {"data": round(time.monotonic() - started, 2)}
+    run_dir.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(prefix="tmp-", dir=run_dir) as scratch:
+        # TensorFlow leaves a file for every function it traces.
+        os.environ["TMPDIR"] = tempfile.tempdir = scratch
+        return _train(cfg, task, data, run_dir, seconds, started)
+
+
+def _train(cfg: Config, task: Any, data: Manifest, run_dir: Path, seconds: dict[str, float], started: float) -> int:
+    from pipelines.training import determinism, experiment, faults, parameters  # TensorFlow: 10 s.
+
+    threads = determinism.pin_threads(cfg.threads)
+    params = parameters.build(cfg, task, data)
+    outcome = experiment.Outcome()
+    headline = params.trainer.best_checkpoint_eval_metric
+    try:
+        with faults.Interruption() as signals, runs.record(cfg, interrupted=(faults.Interrupted,)) as recorder:
+            recorder.file("params.yaml", yaml.safe_dump(params.as_dict(), sort_keys=False))
+            recorder.file("manifest.json", data.to_json())
+            recorder.dataset(data.dataset, data.fingerprint, str(data.directory), json.loads(data.to_json()))
+            recorder.parameters(_chosen(cfg, params, data))
+            recorder.environment(determinism_class=determinism.describe(cfg, threads))
+            recorder.summary.update(experiment=cfg.name, run_dir=str(run_dir), seed=cfg.seed)
+            print(f"training {cfg.name} on {data.dataset}: {params.trainer.train_steps} steps; run directory {run_dir}")
+            seconds["setup"] = round(time.monotonic() - started - seconds["data"], 2)
+            try:
+                experiment.train(
+                    params,
+                    run_dir,
+                    outcome,
+                    exact=cfg.determinism,
+                    report=recorder,
+                    signals=signals,
+                    evaluated_steps=frozenset(_recorded_figures(run_dir, headline)),
+                )
+            finally:
+                _summarise(recorder, outcome, headline, seconds)
+    except faults.Interrupted as signal:
+        print(f"interrupted ({signal}) at step {outcome.steps}; to go on: make train RUN={run_dir}")
+        return signal.exit_code
+    except faults.NotFinite as fault:
+        raise UsageError(f"training stopped: {fault}") from None
+    best = recorder.summary["headline"]["value"]
+    print(
+        f"{cfg.name}: {headline} {'not evaluated' if best is None else f'{best:.4f}'} after {outcome.steps} steps; "
+        f"{run_dir}; MLflow run {runs.read_run_id(run_dir)} (make ui)"
+    )
+    return 0
+
+
+def _summarise(recorder: Any, outcome: Any, headline: str, seconds: dict[str, float]) -> None:
+    recorded = _recorded_figures(recorder.run_dir, headline)
+    value = outcome.metrics.get(headline, recorded[max(recorded)] if recorded else None)
+    metrics = outcome.metrics or recorder.summary.get("metrics", {})
+    recorder.summary.update(
+        steps=outcome.steps,
+        metrics=metrics,
+        headline={"metric": headline, "value": value},
+        steps_per_second=round(outcome.steps_per_second, 3),
+        weights_sha256=outcome.weights_sha256,
+        seconds={**seconds, **{name: round(value, 2) for name, value in outcome.seconds.items()}},
+    )
+    for which, (path, step) in outcome.checkpoints.items():
+        recorder.checkpoint(which, path, step)
+
+
+def _recorded_figures(run_dir: Path, headline: str) -> dict[int, float]:
+    return dict(journal.metrics(run_dir).get(f"validation/{headline}", {}))
+
+
+def _chosen(cfg: Config, params: Any, data: Manifest) -> dict[str, Any]:
+    optimizer, trainer = params.trainer.optimizer_config, params.trainer
+    return {
+        "experiment": cfg.name,
+        "garden": cfg.garden,
+        "dataset": data.dataset,
+        "fingerprint": data.fingerprint,
+        "seed": cfg.seed,
+        "determinism": cfg.determinism,
+        "train_steps": trainer.train_steps,
+        "batch_size": params.task.train_data.global_batch_size,
+        "input_size": getattr(params.task.model, "input_size", None),
+        "optimizer": optimizer.optimizer.type,
+        "learning_rate": yaml.safe_dump(optimizer.learning_rate.get().as_dict(), default_flow_style=True).strip(),
+        "strategy": params.runtime.distribution_strategy,
+        "precision": params.runtime.mixed_precision_dtype,
+    }
+
+
+def _recorded(cfg: Config) -> Config:
+    """The configuration of a recorded run, to go on with it."""
+    if cfg.garden:
+        raise UsageError("run: goes on with a recorded run, which has its experiment; leave EXP out")
+    record = runs.find(cfg.run, cfg)
+    if record.run_dir is None:
+        raise UsageError(f"run: the directory of {cfg.run} is gone from this machine; to make it again: make reproduce RUN={cfg.run}")
+    recorded = config.from_yaml(record.texts["config.yaml"])
+    recorded.run_dir = str(record.run_dir)
+    return recorded
+
+
+def _refuse_other_settings(run_dir: Path, cfg: Config) -> None:
+    """Refuses to go on under settings that would make the run another one."""
+    file = run_dir / "config.yaml"
+    if not file.exists():
+        return
+    before, now = yaml.safe_load(file.read_text()), yaml.safe_load(config.to_yaml(cfg))
+    changed = [f"  {line}" for key in FIXED for line in config.differences(before.get(key), now.get(key), key)]
+    if changed:
+        raise UsageError(
+            f"run_dir: {run_dir} holds a run with other settings:\n" + "\n".join(changed[:10]) + "\n"
+            f"to go on with it: make train RUN={run_dir}; for a new one choose another run_dir"
+        )

@@ -1,0 +1,269 @@
+"""Runs official Model Garden training: the registered task, the official runner, hooks by Orbit actions."""
+
+import contextlib
+import hashlib
+import json
+import math
+import sys
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import orbit
+import tensorflow as tf
+from official.core import config_definitions, task_factory, train_lib, train_utils
+from official.modeling import performance
+from official.vision.utils import summary_manager
+
+from pipelines.config import UsageError
+from pipelines.training import determinism, faults, strategy
+from pipelines.training.progress import Meter
+
+Report = Callable[[int, Mapping[str, float]], None]
+
+
+@dataclass
+class Outcome:
+    """What a run reached: the last evaluation, the weights' digest, and where the time went."""
+
+    steps: int = 0
+    metrics: dict[str, float] = field(default_factory=dict)
+    weights_sha256: str = ""
+    steps_per_second: float = 0.0
+    seconds: dict[str, float] = field(default_factory=dict)
+    checkpoints: dict[str, tuple[str, int]] = field(default_factory=dict)  # `best` and `last`: path, step
+
+
+class Evaluations(summary_manager.ImageScalarSummaryManager):
+    """The official summary manager, telling when an evaluation begins and ends."""
+
+    def __init__(self, folder: str, step: tf.Variable, begin: Callable[[], None], end: Callable[[], None]) -> None:
+        super().__init__(folder, tf.summary.scalar, tf.summary.image, global_step=step)
+        self._begin, self._end, self._running = begin, end, False
+
+    def summary_writer(self, relative_path: str = "") -> Any:
+        if not self._running:
+            self._running = True
+            self._begin()
+        return super().summary_writer(relative_path)
+
+    def flush(self) -> None:
+        super().flush()
+        self._running = False
+        self._end()
+
+
+def train(
+    params: config_definitions.ExperimentConfig,
+    run_dir: Path,
+    outcome: Outcome,
+    *,
+    exact: bool,
+    report: Report,
+    signals: faults.Interruption,
+    evaluated_steps: frozenset[int] = frozenset(),
+) -> None:
+    """Trains and evaluates; goes on from the newest checkpoint in `run_dir`.
+
+    Args:
+        params: what `parameters.build` returned.
+        run_dir: the checkpoints go to `checkpoints/`, TensorBoard events to `tensorboard/`, all that is printed to
+            `train.log`.
+        outcome: filled in as far as the run comes.
+        exact: fix the order of the input, for bit-identical repeats.
+        report: called with the global step and the values of `train/…` and `validation/…`.
+        signals: where signals arrive.
+        evaluated_steps: steps whose evaluation an earlier start of this run has recorded already.
+
+    Raises:
+        faults.Interrupted: a signal came; a checkpoint of the last finished step is saved.
+        faults.NotFinite: a loss is NaN or infinite.
+    """
+    folder, trainer = run_dir / "checkpoints", params.trainer
+    runner, task_strategy = None, strategy.build(params.runtime)
+    _prepare(params)
+    meter = Meter(trainer.train_steps, math.ceil(trainer.train_steps / trainer.validation_interval), sys.stdout)
+    outcome.seconds = meter.seconds
+    with _quiet(run_dir / "train.log"):
+        official = _official_trainer(params, task_strategy, folder, exact=exact, train=True)
+        step = official.global_step
+        done = 0
+
+        def after_steps(output: Mapping[str, Any]) -> None:
+            nonlocal done
+            values, now = scalars(output), int(step.numpy())
+            faults.refuse_not_finite(_losses(values), done, now, runner.checkpoint_manager.latest_checkpoint)
+            meter.trained(now, values)
+            report(now, {f"train/{name}": value for name, value in values.items()})
+            done = now
+            signals.check()
+
+        def before_evaluation() -> None:
+            # Saved first: an evaluation may swap in averaged weights, and may be killed.
+            _save(runner, int(step.numpy()))
+            signals.training = False
+            signals.check()
+            meter.evaluating()
+
+        def after_evaluation(output: Mapping[str, Any]) -> None:
+            outcome.metrics = scalars(output)
+            report(int(step.numpy()), {f"validation/{name}": value for name, value in outcome.metrics.items()})
+            headline = trainer.best_checkpoint_eval_metric
+            if headline in outcome.metrics:
+                meter.say(f"step {int(step.numpy())}/{trainer.train_steps}  {headline} {outcome.metrics[headline]:.4f}")
+
+        def end_evaluation() -> None:
+            meter.evaluated()
+            signals.training = True
+
+        runner = train_lib.OrbitExperimentRunner(
+            task_strategy,
+            official.task,
+            "train_and_eval",
+            params,
+            str(folder),
+            trainer=official,
+            train_actions=[after_steps],
+            eval_actions=[after_evaluation],
+            summary_manager=orbit.utils.SummaryManager(
+                str(run_dir / "tensorboard/train"), tf.summary.scalar, global_step=step
+            ),
+            eval_summary_manager=Evaluations(
+                str(run_dir / "tensorboard/validation"), step, before_evaluation, end_evaluation
+            ),
+        )
+        done = int(step.numpy())
+        try:
+            meter.start(done)
+            if done == 0:
+                _save(runner, 0)  # Official saving counts its interval from the first checkpoint.
+            elif _evaluation_due(params, done) and done not in evaluated_steps:
+                runner.controller.evaluate(trainer.validation_steps)
+            signals.training = True
+            runner.run()
+        except faults.Interrupted:
+            if signals.training:
+                _save(runner, int(step.numpy()))
+            raise
+        finally:
+            signals.training = False
+            meter.stop()
+            outcome.steps_per_second = meter.steps_per_second
+            outcome.steps = int(step.numpy())
+            outcome.checkpoints = _checkpoints(folder, runner)
+        outcome.weights_sha256 = weights_sha256(official.model.trainable_variables)
+
+
+def evaluate(params: config_definitions.ExperimentConfig, checkpoint: str, run_dir: Path, *, exact: bool) -> Outcome:
+    """Evaluates one checkpoint on `params.task.validation_data`; writes nothing but `evaluate.log`."""
+    task_strategy = strategy.build(params.runtime)
+    _prepare(params)
+    outcome = Outcome(steps=0)
+    meter = Meter(1, 1, sys.stdout)
+    with _quiet(run_dir / "evaluate.log"):
+        official = _official_trainer(params, task_strategy, None, exact=exact, train=False)
+        with task_strategy.scope():
+            controller = orbit.Controller(
+                strategy=task_strategy,
+                evaluator=official,
+                global_step=official.global_step,
+                eval_actions=[lambda output: outcome.metrics.update(scalars(output))],
+            )
+            official.checkpoint.restore(checkpoint).expect_partial()
+            meter.evaluating()
+            controller.evaluate(params.trainer.validation_steps)
+            meter.evaluated()
+        outcome.steps = int(official.global_step.numpy())
+        outcome.weights_sha256 = weights_sha256(official.model.trainable_variables)
+    outcome.seconds = meter.seconds
+    return outcome
+
+
+def best_checkpoint(folder: Path) -> str:
+    """Prefix of the best checkpoint in a run's `checkpoints/`, of the newest where no evaluation has chosen one.
+
+    Raises:
+        UsageError: there is none.
+    """
+    for place in (folder / "best", folder, folder / "last"):
+        if found := tf.train.latest_checkpoint(str(place)) or _newest(place):
+            return found
+    raise UsageError(f"{folder}: no checkpoint here; the run saved none")
+
+
+def _newest(folder: Path) -> str | None:
+    # Without the state file, as after a download.
+    indices = sorted(folder.glob("*.index"), key=lambda file: int(file.stem.rpartition("-")[2]))
+    return str(indices[-1].with_suffix("")) if indices else None
+
+
+def _prepare(params: config_definitions.ExperimentConfig) -> None:
+    determinism.seed_everything(params.task.train_data.seed)
+    # Set on every run: the policy is process state, and stays from an earlier one.
+    performance.set_mixed_precision_policy(params.runtime.mixed_precision_dtype or "float32")
+
+
+def _official_trainer(
+    params: config_definitions.ExperimentConfig,
+    task_strategy: tf.distribute.Strategy,
+    folder: Path | None,
+    *,
+    exact: bool,
+    train: bool,
+) -> Any:
+    with task_strategy.scope():
+        task = task_factory.get_task(params.task, logging_dir=str(folder) if folder else None)
+        if exact:
+            task.build_inputs = determinism.ordered(task.build_inputs)
+        exporter = train_utils.maybe_create_best_ckpt_exporter(params, str(folder)) if train else None
+        return train_utils.create_trainer(params, task, train=train, evaluate=True, checkpoint_exporter=exporter)
+
+
+def _save(runner: Any, step: int) -> None:
+    runner.checkpoint_manager.save(checkpoint_number=step, check_interval=False)
+
+
+def _checkpoints(folder: Path, runner: Any) -> dict[str, tuple[str, int]]:
+    found = {}
+    if last := runner.checkpoint_manager.latest_checkpoint:
+        found["last"] = (last, int(last.rpartition("-")[2]))
+    best = folder / "best" / "info.json"
+    if best.exists():
+        found["best"] = (str(best.parent), int(json.loads(best.read_text())["best_ckpt_global_step"]))
+    return found
+
+
+def _evaluation_due(params: config_definitions.ExperimentConfig, step: int) -> bool:
+    return step % params.trainer.validation_interval == 0 or step == params.trainer.train_steps
+
+
+def _losses(values: Mapping[str, float]) -> dict[str, float]:
+    return {name: value for name, value in values.items() if "loss" in name}
+
+
+def scalars(output: Mapping[str, Any], prefix: str = "") -> dict[str, float]:
+    """Flattens nested evaluation output to its scalar values, names joined by `/`; images are left out."""
+    flat: dict[str, float] = {}
+    for name, value in output.items():
+        if isinstance(value, Mapping):
+            flat.update(scalars(value, f"{prefix}{name}/"))
+        elif np.ndim(value := orbit.utils.get_value(value)) == 0 and not name.startswith("image/"):
+            flat[f"{prefix}{name}"] = float(value)
+    return flat
+
+
+def weights_sha256(variables: list[tf.Variable]) -> str:
+    """Digest over the sorted names and the bytes of all trained variables."""
+    digest = hashlib.sha256()
+    for name, value in sorted((variable.name, variable.numpy().tobytes()) for variable in variables):
+        digest.update(name.encode() + b"\0" + value)
+    return digest.hexdigest()
+
+
+@contextlib.contextmanager
+def _quiet(log: Path) -> Iterator[None]:
+    """Sends what Orbit and the evaluators print to a file, and leaves the terminal to the meter."""
+    with open(log, "a", buffering=1) as stream, contextlib.redirect_stdout(stream):
+        yield

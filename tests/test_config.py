@@ -1,0 +1,91 @@
+"""Composition: quick, without TensorFlow, with errors that say what to type instead."""
+
+import subprocess
+import sys
+
+import pytest
+import yaml
+
+from pipelines import config
+from pipelines.config import UsageError, compose
+
+EXPERIMENTS = sorted(config.options("experiment"))
+
+
+@pytest.mark.parametrize("name", EXPERIMENTS)
+def test_every_experiment_composes_under_its_own_name(name):
+    cfg = compose([f"experiment={name}"])
+    assert cfg.name == name.rpartition("/")[2]
+    assert cfg.garden and cfg.dataset is not None
+
+
+@pytest.mark.parametrize("name", EXPERIMENTS)
+def test_an_experiment_chooses_no_hardware_and_no_place(name):
+    document = yaml.safe_load((config.FOLDER / "experiment" / f"{name}.yaml").read_text())
+    assert not {"distribution_strategy", "num_gpus", "tpu"} & set(document.get("runtime", {}))
+    for split in ("train_data", "validation_data"):
+        assert "input_path" not in document.get("task", {}).get(split, {})
+
+
+@pytest.mark.parametrize("name", EXPERIMENTS)
+def test_a_benchmark_states_its_source(name):
+    benchmark = compose([f"experiment={name}"]).benchmark
+    assert benchmark is None or (benchmark.source and benchmark.metric and benchmark.tolerance > 0)
+    assert benchmark is not None or not name.startswith("published/")
+
+
+@pytest.mark.parametrize("name", sorted(config.options("runtime")))
+def test_a_runtime_never_sets_precision(name):
+    document = yaml.safe_load((config.FOLDER / "runtime" / f"{name}.yaml").read_text())
+    assert "mixed_precision_dtype" not in document.get("runtime", {})
+
+
+@pytest.mark.parametrize("group", config.GROUPS)
+def test_every_choice_has_a_headline(group):
+    assert all(config.options(group).values())
+
+
+def test_the_command_line_beats_the_experiment():
+    cfg = compose(["experiment=retinanet", "dataset=digits", "trainer.train_steps=7", "seed=3"])
+    assert (cfg.dataset.name, cfg.trainer["train_steps"], cfg.seed) == ("digits", 7, 3)
+
+
+def test_a_configuration_survives_its_own_yaml():
+    cfg = compose(["experiment=maskrcnn", "determinism=off"])
+    assert config.from_yaml(config.to_yaml(cfg)) == cfg
+
+
+@pytest.mark.parametrize(
+    ("overrides", "says"),
+    [
+        (["experiment=retinent"], "did you mean retinanet"),
+        (["dataset=digit_scene"], "did you mean digit_scenes"),
+        (["experiment=retinanet", "sead=3"], "did you mean seed"),
+        (["experiment=retinanet", "dataset.imags=x"], "did you mean images"),
+        (["experiment=retinanet", "seed=abc"], "seed"),
+        (["retinanet"], "experiment=retinanet"),
+    ],
+)
+def test_a_slip_of_the_pen_gets_the_nearest_name(overrides, says):
+    with pytest.raises(UsageError, match=says):
+        compose(overrides)
+
+
+@pytest.mark.parametrize("value", ["it's", "a b", "x,y", "{z}", "ü=1", "back\\slash", True, None, 3, 0.001, [1, "a"]])
+def test_any_value_can_be_spelled_as_an_override(value):
+    spelled = config.override_value(value)
+    assert compose([f"+task.key={spelled}"]).task["key"] == value
+
+
+def test_showing_and_listing_import_no_heavy_library():
+    script = (
+        "import sys; sys.argv = ['trellis', 'show', 'experiment=retinanet']\n"
+        "from pipelines.__main__ import main\n"
+        "try: main()\nexcept SystemExit: pass\n"
+        "sys.argv = ['trellis', 'list']\n"
+        "try: main()\nexcept SystemExit: pass\n"
+        "print('HEAVY', {'tensorflow', 'apache_beam', 'mlflow'} & set(sys.modules))"
+    )
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
+    assert "HEAVY set()" in done.stdout
+    assert "retinanet_resnetfpn_coco" in done.stdout
