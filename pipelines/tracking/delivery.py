@@ -250,14 +250,20 @@ class Delivery:
         journal.write(journal.folder(self.run_dir) / "sent.json", json.dumps(self.state, indent=1) + "\n")
 
 
-def deliver(run_dir: Path, uri: str) -> Delivery:
-    """Delivers all that MLflow at `uri` has not been told about the run in `run_dir`."""
-    prepare(uri)
-    with journal.locked(journal.folder(run_dir) / "sender.lock"):
+def deliver(run_dir: Path, uri: str) -> list[str]:
+    """Delivers all that the store at `uri` has not been told about the run in `run_dir`; returns what it refuses to take.
+
+    Raises:
+        BlockingIOError: the run is still being recorded, and its own process delivers.
+        MlflowException: the store does not answer.
+    """
+    with journal.locked(journal.folder(run_dir) / "sender.lock", wait=False):
+        journal.close_abandoned(run_dir)
+        prepare(uri)
         delivery = Delivery(run_dir, uri)
         delivery.advance()
         report_trouble(run_dir, None)
-        return delivery
+        return delivery.refused
 
 
 def report_trouble(run_dir: Path, reason: str | None) -> None:

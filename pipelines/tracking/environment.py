@@ -2,11 +2,11 @@
 
 import os
 import platform
+import re
 import shutil
 import subprocess
 import sys
 import tempfile
-from importlib import metadata
 from pathlib import Path
 from typing import Any
 
@@ -37,7 +37,9 @@ def describe() -> dict[str, Any]:
 
 def packages() -> list[str]:
     """Installed distributions as `name==version`, sorted."""
-    found = {_normal(item.metadata["Name"]): item.version for item in metadata.distributions() if item.metadata["Name"]}
+    # The folders' names say it all, and reading 250 files of metadata takes a quarter of a second.
+    folders = [folder.stem for entry in reversed(sys.path) for folder in Path(entry).glob("*.dist-info")]
+    found = {normal(name): version for name, _, version in (folder.partition("-") for folder in folders)}
     return [f"{name}=={version}" for name, version in sorted(found.items())]
 
 
@@ -84,5 +86,6 @@ def _git(root: Path, *arguments: str, index: Path | None = None) -> str:
     return subprocess.run(command, cwd=root, env=variables, capture_output=True).stdout.decode("utf-8", "surrogateescape")
 
 
-def _normal(name: str) -> str:
-    return name.lower().replace("_", "-").replace(".", "-")
+def normal(name: str) -> str:
+    """A distribution's name as indexes and locks spell it."""
+    return re.sub(r"[-_.]+", "-", name).lower()

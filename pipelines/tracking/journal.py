@@ -55,6 +55,21 @@ def mend(run_dir: Path) -> None:
         os.truncate(path, content.rfind(b"\n") + 1)
 
 
+def close_abandoned(run_dir: Path) -> None:
+    """Closes the journal of a run that was killed without a word, unless a new session has taken it up."""
+    try:
+        with locked(folder(run_dir) / "run.lock", wait=False):
+            mend(run_dir)
+            last = None
+            for event, _ in read(run_dir):
+                last = event
+            if last is not None and last["event"] != "close":
+                failure = "the process ended without a word: killed, or out of memory"
+                append(run_dir, "close", status="KILLED", failure=failure, checkpoints={})
+    except BlockingIOError:
+        return
+
+
 def spell(value: float) -> float | str:
     """A figure as JSON can hold it: what is not finite becomes `nan`, `inf` or `-inf`."""
     value = float(value)

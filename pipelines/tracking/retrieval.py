@@ -35,6 +35,19 @@ def fetch(uri: str, run_id: str, names: Sequence[str]) -> runs.RunRecord | None:
     return runs.RunRecord(None, run_id, texts, figures or _history(client, run_id), uri)
 
 
+def state(uri: str) -> str:
+    """What the store holds, in a few words.
+
+    Raises:
+        MlflowException: it does not answer, or cannot be used by this release of MLflow.
+    """
+    client = MlflowClient(uri)
+    experiments = client.search_experiments()
+    latest = client.search_runs([item.experiment_id for item in experiments], max_results=1) if experiments else []
+    newest = f"latest run {latest[0].info.run_name} ({latest[0].info.status.lower()})" if latest else "no runs"
+    return f"{len(experiments)} experiments, {newest}"
+
+
 def checkpoints(uri: str, run_id: str, destination: Path) -> Path:
     """Downloads the stored checkpoints into `destination`/checkpoints: `best/` and `last/`.
 

@@ -356,6 +356,22 @@ def local_runs(cfg: config.Config) -> list[Path]:
     return [path.parent.parent for path in sorted(found, key=lambda path: path.stat().st_mtime, reverse=True)]
 
 
+def unsent(run_dir: Path, uri: str) -> bool:
+    """Whether the store at `uri` has not been told everything about the run in `run_dir`."""
+    sent = journal.folder(run_dir) / "sent.json"
+    stores = json.loads(sent.read_text())["stores"] if sent.exists() else {}
+    return next(journal.read(run_dir, stores.get(redact(uri), {}).get("offset", 0)), None) is not None
+
+
+def active(run_dir: Path) -> bool:
+    """Whether a process is recording in `run_dir` now."""
+    try:
+        with journal.locked(journal.folder(run_dir) / "sender.lock", wait=False):
+            return False
+    except BlockingIOError:
+        return True
+
+
 def is_run(run_dir: Path) -> bool:
     """Whether a run was recorded in this directory."""
     return (journal.folder(run_dir) / "journal.jsonl").exists()

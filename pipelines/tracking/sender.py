@@ -11,12 +11,7 @@ import sys
 import time
 from pathlib import Path
 
-# Read by MLflow when it is imported. One try per request: this process has its own patience. No usage statistics to strangers.
-os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "1")
-os.environ.setdefault("MLFLOW_HTTP_REQUEST_TIMEOUT", "20")
-os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
-
-from pipelines.tracking import delivery, journal  # noqa: E402
+from pipelines.tracking import delivery, journal
 
 INTERVAL_S = 1.0
 LONGEST_PAUSE_S = 30.0
@@ -40,7 +35,7 @@ def _follow(run_dir: Path, uri: str, parent: int) -> int:
     while True:
         if ended_at is None and _ended(0 if courier is None else pause, parent):
             ended_at = time.monotonic()
-            _finish_journal(run_dir)
+            journal.close_abandoned(run_dir)
         try:
             delivery.prepare(uri)
             courier = courier or delivery.Delivery(run_dir, uri)
@@ -65,21 +60,6 @@ def _ended(timeout_s: float, parent: int) -> bool:
     """Whether the run ended within `timeout_s`: its side of our input was closed, or it is gone."""
     readable, _, _ = select.select([sys.stdin], [], [], timeout_s)
     return bool(readable) or os.getppid() != parent
-
-
-def _finish_journal(run_dir: Path) -> None:
-    """Closes the journal of a run that was killed without a word, unless a new session has taken it up."""
-    try:
-        with journal.locked(journal.folder(run_dir) / "run.lock", wait=False):
-            journal.mend(run_dir)
-            last = None
-            for event, _ in journal.read(run_dir):
-                last = event
-            if last is not None and last["event"] != "close":
-                failure = "the process ended without a word: killed, or out of memory"
-                journal.append(run_dir, "close", status="KILLED", failure=failure, checkpoints={})
-    except BlockingIOError:
-        return
 
 
 if __name__ == "__main__":

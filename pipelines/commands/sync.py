@@ -1,0 +1,46 @@
+"""Sends MLflow what it has not been told yet about a run, or about all runs on disk.    trellis sync run=<run directory or id>
+
+A run whose tracking server did not answer keeps everything in its run directory. With another MLFLOW_TRACKING_URI the whole
+run goes to that server as a new one.
+"""
+
+from pathlib import Path
+
+from pipelines.config import Config, UsageError, absolute
+from pipelines.tracking import runs
+
+
+def run(cfg: Config) -> int:
+    """Returns 0 when MLflow has everything."""
+    uri = runs.store(cfg)
+    chosen = [_directory(cfg)] if cfg.run else [run_dir for run_dir in runs.local_runs(cfg) if runs.unsent(run_dir, uri)]
+    if not chosen:
+        print(f"nothing to send: {runs.redact(uri)} has every run in {absolute(cfg.runs_dir)}")
+        return 0
+    return max([_send(run_dir, uri) for run_dir in chosen])
+
+
+def _directory(cfg: Config) -> Path:
+    run_dir = runs.find(cfg.run, cfg).run_dir
+    if run_dir is None:
+        raise UsageError(f"run: the directory of {cfg.run} is gone, and only there is anything kept that MLflow may not have")
+    return run_dir
+
+
+def _send(run_dir: Path, uri: str) -> int:
+    from pipelines.tracking import delivery  # MLflow takes seconds to import.
+
+    try:
+        refused = delivery.deliver(run_dir, uri)
+    except BlockingIOError:
+        print(f"{run_dir}: still being recorded; its own process sends it")
+        return 1
+    except Exception as error:
+        raise UsageError(
+            f"{runs.redact(uri)} does not take it: {' '.join(str(error).split())[:300]}\n"
+            f"nothing is lost; once it answers: trellis sync run={run_dir}"
+        ) from None
+    print(f"{run_dir}: all sent, MLflow run {runs.read_run_id(run_dir)} in {runs.redact(uri)}")
+    for line in refused:
+        print(f"  MLflow refused {line}")
+    return 1 if refused else 0
