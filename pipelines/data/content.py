@@ -1,0 +1,126 @@
+"""What a source contains, as digests: unchanged files are recognised by size and time of change and not read again."""
+
+import hashlib
+import json
+import os
+from collections.abc import Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+from etils import epath
+
+from pipelines.config import Dataset, UsageError, absolute
+
+EMBEDDED = {"digits": 1, "digit_scenes": 1, "digit_masks": 1}  # generators of `embedded`; the number goes up with their bytes
+LOCATIONS = ("images", "annotations", "masks")
+REQUIRED = {"coco": ("images", "annotations"), "image_folder": ("images",), "mask_folder": ("images", "masks")}
+ALL = ""  # the split of a location given as one path: divided by a hash of the key
+
+Digest = str
+
+
+def embedded_folder(data_dir: str, dataset: Dataset) -> epath.Path:
+    """Where the embedded source of a data set lies or will lie; whole if it exists."""
+    if dataset.embedded not in EMBEDDED:
+        raise UsageError(f"dataset.embedded: no generator {dataset.embedded!r}; there are: {', '.join(EMBEDDED)}")
+    name = f"{dataset.embedded}-{EMBEDDED[dataset.embedded]}-{dataset.seed}"
+    return epath.Path(absolute(data_dir)) / "embedded" / name
+
+
+def locate(data_dir: str, dataset: Dataset) -> dict[str, dict[str, str]]:
+    """Absolute paths by field and split; split `ALL` where a field is one path.
+
+    Raises:
+        UsageError: the source is unknown, lacks a field, or a field is neither a path nor a mapping from split to path.
+    """
+    if dataset.source not in REQUIRED:
+        raise UsageError(f"dataset.source: no source {dataset.source!r}; there are: {', '.join(REQUIRED)}")
+    absent = [field for field in REQUIRED[dataset.source] if not getattr(dataset, field)]
+    if absent:
+        fields = " ".join(f"dataset.{field}=<path>" for field in absent)
+        raise UsageError(f"dataset {dataset.name} needs {fields}; as in: make data DATA={dataset.name} ARGS=\"{fields}\"")
+    root = embedded_folder(data_dir, dataset) if dataset.embedded else None
+    found = {}
+    for field in LOCATIONS:
+        value = getattr(dataset, field)
+        if value is None:
+            continue
+        by_split = value if isinstance(value, dict) else {ALL: value}
+        for split, path in by_split.items():
+            if not isinstance(path, str) or not path:
+                raise UsageError(f"dataset.{field}: {path!r} is not a path; write dataset.{field}=<path> or dataset.{field}={{train:<path>,validation:<path>}}")
+        found[field] = {split: str(root / path) if root else absolute(path) for split, path in by_split.items()}
+    return found
+
+
+class Digests:
+    """SHA-256 of files, remembered in `<data_dir>/digests/` with their size and time of change."""
+
+    def __init__(self, data_dir: str) -> None:
+        self._folder = Path(data_dir) / "digests"
+
+    def of(self, place: str) -> dict[str, Digest]:
+        """Digest of every file of a folder by its path inside, or of one file under the empty name.
+
+        Raises:
+            UsageError: there is nothing at that place.
+        """
+        stats = dict(_stats(place))
+        memory = self._folder / f"{hashlib.sha256(place.encode()).hexdigest()[:16]}.json"
+        known: dict[str, list] = json.loads(memory.read_text()) if memory.exists() else {}
+        stale = [name for name, stat in stats.items() if known.get(name, [None])[:2] != stat]
+        if stale or len(known) != len(stats):
+            with ThreadPoolExecutor() as pool:
+                fresh = dict(zip(stale, pool.map(lambda name: _sha256(os.path.join(place, name) if name else place), stale), strict=True))
+            known = {name: [*stat, fresh.get(name) or known[name][2]] for name, stat in stats.items()}
+            self._folder.mkdir(parents=True, exist_ok=True)
+            partial = memory.with_suffix(f".{os.getpid()}")
+            partial.write_text(json.dumps(known))
+            partial.replace(memory)
+        return {name: entry[2] for name, entry in known.items()}
+
+
+def _stats(place: str) -> Iterator[tuple[str, list[int]]]:
+    """Size and time of change of every file, sorted by path."""
+    if os.path.isfile(place):
+        stat = os.stat(place)
+        yield "", [stat.st_size, stat.st_mtime_ns]
+    elif os.path.isdir(place):
+        yield from sorted(_walk(place, ""))
+    else:
+        raise UsageError(f"{place}: there is no such file or folder")
+
+
+def _walk(root: str, inside: str) -> Iterator[tuple[str, list[int]]]:
+    with os.scandir(os.path.join(root, inside)) as entries:
+        for entry in entries:
+            name = f"{inside}/{entry.name}" if inside else entry.name
+            if entry.name.startswith("."):
+                continue
+            if entry.is_dir(follow_symlinks=False):
+                yield from _walk(root, name)
+            elif entry.is_file():
+                stat = entry.stat()
+                yield name, [stat.st_size, stat.st_mtime_ns]
+
+
+def _sha256(file: str) -> Digest:
+    with open(file, "rb") as content:
+        return hashlib.file_digest(content, "sha256").hexdigest()
+
+
+def digest(value: Any) -> Digest:
+    """Digest of a value that JSON can hold."""
+    return hashlib.sha256(json.dumps(value, sort_keys=True).encode()).hexdigest()
+
+
+def fingerprint(dataset: Dataset, version: int, contents: Mapping[str, Mapping[str, Mapping[str, Digest]]]) -> str:
+    """Sixteen hexadecimal digits over the data set's node, the task's version and the source's content.
+
+    Args:
+        contents: digests of files by field and split.
+    """
+    node = {key: value for key, value in asdict(dataset).items() if key not in LOCATIONS}
+    return digest({"format": 1, "version": version, "node": node, "contents": contents})[:16]

@@ -1,0 +1,171 @@
+"""Data sets from what scikit-learn ships: 1,797 handwritten digits of 8x8 pixels and two photographs.
+
+They are written in the formats that people bring, and read by the very sources a user's own data goes through.
+Training and validation share neither a digit nor a region of a photograph.
+"""
+
+import json
+import shutil
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from PIL import Image
+from pycocotools import mask as rle
+from sklearn.datasets import load_digits, load_sample_images
+
+SIZE = 128  # pixels, both sides of a scene
+SCENES = {"train": 1600, "validation": 200}
+DIGITS = {"train": 1437, "validation": 360}
+NAMES = tuple(str(digit) for digit in range(10))
+VISIBLE = 0.35  # opacity above which a pixel belongs to a digit
+COVERED = 0.25  # share of a digit that later ones may hide
+
+Array = np.ndarray
+
+
+@dataclass(frozen=True)
+class Scene:
+    """One picture with the class and the visible pixels of each digit on it."""
+
+    image: Array  # SIZE x SIZE x 3, uint8
+    classes: list[int]
+    masks: list[Array]  # SIZE x SIZE, bool, disjoint
+
+
+def generate(name: str, folder: Path, seed: int) -> None:
+    """Writes one embedded data set; same seed, same bytes.
+
+    The folder appears at once and whole: it is written beside its place and renamed.
+    """
+    partial = folder.with_name(folder.name + ".partial")
+    shutil.rmtree(partial, ignore_errors=True)
+    partial.mkdir(parents=True)
+    WRITERS[name](partial, np.random.RandomState(seed))
+    shutil.rmtree(folder, ignore_errors=True)
+    partial.rename(folder)
+
+
+def _digits(random: np.random.RandomState) -> dict[str, tuple[Array, Array]]:
+    """Pixels in [0, 1] and classes by split, every class in the same proportion."""
+    images, classes = load_digits(return_X_y=True)
+    images = images.reshape(-1, 8, 8) / 16.0
+    order = random.permutation(len(images))
+    order = order[np.argsort(classes[order], kind="stable")]
+    held_out = np.zeros(len(order), bool)
+    held_out[np.linspace(0, len(order) - 1, DIGITS["validation"]).round().astype(int)] = True
+    return {split: (images[chosen], classes[chosen]) for split, chosen in (("train", order[~held_out]), ("validation", order[held_out]))}
+
+
+def _write_digits(folder: Path, random: np.random.RandomState) -> None:
+    for split, (images, classes) in _digits(random).items():
+        for number, (pixels, digit) in enumerate(zip(images, classes, strict=True)):
+            file = folder / split / str(digit) / f"{number:04d}.png"
+            file.parent.mkdir(parents=True, exist_ok=True)
+            _grown(pixels, 32, 32).convert("RGB").save(file)
+
+
+def _grown(pixels: Array, width: int, height: int) -> Image.Image:
+    return Image.fromarray((pixels * 255).round().astype(np.uint8)).resize((width, height), Image.Resampling.BICUBIC)
+
+
+def _scenes(random: np.random.RandomState) -> Iterator[tuple[str, str, Scene]]:
+    digits = _digits(random)
+    photographs = load_sample_images().images
+    for split, count in SCENES.items():
+        # Five parts in eight of each photograph's width train, a quarter validates; a gap stays between them.
+        regions = [image[:, : image.shape[1] * 5 // 8] if split == "train" else image[:, image.shape[1] * 3 // 4 :] for image in photographs]
+        for number in range(count):
+            yield split, f"{split}_{number:05d}", _scene(random, regions, *digits[split])
+
+
+def _scene(random: np.random.RandomState, regions: list[Array], images: Array, classes: Array) -> Scene:
+    canvas = _background(random, regions)
+    chosen: list[int] = []
+    masks: list[Array] = []
+    for _ in range(random.randint(2, 7)):
+        number = random.randint(len(images))
+        opacity = _placed(random, images[number])
+        mask = opacity > VISIBLE
+        if any((mask & other).sum() > COVERED * other.sum() for other in masks):
+            continue
+        canvas = _painted(random, canvas, opacity, mask)
+        masks = [other & ~mask for other in masks] + [mask]
+        chosen.append(int(classes[number]))
+    return Scene(canvas.round().astype(np.uint8), chosen, masks)
+
+
+def _background(random: np.random.RandomState, regions: list[Array]) -> Array:
+    region = regions[random.randint(len(regions))]
+    side = random.randint(SIZE * 2 // 3, min(SIZE * 3 // 2, *region.shape[:2]))
+    top, left = random.randint(region.shape[0] - side + 1), random.randint(region.shape[1] - side + 1)
+    crop = Image.fromarray(region[top : top + side, left : left + side]).resize((SIZE, SIZE), Image.Resampling.BILINEAR)
+    return np.asarray(crop, np.float64)
+
+
+def _placed(random: np.random.RandomState, pixels: Array) -> Array:
+    """A digit's opacity on an empty scene, at a random size and place wholly inside."""
+    height = random.randint(28, 65)
+    width = int(height * random.uniform(0.8, 1.1))
+    columns = np.flatnonzero(pixels.max(axis=0) > 0.1)
+    pixels = np.pad(pixels[:, columns[0] : columns[-1] + 1], 1)
+    opacity = np.asarray(_grown(pixels, width * pixels.shape[1] // 8, height * 10 // 8), np.float64) / 255
+    top, left = random.randint(SIZE - opacity.shape[0] + 1), random.randint(SIZE - opacity.shape[1] + 1)
+    scene = np.zeros((SIZE, SIZE))
+    scene[top : top + opacity.shape[0], left : left + opacity.shape[1]] = opacity
+    return scene
+
+
+def _painted(random: np.random.RandomState, canvas: Array, opacity: Array, mask: Array) -> Array:
+    """Blends the digit in a tint that is lighter or darker than what lies under it by at least 90 of 255."""
+    under = canvas[mask].mean()
+    room_above, room_below = 255 - under, under
+    lighter = random.uniform(0, 255) < room_above if min(room_above, room_below) > 80 else room_above > room_below
+    contrast = random.uniform(90, max(91, (room_above if lighter else room_below)))
+    tint = np.clip(under + (contrast if lighter else -contrast) + random.uniform(-30, 30, size=3), 0, 255)
+    alpha = np.clip((opacity - 0.15) / 0.4, 0, 1)[..., None]
+    return canvas * (1 - alpha) + tint * alpha
+
+
+def _write_scenes_as_coco(folder: Path, random: np.random.RandomState) -> None:
+    """Images by split, and COCO instances with compressed run lengths."""
+    documents: dict[str, dict[str, list]] = {split: {"images": [], "annotations": [], "categories": []} for split in SCENES}
+    for image_id, (split, name, scene) in enumerate(_scenes(random), start=1):
+        _save(folder / split / f"{name}.jpg", scene.image)
+        document = documents[split]
+        document["images"].append({"id": image_id, "file_name": f"{name}.jpg", "height": SIZE, "width": SIZE})
+        for digit, mask in zip(scene.classes, scene.masks, strict=True):
+            document["annotations"].append({"id": len(document["annotations"]) + 1, "image_id": image_id, **_annotation(digit, mask)})
+    for split, document in documents.items():
+        document["categories"] = [{"id": number, "name": name} for number, name in enumerate(NAMES, start=1)]
+        (folder / f"{split}.json").write_text(json.dumps(document))
+
+
+def _annotation(digit: int, mask: Array) -> dict:
+    encoded = rle.encode(np.asfortranarray(mask.astype(np.uint8)))
+    box = [int(value) for value in rle.toBbox(encoded)]
+    segmentation = {"size": [SIZE, SIZE], "counts": encoded["counts"].decode()}
+    return {"category_id": digit + 1, "bbox": box, "area": int(mask.sum()), "iscrowd": 0, "segmentation": segmentation}
+
+
+def _write_scenes_as_masks(folder: Path, random: np.random.RandomState) -> None:
+    """Images and masks in folders by split: 0 is the background, digit d is d + 1."""
+    for split, name, scene in _scenes(random):
+        _save(folder / "images" / split / f"{name}.jpg", scene.image)
+        classes = np.zeros((SIZE, SIZE), np.uint8)
+        for digit, mask in zip(scene.classes, scene.masks, strict=True):
+            classes[mask] = digit + 1
+        _save(folder / "masks" / split / f"{name}.png", classes)
+
+
+def _save(file: Path, pixels: Array) -> None:
+    file.parent.mkdir(parents=True, exist_ok=True)
+    Image.fromarray(pixels).save(file, quality=95)
+
+
+WRITERS: dict[str, Callable[[Path, np.random.RandomState], None]] = {
+    "digits": _write_digits,
+    "digit_scenes": _write_scenes_as_coco,
+    "digit_masks": _write_scenes_as_masks,
+}

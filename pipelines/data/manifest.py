@@ -1,0 +1,123 @@
+"""What was built: splits, shards, labels, counts. A manifest is written last, its existence proves the data."""
+
+import json
+from dataclasses import asdict, dataclass, field
+from typing import Any
+
+from etils import epath
+
+from pipelines.config import Dataset, UsageError, absolute
+from pipelines.data import content
+
+FILE = "manifest.json"
+
+
+@dataclass(frozen=True)
+class Shard:
+    """One TFRecord file; `inputs` is a digest over what it was made from."""
+
+    file: str
+    examples: int
+    bytes: int
+    sha256: str
+    inputs: str = ""
+
+
+@dataclass(frozen=True)
+class Split:
+    """One split, its shards in order."""
+
+    examples: int
+    shards: tuple[Shard, ...]
+
+
+@dataclass(frozen=True)
+class Manifest:
+    """A built data set. Equal data have equal manifests: no times, no places, no runner."""
+
+    dataset: str
+    fingerprint: str
+    task: str
+    version: int  # of the task's record
+    labels: tuple[str, ...]  # without a background that the task adds itself
+    splits: dict[str, Split]
+    formats: tuple[str, ...] = ()  # image formats that occur
+    has_masks: bool = False
+    counts: dict[str, int] = field(default_factory=dict)  # read, written, rejected, clipped
+    classes: dict[str, dict[str, int]] = field(default_factory=dict)  # objects, images or pixels by split and label
+    rejects: dict[str, int] = field(default_factory=dict)  # by reason code; each one in rejects.jsonl
+    image_sizes: dict[str, int] = field(default_factory=dict)  # images by "width x height", rounded to 32
+    box_sizes: dict[str, int] = field(default_factory=dict)  # objects by square root of area, in pixels
+    warnings: tuple[str, ...] = ()
+    source: dict[str, Any] = field(default_factory=dict)  # kind, file names, digests
+    versions: dict[str, str] = field(default_factory=dict)
+    directory: str = field(default="", compare=False)  # where it lies; not written
+
+    def patterns(self) -> dict[str, str]:
+        """Glob pattern of the shards, by split."""
+        return {split: str(epath.Path(self.directory) / f"{split}-*.tfrecord") for split in self.splits}
+
+    def to_json(self) -> str:
+        """The text of `manifest.json`."""
+        document = asdict(self)
+        del document["directory"]
+        return json.dumps(document, indent=1) + "\n"
+
+
+def from_json(text: str, directory: str = "") -> Manifest:
+    """Reads back what `to_json` wrote."""
+    document = json.loads(text)
+    splits = {name: Split(split["examples"], tuple(Shard(**shard) for shard in split["shards"])) for name, split in document["splits"].items()}
+    tuples = {name: tuple(document[name]) for name in ("labels", "formats", "warnings")}
+    return Manifest(**{**document, **tuples, "splits": splits, "directory": directory})
+
+
+def load(directory: str) -> Manifest:
+    """Reads the manifest of a built data set.
+
+    Raises:
+        UsageError: there is none.
+    """
+    file = epath.Path(directory) / FILE
+    if not file.exists():
+        raise UsageError(f"{directory}: no {FILE} here; build the data with: make data DATA=<dataset>")
+    return from_json(file.read_text(), str(directory))
+
+
+def find(data_dir: str, dataset: Dataset, version: int) -> Manifest | None:
+    """The data set as built from the source as it is now; None where it has not been built.
+
+    Imports neither Beam nor TensorFlow; files of the source are hashed only when their size or time changed.
+
+    Args:
+        version: VERSION of the data set's task.
+
+    Raises:
+        UsageError: it was built, and a shard is missing or has another size.
+    """
+    if dataset.embedded and not content.embedded_folder(data_dir, dataset).exists():
+        return None
+    built = load_if_built(directory(data_dir, dataset, version))
+    for shard in damaged(built) if built else ():
+        raise UsageError(f"{epath.Path(built.directory) / shard.file} is missing or damaged; mend it with: make data DATA={dataset.name}")  # type: ignore[union-attr]
+    return built
+
+
+def directory(data_dir: str, dataset: Dataset, version: int) -> str:
+    """Where the data set lies, or will lie, as built from the source as it is now."""
+    digests = content.Digests(absolute(data_dir))
+    places = content.locate(data_dir, dataset)
+    contents = {field: {split: digests.of(place) for split, place in by_split.items()} for field, by_split in places.items()}
+    return str(epath.Path(absolute(data_dir)) / f"{dataset.name}-{content.fingerprint(dataset, version, contents)}")
+
+
+def load_if_built(directory: str) -> Manifest | None:
+    """The manifest in a directory, or None."""
+    return load(directory) if (epath.Path(directory) / FILE).exists() else None
+
+
+def damaged(built: Manifest) -> list[Shard]:
+    """Shards that are missing or have another size than when they were written."""
+    folder = epath.Path(built.directory)
+    sizes = {file.name: file.stat().length for file in folder.glob("*.tfrecord")}
+    return [shard for split in built.splits.values() for shard in split.shards if sizes.get(shard.file) != shard.bytes]

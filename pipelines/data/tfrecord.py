@@ -1,0 +1,36 @@
+"""The TFRecord format, without TensorFlow: length, checksum, bytes, checksum."""
+
+import struct
+from collections.abc import Iterator
+from typing import IO
+
+import google_crc32c
+
+
+def _masked(content: bytes) -> int:
+    checksum = google_crc32c.value(content)
+    return ((checksum >> 15 | checksum << 17) + 0xA282EAD8) & 0xFFFFFFFF
+
+
+def frame(record: bytes) -> tuple[bytes, bytes, bytes]:
+    """A record's header, the record, and its footer."""
+    length = struct.pack("<Q", len(record))
+    return length + struct.pack("<I", _masked(length)), record, struct.pack("<I", _masked(record))
+
+
+def read(file: IO[bytes]) -> Iterator[bytes]:
+    """The records of a file.
+
+    Raises:
+        ValueError: the file is cut short or a checksum is wrong; the message says at which byte.
+    """
+    at = 0
+    while header := file.read(12):
+        if len(header) < 12 or _masked(header[:8]) != struct.unpack("<I", header[8:])[0]:
+            raise ValueError(f"no TFRecord header at byte {at}")
+        length = struct.unpack("<Q", header[:8])[0]
+        record, footer = file.read(length), file.read(4)
+        if len(footer) < 4 or _masked(record) != struct.unpack("<I", footer)[0]:
+            raise ValueError(f"record at byte {at} is cut short or corrupt")
+        yield record
+        at += 16 + length

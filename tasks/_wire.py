@@ -1,0 +1,60 @@
+"""The wire format of `tf.train.Example`, without TensorFlow.
+
+Three messages under a package name of our own: TensorFlow's descriptors would collide with a copy of theirs.
+"""
+
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+from google.protobuf import descriptor_pb2, descriptor_pool, message_factory
+
+_FIELD = descriptor_pb2.FieldDescriptorProto
+_LISTS = {"bytes_list": ("BytesList", _FIELD.TYPE_BYTES), "float_list": ("FloatList", _FIELD.TYPE_FLOAT), "int64_list": ("Int64List", _FIELD.TYPE_INT64)}
+
+
+def _describe() -> descriptor_pb2.FileDescriptorProto:
+    file = descriptor_pb2.FileDescriptorProto(name="trellis/example.proto", package="trellis", syntax="proto3")
+    for name, kind in _LISTS.values():
+        file.message_type.add(name=name).field.add(name="value", number=1, type=kind, label=_FIELD.LABEL_REPEATED)
+    feature = file.message_type.add(name="Feature")
+    feature.oneof_decl.add(name="kind")
+    for number, (field, (name, _)) in enumerate(_LISTS.items(), start=1):
+        feature.field.add(name=field, number=number, type=_FIELD.TYPE_MESSAGE, type_name=f".trellis.{name}", label=_FIELD.LABEL_OPTIONAL, oneof_index=0)
+    features = file.message_type.add(name="Features")
+    entry = features.nested_type.add(name="FeatureEntry")
+    entry.options.map_entry = True
+    entry.field.add(name="key", number=1, type=_FIELD.TYPE_STRING, label=_FIELD.LABEL_OPTIONAL)
+    entry.field.add(name="value", number=2, type=_FIELD.TYPE_MESSAGE, type_name=".trellis.Feature", label=_FIELD.LABEL_OPTIONAL)
+    features.field.add(name="feature", number=1, type=_FIELD.TYPE_MESSAGE, type_name=".trellis.Features.FeatureEntry", label=_FIELD.LABEL_REPEATED)
+    file.message_type.add(name="Example").field.add(name="features", number=1, type=_FIELD.TYPE_MESSAGE, type_name=".trellis.Features", label=_FIELD.LABEL_OPTIONAL)
+    return file
+
+
+_POOL = descriptor_pool.DescriptorPool()
+_POOL.Add(_describe())
+_Example: Any = message_factory.GetMessageClass(_POOL.FindMessageTypeByName("trellis.Example"))
+
+
+def serialize(features: Mapping[str, Iterable[bytes] | Iterable[int] | Iterable[float]]) -> bytes:
+    """A serialized `tf.train.Example`; the type of a feature's first value decides its list, an empty one stays away."""
+    example = _Example()
+    for name, values in features.items():
+        values = list(values)
+        if values:
+            field = "bytes_list" if isinstance(values[0], bytes) else "int64_list" if isinstance(values[0], int) else "float_list"
+            getattr(example.features.feature[name], field).value.extend(values)
+    return example.SerializeToString(deterministic=True)
+
+
+def parse(serialized: bytes) -> dict[str, list[Any]]:
+    """The features of a serialized `tf.train.Example`, each a list.
+
+    Raises:
+        ValueError: the bytes are something else.
+    """
+    try:
+        example = _Example.FromString(serialized)
+    except Exception as error:
+        raise ValueError(f"not a tf.train.Example: {error}") from None
+    features = example.features.feature
+    return {name: list(getattr(features[name], features[name].WhichOneof("kind") or "bytes_list").value) for name in features}

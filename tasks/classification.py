@@ -1,0 +1,46 @@
+"""Image classification: one label per image, counted from 0. One record is
+
+{"key": "3/0007.png", "file": "3/0007.png", "id": 812, "image": b"\\x89PNG…", "format": "png",
+ "height": 32, "width": 32, "label": 3, "text": "3"}
+"""
+
+import hashlib
+from collections.abc import Collection, Mapping, Sequence
+from typing import Any
+
+from tasks import _wire
+
+VERSION = 1
+METRIC = "accuracy"
+GARDEN_TASKS = {"ImageClassificationTask"}  # Model Garden task configurations that read these records
+FIRST_LABEL = 0
+
+
+def encode(record: Mapping[str, Any]) -> bytes:
+    """Serializes one record as the `tf.train.Example` that Model Garden's classification decoder reads."""
+    return _wire.serialize(
+        {
+            "image/encoded": [record["image"]],
+            "image/format": [record["format"].encode()],
+            "image/filename": [record["file"].encode()],
+            "image/source_id": [str(record["id"]).encode()],
+            "image/key/sha256": [hashlib.sha256(record["image"]).hexdigest().encode()],
+            "image/height": [record["height"]],
+            "image/width": [record["width"]],
+            "image/class/label": [record["label"]],
+            "image/class/text": [record["text"].encode()],
+        }
+    )
+
+
+def inputs(files: Mapping[str, str], labels: Sequence[str], formats: Collection[str]) -> dict[str, Any]:
+    """Override of node `task`: where the records are, and what follows from them.
+
+    Args:
+        files: pattern of the TFRecord shards by split.
+        labels: class names in the order of their integers.
+        formats: image formats that occur; Model Garden decodes anything but JPEG only when told.
+    """
+    jpeg = set(formats) <= {"jpeg"}
+    data = {split: {"input_path": files[split], "decode_jpeg_only": jpeg} for split in ("train", "validation") if split in files}
+    return {"model": {"num_classes": len(labels)}, **{f"{split}_data": node for split, node in data.items()}}

@@ -1,0 +1,57 @@
+"""Object detection: boxes in [0, 1], classes from 1; with masks where the source has them. One record is
+
+{"key": "139", "file": "000139.jpg", "id": 139, "image": b"\\xff\\xd8…", "format": "jpeg", "height": 426, "width": 640,
+ "objects": [{"box": (0.36, 0.50, 0.82, 0.93), "label": 62, "text": "chair", "area": 5480.5, "is_crowd": 0, "mask": b"\\x89PNG…"}]}
+
+A box is (ymin, xmin, ymax, xmax). Either every object of a data set has a mask or none has.
+"""
+
+import hashlib
+from collections.abc import Collection, Mapping, Sequence
+from typing import Any
+
+from tasks import _wire
+
+VERSION = 1
+METRIC = "AP"
+GARDEN_TASKS = {"RetinaNetTask", "MaskRCNNTask"}  # Model Garden task configurations that read these records
+FIRST_LABEL = 1  # 0 is the background
+
+
+def encode(record: Mapping[str, Any]) -> bytes:
+    """Serializes one record as the `tf.train.Example` that Model Garden's `TfExampleDecoder` reads."""
+    objects = record["objects"]
+    return _wire.serialize(
+        {
+            "image/encoded": [record["image"]],
+            "image/format": [record["format"].encode()],
+            "image/filename": [record["file"].encode()],
+            "image/source_id": [str(record["id"]).encode()],
+            "image/key/sha256": [hashlib.sha256(record["image"]).hexdigest().encode()],
+            "image/height": [record["height"]],
+            "image/width": [record["width"]],
+            "image/object/bbox/ymin": [float(item["box"][0]) for item in objects],
+            "image/object/bbox/xmin": [float(item["box"][1]) for item in objects],
+            "image/object/bbox/ymax": [float(item["box"][2]) for item in objects],
+            "image/object/bbox/xmax": [float(item["box"][3]) for item in objects],
+            "image/object/class/label": [item["label"] for item in objects],
+            "image/object/class/text": [item["text"].encode() for item in objects],
+            "image/object/is_crowd": [item["is_crowd"] for item in objects],
+            "image/object/area": [float(item["area"]) for item in objects],
+            "image/object/mask": [item["mask"] for item in objects if item.get("mask") is not None],
+        }
+    )
+
+
+def inputs(files: Mapping[str, str], labels: Sequence[str], formats: Collection[str]) -> dict[str, Any]:
+    """Override of node `task`: where the records are, and what follows from them.
+
+    Without an annotation file the evaluator takes the ground truth from the records. The background counts as a class.
+
+    Args:
+        files: pattern of the TFRecord shards by split.
+        labels: class names in the order of their integers, without the background.
+        formats: image formats that occur; Model Garden's decoder takes them all.
+    """
+    data = {f"{split}_data": {"input_path": files[split]} for split in ("train", "validation") if split in files}
+    return {"annotation_file": None, "model": {"num_classes": len(labels) + FIRST_LABEL}, **data}

@@ -1,0 +1,45 @@
+"""Semantic segmentation: one class per pixel, counted from 0; 255 is left out of loss and metric. One record is
+
+{"key": "0007", "file": "0007.jpg", "id": 5512, "image": b"\\xff\\xd8…", "format": "jpeg", "height": 128, "width": 128,
+ "mask": b"\\x89PNG…"}
+"""
+
+import hashlib
+from collections.abc import Collection, Mapping, Sequence
+from typing import Any
+
+from tasks import _wire
+
+VERSION = 1
+METRIC = "mean_iou"
+GARDEN_TASKS = {"SemanticSegmentationTask"}  # Model Garden task configurations that read these records
+FIRST_LABEL = 0
+
+
+def encode(record: Mapping[str, Any]) -> bytes:
+    """Serializes one record as the `tf.train.Example` that Model Garden's segmentation decoder reads."""
+    return _wire.serialize(
+        {
+            "image/encoded": [record["image"]],
+            "image/format": [record["format"].encode()],
+            "image/filename": [record["file"].encode()],
+            "image/source_id": [str(record["id"]).encode()],
+            "image/key/sha256": [hashlib.sha256(record["image"]).hexdigest().encode()],
+            "image/height": [record["height"]],
+            "image/width": [record["width"]],
+            "image/segmentation/class/encoded": [record["mask"]],
+            "image/segmentation/class/format": [b"png"],
+        }
+    )
+
+
+def inputs(files: Mapping[str, str], labels: Sequence[str], formats: Collection[str]) -> dict[str, Any]:
+    """Override of node `task`: where the records are, and what follows from them.
+
+    Args:
+        files: pattern of the TFRecord shards by split.
+        labels: class names in the order of their integers, the background among them where the masks have one.
+        formats: image formats that occur; Model Garden's decoder takes them all.
+    """
+    data = {f"{split}_data": {"input_path": files[split]} for split in ("train", "validation") if split in files}
+    return {"model": {"num_classes": len(labels)}, **data}

@@ -1,0 +1,55 @@
+"""Small sources in the formats that people bring."""
+
+import json
+import random
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from PIL import Image
+
+import tasks
+from pipelines import config
+from pipelines.data import store
+from pipelines.data.manifest import Manifest
+
+
+def coco(folder: Path, images: int = 10, *, shuffled: int | None = None) -> tuple[Path, dict[str, Any]]:
+    """Ten 32-pixel photographs' worth of COCO: a polygon, run lengths and a crowd in each image."""
+    folder.mkdir(parents=True, exist_ok=True)
+    noise = np.random.RandomState(0)
+    document: dict[str, Any] = {"images": [], "annotations": [], "categories": [{"id": 3, "name": "cat"}, {"id": 8, "name": "dog"}]}
+    for number in range(1, images + 1):
+        Image.fromarray(noise.randint(0, 255, (24, 32, 3), np.uint8)).save(folder / f"{number:03d}.jpg")
+        document["images"].append({"id": number, "file_name": f"{number:03d}.jpg", "height": 24, "width": 32})
+        shapes = [([[4, 4, 20, 4, 20, 16, 4, 16]], 0), ({"size": [24, 32], "counts": [0, 48, 720]}, 0), ({"size": [24, 32], "counts": [24, 24, 720]}, 1)]
+        boxes = ([4, 4, 16, 12], [0, 0, 2, 24], [1, 0, 1, 24])
+        for place, ((segmentation, crowd), box) in enumerate(zip(shapes, boxes, strict=True)):
+            document["annotations"].append(
+                {"id": 10 * number + place, "image_id": number, "category_id": 3 if place else 8, "bbox": box, "area": box[2] * box[3], "iscrowd": crowd, "segmentation": segmentation}
+            )
+    if shuffled is not None:
+        for part in ("images", "annotations", "categories"):
+            random.Random(shuffled).shuffle(document[part])
+    return save(folder, document), document
+
+
+def save(folder: Path, document: dict[str, Any]) -> Path:
+    """Writes an annotation file beside the image folder."""
+    file = folder.parent / f"{folder.name}.json"
+    file.write_text(json.dumps(document))
+    return file
+
+
+@pytest.fixture
+def build(tmp_path: Path) -> Callable[..., Manifest]:
+    """Builds a data set the way the verb does."""
+
+    def run(*overrides: str, data_dir: Path = tmp_path / "data") -> Manifest:
+        cfg = config.compose([*overrides, f"data_dir={data_dir}"])
+        assert cfg.dataset is not None
+        return store.obtain(cfg, tasks.load(cfg.dataset.task))
+
+    return run

@@ -1,0 +1,84 @@
+"""What the tasks encode is what Model Garden's decoders read."""
+
+import io
+import os
+
+import pytest
+from PIL import Image
+
+os.environ.setdefault("TF_USE_LEGACY_KERAS", "1")
+import tensorflow as tf  # noqa: E402
+from official.vision.dataloaders import classification_input, segmentation_input, tf_example_decoder  # noqa: E402
+
+import tasks  # noqa: E402
+from tasks import _wire  # noqa: E402
+
+
+def png(mode: str, size: tuple[int, int] = (32, 24), colour: int = 1) -> bytes:
+    file = io.BytesIO()
+    Image.new(mode, size, colour).save(file, "PNG")
+    return file.getvalue()
+
+
+HEAD = {"key": "7", "file": "seven.png", "id": 7, "image": png("RGB"), "format": "png", "height": 24, "width": 32}
+
+
+def test_every_task_names_a_version_a_metric_and_its_first_label() -> None:
+    for name in tasks.names():
+        task = tasks.load(name)
+        assert task.VERSION >= 1 and task.METRIC in ("accuracy", "AP", "mean_iou") and task.FIRST_LABEL in (0, 1)
+
+
+def test_an_unknown_task_lists_those_there_are() -> None:
+    with pytest.raises(ValueError, match="classification, detection, segmentation"):
+        tasks.load("captions")
+
+
+def test_classification_survives_the_official_decoder() -> None:
+    decoded = classification_input.Decoder().decode(tasks.load("classification").encode({**HEAD, "label": 3, "text": "three"}))
+    assert int(decoded["image/class/label"]) == 3
+    assert decoded["image/encoded"].numpy() == HEAD["image"]
+
+
+def test_detection_with_masks_survives_the_official_decoder() -> None:
+    item = {"box": (0.25, 0.5, 0.75, 1.0), "label": 2, "text": "b", "area": 100.5, "is_crowd": 1, "mask": png("L")}
+    decoded = tf_example_decoder.TfExampleDecoder(include_mask=True).decode(tasks.load("detection").encode({**HEAD, "objects": [item, item]}))
+    assert decoded["source_id"].numpy() == b"7"
+    assert decoded["groundtruth_boxes"].numpy().tolist() == [[0.25, 0.5, 0.75, 1.0]] * 2
+    assert decoded["groundtruth_classes"].numpy().tolist() == [2, 2]
+    assert decoded["groundtruth_is_crowd"].numpy().tolist() == [True, True]
+    assert decoded["groundtruth_area"].numpy().tolist() == [100.5, 100.5]
+    assert decoded["groundtruth_instance_masks"].shape == (2, 24, 32)
+    assert decoded["groundtruth_instance_masks"].numpy().min() == 1
+    assert decoded["image"].shape == (24, 32, 3)
+
+
+def test_an_image_without_objects_survives_the_official_decoder() -> None:
+    decoded = tf_example_decoder.TfExampleDecoder(include_mask=True).decode(tasks.load("detection").encode({**HEAD, "objects": []}))
+    assert decoded["groundtruth_boxes"].shape == (0, 4)
+    assert decoded["groundtruth_instance_masks"].shape == (0, 24, 32)
+
+
+def test_segmentation_survives_the_official_decoder() -> None:
+    decoded = segmentation_input.Decoder().decode(tasks.load("segmentation").encode({**HEAD, "mask": png("L", colour=9)}))
+    assert int(tf.io.decode_png(decoded["image/segmentation/class/encoded"]).numpy().max()) == 9
+    assert int(decoded["image/height"]) == 24
+
+
+def test_the_wire_format_is_tensorflows_own() -> None:
+    features = {"b": [b"\x00\xff"], "i": [1, -(2**62)], "f": [0.1, 2.0]}
+    serialized = _wire.serialize(features)
+    example = tf.train.Example.FromString(serialized)
+    assert example.SerializeToString(deterministic=True) == serialized
+    assert _wire.parse(serialized)["i"] == features["i"]
+    with pytest.raises(ValueError, match="not a tf.train.Example"):
+        _wire.parse(b"\xff" * 9)
+
+
+def test_inputs_count_the_background_of_detection_only() -> None:
+    files = {"train": "t", "validation": "v"}
+    assert tasks.load("detection").inputs(files, ["a", "b"], ["jpeg"])["model"]["num_classes"] == 3
+    assert tasks.load("segmentation").inputs(files, ["a", "b"], ["jpeg"])["model"]["num_classes"] == 2
+    override = tasks.load("classification").inputs(files, ["a", "b"], ["png"])
+    assert override["train_data"] == {"input_path": "t", "decode_jpeg_only": False}
+    assert override["model"]["num_classes"] == 2
