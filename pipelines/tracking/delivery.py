@@ -12,6 +12,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+import psutil
 from mlflow import MlflowClient
 from mlflow.data.dataset import Dataset
 from mlflow.data.dataset_source_registry import resolve_dataset_source
@@ -168,7 +169,7 @@ class Delivery:
     def _create(self, event: dict[str, Any]) -> str:
         tags = {
             IDENTITY: event["identity"],
-            MLFLOW_USER: os.environ.get("USER") or os.environ.get("LOGNAME"),
+            MLFLOW_USER: psutil.Process().username(),
             MLFLOW_SOURCE_NAME: "trellis",
             MLFLOW_GIT_COMMIT: event["commit"],
             MLFLOW_GIT_BRANCH: event["branch"],

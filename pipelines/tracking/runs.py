@@ -62,6 +62,7 @@ class Recorder:
         self._environment: dict[str, Any] = {}
         self.session = 1
         self.identity = uuid.uuid4().hex
+        journal.mend(run_dir)
         for event, _ in journal.read(run_dir):
             self._recall(event)
         self.resumed = self.session > 1
@@ -163,10 +164,9 @@ def record(
     """
     run_dir = Path(config.absolute(cfg.run_dir))
     with _occupied(run_dir):
-        journal.mend(run_dir)
         recorder = Recorder(run_dir)
         sender = _start_sender(run_dir, store(cfg))
-        _open(recorder, cfg, parent)
+        begin(recorder, cfg, parent)
         status, failure = "FINISHED", None
         try:
             yield recorder
@@ -174,7 +174,8 @@ def record(
             status, failure = _outcome(error, interrupted)
             raise
         finally:
-            _close(recorder, sender, status, failure)
+            end(recorder, status, failure)
+            _await(sender, run_dir)
 
 
 @contextmanager
@@ -190,7 +191,7 @@ def _occupied(run_dir: Path) -> Iterator[None]:
         yield
 
 
-def _open(recorder: Recorder, cfg: config.Config, parent: str | None) -> None:
+def begin(recorder: Recorder, cfg: config.Config, parent: str | None = None) -> None:
     """Records the beginning of a session, and what is known of it from the start."""
     described = environment.describe()
     tree = described["git"]
@@ -228,15 +229,18 @@ def _outcome(error: BaseException, interrupted: tuple[type[BaseException], ...])
     return ("KILLED" if stopped or isinstance(error, (KeyboardInterrupt, *interrupted)) else "FAILED"), reason
 
 
-def _close(recorder: Recorder, sender: "subprocess.Popen[str]", status: str, failure: str | None) -> None:
-    """Writes the summary, ends the journal and waits until MLflow has it all, or cannot have it now."""
-    run_dir = recorder.run_dir
-    summary = {**recorder.summary, "status": STATUS[status], "mlflow_run_id": recorder.run_id()}
-    write_summary(run_dir, summary if failure is None else {**summary, "failure": failure})
+def end(recorder: Recorder, status: str, failure: str | None) -> None:
+    """Writes the summary and ends the journal; `status` is MLflow's word."""
+    summary = {**recorder.summary, "status": STATUS[status], "mlflow_run_id": read_run_id(recorder.run_dir)}
+    write_summary(recorder.run_dir, summary if failure is None else {**summary, "failure": failure})
     recorder.file(SUMMARY)
-    if (run_dir / "train.log").exists():
+    if (recorder.run_dir / "train.log").exists():
         recorder.file("train.log")
-    journal.append(run_dir, "close", status=status, failure=failure, checkpoints=recorder.checkpoints)
+    journal.append(recorder.run_dir, "close", status=status, failure=failure, checkpoints=recorder.checkpoints)
+
+
+def _await(sender: "subprocess.Popen[str]", run_dir: Path) -> None:
+    """Waits until MLflow has it all, or cannot have it now."""
     sender.stdin.close()  # type: ignore[union-attr]
     if sender.wait() != 0:
         print(

@@ -1,0 +1,40 @@
+"""A real MLflow store on SQLite: created once in a session, copied for each test."""
+
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from pipelines.config import Config
+from pipelines.tracking import delivery, runs
+
+
+@pytest.fixture(scope="session")
+def empty_store(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """An SQLite store without runs."""
+    database = tmp_path_factory.mktemp("store") / "mlflow.db"
+    delivery.prepare(f"sqlite:///{database}")
+    return database
+
+
+@pytest.fixture
+def cfg(tmp_path: Path, empty_store: Path, monkeypatch: pytest.MonkeyPatch) -> Config:
+    """A configuration whose store is ready and whose run directory is new."""
+    monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
+    shutil.copy(empty_store, tmp_path / "mlflow.db")
+    return Config(name="tiny", garden="image_classification", data_dir="data", runs_dir=str(tmp_path), run_dir=str(tmp_path / "tiny" / "one"))
+
+
+@pytest.fixture
+def write_session(cfg: Config) -> Callable[..., runs.Recorder]:
+    """Writes one session into the run directory's journal, without a process that delivers it."""
+
+    def write(report: Callable[[runs.Recorder], None] = lambda recorder: None, **how: str | None) -> runs.Recorder:
+        recorder = runs.Recorder(Path(cfg.run_dir))
+        runs.begin(recorder, cfg, how.get("parent"))
+        report(recorder)
+        runs.end(recorder, how.get("status") or "FINISHED", how.get("failure"))
+        return recorder
+
+    return write

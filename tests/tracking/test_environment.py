@@ -1,0 +1,84 @@
+"""The recorded environment."""
+
+import subprocess
+from importlib import metadata
+from pathlib import Path
+
+import pytest
+
+from pipelines.tracking import environment
+
+
+def git(folder: Path, *arguments: str) -> str:
+    command = ["git", "-c", "user.name=t", "-c", "user.email=t@example.org", *arguments]
+    return subprocess.run(command, cwd=folder, check=True, capture_output=True, text=True).stdout
+
+
+@pytest.fixture
+def tree(tmp_path: Path) -> Path:
+    """A source tree with one commit."""
+    root = tmp_path / "tree"
+    (root / "pipelines").mkdir(parents=True)
+    (root / "conf").mkdir()
+    (root / "pipelines" / "a.py").write_text("one = 1\n")
+    (root / ".gitignore").write_text("*.log\n")
+    git(root, "init", "-q")
+    git(root, "add", ".")
+    git(root, "commit", "-qm", "first")
+    return root
+
+
+def test_a_clean_tree_has_a_commit_and_no_difference(tree: Path) -> None:
+    recorded = environment.source_tree(tree)
+    assert recorded["commit"] == git(tree, "rev-parse", "HEAD").strip()
+    assert (recorded["dirty"], recorded["diff"]) == (False, "")
+
+
+def test_commit_and_difference_rebuild_the_tree(tree: Path, tmp_path: Path) -> None:
+    (tree / "pipelines" / "a.py").write_text("one = 2\n")
+    (tree / "conf" / "größe.yaml").write_text("new: 1\n")
+    (tree / "conf" / "binary").write_bytes(bytes(range(256)))
+    (tree / "pipelines" / "staged.py").write_text("x = 1\n")
+    git(tree, "add", "pipelines/staged.py")
+    recorded = environment.source_tree(tree)
+    git(tree, "worktree", "add", "-q", str(tmp_path / "again"), recorded["commit"])
+    patch = tmp_path / "diff.patch"
+    patch.write_text(recorded["diff"])
+    git(tmp_path / "again", "apply", str(patch))
+    for name in ("pipelines/a.py", "conf/größe.yaml", "conf/binary", "pipelines/staged.py"):
+        assert (tmp_path / "again" / name).read_bytes() == (tree / name).read_bytes()
+
+
+def test_describing_leaves_the_index_alone(tree: Path) -> None:
+    (tree / "conf" / "new.yaml").write_text("new: 1\n")
+    before = git(tree, "status", "--porcelain")
+    environment.source_tree(tree)
+    assert git(tree, "status", "--porcelain") == before == "?? conf/\n"
+
+
+def test_ignored_and_foreign_files_stay_out(tree: Path) -> None:
+    (tree / "conf" / "a.log").write_text("noise\n")
+    (tree / "notes").write_text("mine\n")
+    assert environment.source_tree(tree)["diff"] == ""
+
+
+def test_outside_git_there_is_no_commit(tmp_path: Path) -> None:
+    assert environment.source_tree(tmp_path)["commit"] is None
+
+
+def test_a_folder_inside_another_repository_has_no_commit(tree: Path) -> None:
+    assert environment.source_tree(tree / "conf")["commit"] is None
+
+
+def test_packages_are_those_of_the_metadata() -> None:
+    found = {f"{environment.normal(item.metadata['Name'])}=={item.version}" for item in metadata.distributions()}
+    assert set(environment.packages()) == found
+    assert environment.packages() == sorted(environment.packages())
+
+
+def test_variables_that_change_results_are_recorded(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("TF_ENABLE_ONEDNN_OPTS", "0")
+    monkeypatch.setenv("SOME_PASSWORD", "secret")
+    variables = environment.describe()["variables"]
+    assert variables["TF_ENABLE_ONEDNN_OPTS"] == "0"
+    assert "SOME_PASSWORD" not in variables

@@ -1,0 +1,67 @@
+"""The journal."""
+
+from pathlib import Path
+
+import pytest
+
+from pipelines.tracking import journal
+
+
+def test_what_is_appended_is_read_in_order(tmp_path: Path) -> None:
+    journal.mend(tmp_path)
+    for step in range(3):
+        journal.append(tmp_path, "metrics", step=step, values={"loss": step / 2})
+    assert [event["step"] for event, _ in journal.read(tmp_path)] == [0, 1, 2]
+
+
+def test_reading_goes_on_from_an_offset(tmp_path: Path) -> None:
+    journal.mend(tmp_path)
+    journal.append(tmp_path, "tags", values={"a": "1"})
+    [(_, offset)] = journal.read(tmp_path)
+    journal.append(tmp_path, "tags", values={"b": "2"})
+    assert [event["values"] for event, _ in journal.read(tmp_path, offset)] == [{"b": "2"}]
+
+
+def test_an_unfinished_last_line_is_not_read_and_is_cut_off(tmp_path: Path) -> None:
+    journal.mend(tmp_path)
+    journal.append(tmp_path, "tags", values={"a": "1"})
+    path = journal.folder(tmp_path) / "journal.jsonl"
+    whole = path.read_bytes()
+    path.write_bytes(whole + b'{"event": "metr')
+    assert len(list(journal.read(tmp_path))) == 1
+    journal.mend(tmp_path)
+    assert path.read_bytes() == whole
+
+
+@pytest.mark.parametrize("value", [float("inf"), float("-inf"), 1e-300, 0.1, 3])
+def test_figures_come_back_as_they_were(tmp_path: Path, value: float) -> None:
+    journal.mend(tmp_path)
+    journal.append(tmp_path, "metrics", step=1, values={"loss": journal.spell(value)})
+    assert journal.metrics(tmp_path)["loss"][1] == value
+
+
+def test_a_lock_that_is_held_refuses_to_wait(tmp_path: Path) -> None:
+    with journal.locked(tmp_path / "lock"), pytest.raises(BlockingIOError), journal.locked(tmp_path / "lock", wait=False):
+        pass
+
+
+def test_a_file_is_replaced_whole(tmp_path: Path) -> None:
+    journal.write(tmp_path / "a" / "b", "one")
+    journal.write(tmp_path / "a" / "b", "two")
+    assert [path.read_text() for path in (tmp_path / "a").iterdir()] == ["two"]
+
+
+def test_the_journal_of_a_killed_run_is_closed_once(tmp_path: Path) -> None:
+    journal.mend(tmp_path)
+    journal.append(tmp_path, "open", session=1)
+    journal.close_abandoned(tmp_path)
+    journal.close_abandoned(tmp_path)
+    assert [event["event"] for event, _ in journal.read(tmp_path)] == ["open", "close"]
+
+
+def test_the_journal_of_a_living_run_is_left_open(tmp_path: Path) -> None:
+    journal.mend(tmp_path)
+    journal.append(tmp_path, "open", session=1)
+    with journal.locked(journal.folder(tmp_path) / "run.lock"):
+        journal.close_abandoned(tmp_path)
+    assert [event["event"] for event, _ in journal.read(tmp_path)] == ["open"]

@@ -1,0 +1,191 @@
+"""Recording with the process that delivers, and finding a run again."""
+
+import os
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from mlflow import MlflowClient
+
+from pipelines import config
+from pipelines.config import Config, UsageError
+from pipelines.tracking import delivery, journal, runs
+
+Session = Callable[..., runs.Recorder]
+
+TRAIN = """
+import sys, time
+from pipelines import config
+from pipelines.tracking import runs
+cfg = config.from_yaml(sys.argv[1])
+with runs.record(cfg) as report:
+    report.parameters({"seed": 1})
+    for step in range(1, int(sys.argv[2]) + 1):
+        report(step, {"train/loss": 1 / step})
+    print("reported", report.run_id(), flush=True)
+    time.sleep(float(sys.argv[3]))
+"""
+
+
+def start(cfg: Config, steps: int, pause_s: float = 0) -> "subprocess.Popen[str]":
+    command = [sys.executable, "-c", TRAIN, config.to_yaml(cfg), str(steps), str(pause_s)]
+    return subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
+
+
+def history(cfg: Config, name: str) -> list[int]:
+    client = MlflowClient(runs.store(cfg))
+    return [item.step for item in client.get_metric_history(str(runs.read_run_id(cfg.run_dir)), name)]
+
+
+def status(cfg: Config) -> str:
+    return MlflowClient(runs.store(cfg)).get_run(str(runs.read_run_id(cfg.run_dir))).info.status
+
+
+def await_status(cfg: Config, wanted: str) -> None:
+    until = time.monotonic() + 60
+    while status(cfg) != wanted and time.monotonic() < until:
+        time.sleep(0.5)
+    assert status(cfg) == wanted
+
+
+def test_a_run_is_recorded_while_it_runs(cfg: Config) -> None:
+    with runs.record(cfg) as report:
+        report(1, {"train/loss": 0.5})
+        assert status(cfg) == "RUNNING" if report.run_id() else False
+        report.summary.update(steps=1)
+    assert status(cfg) == "FINISHED" and history(cfg, "train/loss") == [1]
+    summary = runs.read_summary(cfg.run_dir)
+    assert summary == {"steps": 1, "status": "finished", "mlflow_run_id": runs.read_run_id(cfg.run_dir)}
+
+
+def test_an_error_is_recorded_and_passed_on(cfg: Config) -> None:
+    with pytest.raises(ZeroDivisionError), runs.record(cfg):
+        raise ZeroDivisionError("by\nzero")
+    run = MlflowClient(runs.store(cfg)).get_run(str(runs.read_run_id(cfg.run_dir)))
+    assert (run.info.status, run.data.tags["failure"]) == ("FAILED", "ZeroDivisionError: by zero")
+    assert runs.read_summary(cfg.run_dir)["status"] == "failed"
+
+
+@pytest.mark.parametrize(
+    ("error", "word"),
+    [(KeyboardInterrupt(), "KILLED"), (SystemExit(143), "KILLED"), (TimeoutError(), "KILLED"), (SystemExit(0), "FINISHED"),
+     (SystemExit(3), "FAILED"), (ValueError("x"), "FAILED")],
+)  # fmt: skip
+def test_how_a_run_ends_follows_from_what_ended_it(error: BaseException, word: str) -> None:
+    assert runs._outcome(error, (TimeoutError,))[0] == word
+
+
+@pytest.mark.slow
+def test_four_processes_at_once_on_a_fresh_store(cfg: Config) -> None:
+    (Path(cfg.runs_dir) / "mlflow.db").unlink()
+    configs = [Config(**{**vars(cfg), "run_dir": f"{cfg.runs_dir}/tiny/{number}"}) for number in range(4)]
+    for process in [start(one, steps=50) for one in configs]:
+        assert process.wait(timeout=120) == 0
+    assert [status(one) for one in configs] == ["FINISHED"] * 4
+    assert [history(one, "train/loss") for one in configs] == [list(range(1, 51))] * 4
+
+
+@pytest.mark.slow
+def test_a_killed_run_says_so_and_goes_on_as_the_same_run(cfg: Config) -> None:
+    process = start(cfg, steps=30, pause_s=60)
+    assert process.stdout is not None and process.stdout.readline().startswith("reported")
+    first = runs.read_run_id(cfg.run_dir)
+    process.send_signal(signal.SIGKILL)
+    process.wait()
+    await_status(cfg, "KILLED")
+    assert start(cfg, steps=40).wait(timeout=60) == 0
+    assert runs.read_run_id(cfg.run_dir) == first
+    assert (status(cfg), history(cfg, "train/loss")) == ("FINISHED", list(range(1, 41)))
+
+
+def test_two_runs_in_one_directory_are_refused(cfg: Config) -> None:
+    with journal.locked(journal.folder(Path(cfg.run_dir)) / "run.lock"):
+        with pytest.raises(UsageError, match=f"run_dir: .* in use by process {os.getpid()}"), runs.record(cfg):
+            pass
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("backlog", [None, 5], ids=["refuses", "hangs"])
+def test_a_server_that_never_answers_stops_nothing_and_all_is_sent_later(
+    cfg: Config, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str], backlog: int | None
+) -> None:
+    monkeypatch.setenv("MLFLOW_HTTP_REQUEST_TIMEOUT", "2")
+    with socket.socket() as listener:
+        listener.bind(("127.0.0.1", 0))
+        if backlog:
+            listener.listen(backlog)
+        monkeypatch.setenv("MLFLOW_TRACKING_URI", f"http://127.0.0.1:{listener.getsockname()[1]}")
+        with runs.record(cfg) as report:
+            report(1, {"train/loss": 0.5})
+            assert report.run_id() is None
+    assert f"trellis sync run={cfg.run_dir}" in capfd.readouterr().err
+    assert runs.read_summary(cfg.run_dir)["mlflow_run_id"] is None
+    monkeypatch.delenv("MLFLOW_TRACKING_URI")
+    assert delivery.deliver(Path(cfg.run_dir), runs.store(cfg)) == []
+    assert (status(cfg), history(cfg, "train/loss")) == ("FINISHED", [1])
+    assert runs.read_summary(cfg.run_dir)["mlflow_run_id"] == runs.read_run_id(cfg.run_dir)
+
+
+def test_reporting_costs_next_to_nothing(cfg: Config) -> None:
+    recorder = runs.Recorder(Path(cfg.run_dir))
+    began = time.perf_counter()
+    for step in range(1000):
+        recorder(step, {"train/loss": 0.1, "train/rate": 0.2, "train/steps_per_second": 5.0})
+    assert (time.perf_counter() - began) / 1000 < 1e-3
+
+
+def test_importing_the_recorder_imports_neither_mlflow_nor_tensorflow() -> None:
+    code = "import sys; import pipelines.tracking.runs; sys.exit(bool({'mlflow', 'tensorflow'} & set(sys.modules)))"
+    assert subprocess.run([sys.executable, "-c", code]).returncode == 0
+
+
+def test_a_run_is_found_by_directory_and_by_id(cfg: Config, write_session: Session) -> None:
+    write_session(lambda recorder: recorder(1, {"a": 0.1}))
+    delivery.deliver(Path(cfg.run_dir), runs.store(cfg))
+    by_directory, by_id = runs.find(cfg.run_dir, cfg), runs.find(runs.read_run_id(cfg.run_dir), cfg)
+    assert by_directory == by_id
+    assert by_id.run_dir == Path(cfg.run_dir) and by_id.metrics == {"a": {1: 0.1}}
+    assert config.from_yaml(by_id.texts["config.yaml"]) == cfg
+
+
+def test_a_run_whose_directory_is_gone_is_rebuilt_from_mlflow(cfg: Config, write_session: Session, tmp_path: Path) -> None:
+    def report(recorder: runs.Recorder) -> None:
+        recorder(1, {"AP@50": float("inf")})
+        recorder.file("params.yaml", "task: {}\n")
+        (recorder.run_dir / "checkpoints").mkdir()
+        (recorder.run_dir / "checkpoints" / "ckpt-1.index").write_text("x")
+        recorder.checkpoint("best", recorder.run_dir / "checkpoints" / "ckpt-1", 1)
+
+    write_session(report)
+    delivery.deliver(Path(cfg.run_dir), runs.store(cfg))
+    whole = runs.find(cfg.run_dir, cfg)
+    shutil.rmtree(cfg.run_dir)
+    rebuilt = runs.find(str(whole.run_id), cfg)
+    assert rebuilt.run_dir is None
+    assert rebuilt.metrics == whole.metrics == {"AP@50": {1: float("inf")}}
+    assert rebuilt.texts == whole.texts
+    assert (rebuilt.checkpoints(tmp_path / "fetched") / "best" / "ckpt-1.index").read_text() == "x"
+
+
+def test_an_unknown_run_names_those_there_are(cfg: Config, write_session: Session) -> None:
+    write_session()
+    delivery.deliver(Path(cfg.run_dir), runs.store(cfg))
+    known = str(runs.read_run_id(cfg.run_dir))
+    with pytest.raises(UsageError, match=f"(?s)did you mean {known}.*make ui"):
+        runs.find(known[:-2] + "zz", cfg)
+
+
+def test_no_run_named_says_how(cfg: Config) -> None:
+    with pytest.raises(UsageError, match="run: name one"):
+        runs.find(None, cfg)
+
+
+def test_passwords_in_addresses_are_not_shown() -> None:
+    assert runs.redact("postgresql://me:secret@host/db") == "postgresql://host/db"
+    assert runs.redact("http://127.0.0.1:5000") == "http://127.0.0.1:5000"
