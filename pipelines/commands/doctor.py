@@ -37,7 +37,11 @@ def _packages(cfg: Config) -> Iterator[str]:
         _say(name, installed.get(name, "missing"))
     lock = environment.ROOT / "requirements.lock"
     wanted = locked(lock.read_text()) if lock.exists() else {}
-    drift = [f"{name} {installed.get(name, 'missing')} for {version}" for name, version in wanted.items() if installed.get(name) != version]
+    drift = [
+        f"{name} {installed.get(name, 'missing')} for {version}"
+        for name, version in wanted.items()
+        if installed.get(name) != version
+    ]
     _say("lock", f"{len(wanted)} packages, {len(drift)} differ")
     if not wanted:
         yield f"there is no {lock.name}; restore it: git checkout {lock.name}"

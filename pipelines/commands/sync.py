@@ -7,7 +7,7 @@ run goes to that server as a new one.
 from pathlib import Path
 
 from pipelines.config import Config, UsageError, absolute
-from pipelines.tracking import runs
+from pipelines.tracking import recording, runs
 
 
 def run(cfg: Config) -> int:
@@ -40,7 +40,7 @@ def _send(run_dir: Path, uri: str) -> int:
             f"{runs.redact(uri)} does not take it: {' '.join(str(error).split())[:300]}\n"
             f"nothing is lost; once it answers: trellis sync run={run_dir}"
         ) from None
-    print(f"{run_dir}: all sent, MLflow run {runs.read_run_id(run_dir)} in {runs.redact(uri)}")
+    print(f"{run_dir}: all sent, MLflow run {recording.read_run_id(run_dir)} in {runs.redact(uri)}")
     for line in refused:
         print(f"  MLflow refused {line}")
     return 1 if refused else 0

@@ -28,7 +28,7 @@ from mlflow.utils.mlflow_tags import (
     MLFLOW_USER,
 )
 
-from pipelines.tracking import journal, runs
+from pipelines.tracking import journal, recording, runs
 
 IDENTITY = "journal"  # tag: which journal a run was made from
 BATCH = 1000  # MLflow's limit for metrics; parameters and tags together: 100
@@ -117,8 +117,9 @@ class Delivery:
 
     def _send_figures(self, figures: list[Metric], reached: int) -> None:
         for start in range(0, len(figures), BATCH):
-            self._refusable(figures[start].key, lambda part: self.client.log_batch(self._run(), metrics=part),
-                            figures[start : start + BATCH])
+            self._refusable(
+                figures[start].key, lambda part: self.client.log_batch(self._run(), metrics=part), figures[start : start + BATCH]
+            )
         if reached > self.offset:
             self._save(reached)
 
@@ -155,7 +156,7 @@ class Delivery:
     def _send_open(self, event: dict[str, Any]) -> None:
         if self.run_id is None:
             self.run_id = self._existing(event) or self._create(event)
-            journal.write(self.run_dir / runs.RUN_ID, self.run_id + "\n")
+            journal.write(self.run_dir / recording.RUN_ID, self.run_id + "\n")
         self.client.update_run(self._run(), status="RUNNING")
 
     def _existing(self, event: dict[str, Any]) -> str | None:
@@ -182,14 +183,14 @@ class Delivery:
     def _experiment(self, name: str) -> str:
         database = runs.sqlite_file(self.uri)
         folder = (database.parent / "artifacts" / name).as_uri() if database else None
-        found = self.client.get_experiment_by_name(name)
-        if found is None:
+        if self.client.get_experiment_by_name(name) is None:
             try:
                 return self.client.create_experiment(name, folder)
-            except MlflowException as error:  # Another process was first.
-                if error.error_code != "RESOURCE_ALREADY_EXISTS":
+            except MlflowException as error:
+                if error.error_code != "RESOURCE_ALREADY_EXISTS":  # Another process was first.
                     raise
-                found = self.client.get_experiment_by_name(name)
+        found = self.client.get_experiment_by_name(name)
+        assert found is not None
         if found.lifecycle_stage == "deleted":
             self.client.restore_experiment(found.experiment_id)
         return found.experiment_id
@@ -213,8 +214,8 @@ class Delivery:
         if not path.exists():
             self.refused.append(f"file: {event['path']} is no longer there")
             return
-        if event["path"] == runs.SUMMARY and not runs.read_summary(self.run_dir).get("mlflow_run_id"):
-            runs.write_summary(self.run_dir, {**runs.read_summary(self.run_dir), "mlflow_run_id": self.run_id})
+        if event["path"] == recording.SUMMARY and not recording.read_summary(self.run_dir).get("mlflow_run_id"):
+            recording.write_summary(self.run_dir, {**recording.read_summary(self.run_dir), "mlflow_run_id": self.run_id})
         folder = os.path.dirname(event["path"])
         self.client.log_artifact(self._run(), str(path), folder or None)
 
@@ -227,7 +228,7 @@ class Delivery:
             self.client.set_tag(run_id, "failure", _short(event["failure"], 500))
         elif "failure" in self.client.get_run(run_id).data.tags:
             self.client.delete_tag(run_id, "failure")
-        self.client.set_tag(run_id, "status", runs.STATUS[event["status"]])
+        self.client.set_tag(run_id, "status", recording.STATUS[event["status"]])
         self.client.set_terminated(run_id, event["status"], event["time"])
 
     def _send_checkpoint(self, which: str, checkpoint: Mapping[str, Any]) -> None:
@@ -291,7 +292,7 @@ def _parent(parent: str | None) -> str | None:
     """The parent's run id, where a run directory is given: the one MLflow gave it."""
     if parent is None or not runs.is_run(Path(parent)):
         return parent
-    found = runs.read_run_id(parent)
+    found = recording.read_run_id(parent)
     if found is None:
         raise MlflowException(f"the parent run in {parent} is not in MLflow yet")
     return found

@@ -9,7 +9,7 @@ from mlflow import MlflowClient
 from mlflow.exceptions import MlflowException
 
 from pipelines import config
-from pipelines.tracking import journal, runs
+from pipelines.tracking import journal, recording, runs
 
 
 def fetch(uri: str, run_id: str, names: Sequence[str]) -> runs.RunRecord | None:
@@ -25,7 +25,7 @@ def fetch(uri: str, run_id: str, names: Sequence[str]) -> runs.RunRecord | None:
             raise config.UsageError(f"run: {runs.redact(uri)} does not answer: {error.message}; try: make doctor") from None
         return None
     run_dir = Path(stored.data.tags.get("run_dir", ""))
-    if runs.is_run(run_dir) and runs.read_run_id(run_dir) == run_id:
+    if runs.is_run(run_dir) and recording.read_run_id(run_dir) == run_id:
         return runs.read(run_dir, uri)
     present = {item.path for item in client.list_artifacts(run_id)}
     with tempfile.TemporaryDirectory() as scratch:

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from pipelines.config import Config
-from pipelines.tracking import delivery, runs
+from pipelines.tracking import delivery, recording
 
 
 @pytest.fixture(scope="session")
@@ -23,18 +23,24 @@ def cfg(tmp_path: Path, empty_store: Path, monkeypatch: pytest.MonkeyPatch) -> C
     """A configuration whose store is ready and whose run directory is new."""
     monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
     shutil.copy(empty_store, tmp_path / "mlflow.db")
-    return Config(name="tiny", garden="image_classification", data_dir="data", runs_dir=str(tmp_path), run_dir=str(tmp_path / "tiny" / "one"))
+    return Config(
+        name="tiny",
+        garden="image_classification",
+        data_dir="data",
+        runs_dir=str(tmp_path),
+        run_dir=str(tmp_path / "tiny" / "one"),
+    )
 
 
 @pytest.fixture
-def write_session(cfg: Config) -> Callable[..., runs.Recorder]:
+def write_session(cfg: Config) -> Callable[..., recording.Recorder]:
     """Writes one session into the run directory's journal, without a process that delivers it."""
 
-    def write(report: Callable[[runs.Recorder], None] = lambda recorder: None, **how: str | None) -> runs.Recorder:
-        recorder = runs.Recorder(Path(cfg.run_dir))
-        runs.begin(recorder, cfg, how.get("parent"))
+    def write(report: Callable[[recording.Recorder], None] = lambda recorder: None, **how: str | None) -> recording.Recorder:
+        recorder = recording.Recorder(Path(cfg.run_dir))
+        recording.begin(recorder, cfg, how.get("parent"))
         report(recorder)
-        runs.end(recorder, how.get("status") or "FINISHED", how.get("failure"))
+        recording.end(recorder, how.get("status") or "FINISHED", how.get("failure"))
         return recorder
 
     return write

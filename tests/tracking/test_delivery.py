@@ -10,9 +10,9 @@ from mlflow import MlflowClient
 from mlflow.entities import Run
 
 from pipelines.config import Config
-from pipelines.tracking import delivery, journal, runs
+from pipelines.tracking import delivery, journal, recording, runs
 
-Session = Callable[..., runs.Recorder]
+Session = Callable[..., recording.Recorder]
 FINGERPRINT = "0123456789abcdef" * 4
 
 
@@ -29,7 +29,7 @@ def steps(client: MlflowClient, run: Run, name: str) -> list[int]:
 
 
 def test_everything_reported_is_in_mlflow(cfg: Config, write_session: Session) -> None:
-    def report(recorder: runs.Recorder) -> None:
+    def report(recorder: recording.Recorder) -> None:
         recorder(10, {"train/loss": 0.5})
         recorder(20, {"train/loss": 0.25, "validation/AP/großes_A": 0.1})
         recorder.parameters({"seed": 3, "batch_size": 16})
@@ -66,8 +66,8 @@ def test_the_data_are_a_dataset_input(cfg: Config, write_session: Session) -> No
 
 
 def test_a_resumed_run_is_one_run_without_doubles(cfg: Config, write_session: Session) -> None:
-    def report(start: int) -> Callable[[runs.Recorder], None]:
-        def steps_of_a_session(recorder: runs.Recorder) -> None:
+    def report(start: int) -> Callable[[recording.Recorder], None]:
+        def steps_of_a_session(recorder: recording.Recorder) -> None:
             recorder.parameters({"seed": 3})
             for step in range(start, start + 30, 10):
                 recorder(step, {"train/loss": 1 / step})
@@ -87,7 +87,7 @@ def test_a_resumed_run_is_one_run_without_doubles(cfg: Config, write_session: Se
 
 
 def test_a_delivery_broken_off_anywhere_is_mended_by_the_next(cfg: Config, write_session: Session) -> None:
-    def report(recorder: runs.Recorder) -> None:
+    def report(recorder: recording.Recorder) -> None:
         recorder.parameters({"seed": 3})
         for step in range(25):
             recorder(step, {"a": step, "b": math.nan})
@@ -96,12 +96,12 @@ def test_a_delivery_broken_off_anywhere_is_mended_by_the_next(cfg: Config, write
     run_dir, uri = Path(cfg.run_dir), runs.store(cfg)
     delivery.deliver(run_dir, uri)
     sent = journal.folder(run_dir) / "sent.json"
-    (run_dir / runs.RUN_ID).unlink()
+    (run_dir / recording.RUN_ID).unlink()
     sent.unlink()  # As if killed after MLflow was told everything, and before that was noted.
     delivery.deliver(run_dir, uri)
     client, run = stored(cfg)
     assert steps(client, run, "a") == steps(client, run, "b") == list(range(25))
-    assert runs.read_run_id(run_dir) == run.info.run_id
+    assert recording.read_run_id(run_dir) == run.info.run_id
 
 
 def test_more_figures_than_a_batch_holds(cfg: Config, write_session: Session) -> None:
@@ -134,8 +134,8 @@ def test_names_that_differ_stay_different() -> None:
 def test_best_and_last_checkpoints_are_stored_with_their_steps(cfg: Config, write_session: Session) -> None:
     folder = Path(cfg.run_dir) / "checkpoints"
 
-    def save(step: int) -> Callable[[runs.Recorder], None]:
-        def report(recorder: runs.Recorder) -> None:
+    def save(step: int) -> Callable[[recording.Recorder], None]:
+        def report(recorder: recording.Recorder) -> None:
             folder.mkdir(parents=True, exist_ok=True)
             for suffix in ("index", "data-00000-of-00001"):
                 (folder / f"ckpt-{step}.{suffix}").write_text(f"{step} {suffix}")
@@ -156,7 +156,7 @@ def test_best_and_last_checkpoints_are_stored_with_their_steps(cfg: Config, writ
 
 
 def test_a_run_directory_may_be_moved_before_it_is_sent(cfg: Config, write_session: Session, tmp_path: Path) -> None:
-    def report(recorder: runs.Recorder) -> None:
+    def report(recorder: recording.Recorder) -> None:
         (recorder.run_dir / "checkpoints").mkdir()
         (recorder.run_dir / "checkpoints" / "ckpt-1.index").write_text("x")
         recorder.checkpoint("last", recorder.run_dir / "checkpoints" / "ckpt-1", 1)
@@ -173,8 +173,8 @@ def test_a_child_names_its_parent(cfg: Config, write_session: Session, tmp_path:
     parent, cfg.run_dir = cfg.run_dir, str(tmp_path / "tiny" / "child")
     write_session(parent=parent)
     delivery.deliver(Path(cfg.run_dir), runs.store(cfg))
-    child = MlflowClient(runs.store(cfg)).get_run(str(runs.read_run_id(cfg.run_dir)))
-    assert child.data.tags["mlflow.parentRunId"] == runs.read_run_id(parent)
+    child = MlflowClient(runs.store(cfg)).get_run(str(recording.read_run_id(cfg.run_dir)))
+    assert child.data.tags["mlflow.parentRunId"] == recording.read_run_id(parent)
 
 
 def test_a_failed_run_says_why(cfg: Config, write_session: Session) -> None:
@@ -189,7 +189,9 @@ def test_a_text_changed_by_a_resumed_run_keeps_the_earlier_one(cfg: Config, writ
     write_session(lambda recorder: recorder.file("params.yaml", "steps: 2\n"))
     delivery.deliver(Path(cfg.run_dir), runs.store(cfg))
     client, run = stored(cfg)
-    texts = [Path(client.download_artifacts(run.info.run_id, name)).read_text() for name in ("params.yaml", "sessions/1/params.yaml")]
+    texts = [
+        Path(client.download_artifacts(run.info.run_id, name)).read_text() for name in ("params.yaml", "sessions/1/params.yaml")
+    ]
     assert texts == ["steps: 2\n", "steps: 1\n"]
     assert "params.yaml" in run.data.tags["changed_on_resume"]
 
@@ -213,12 +215,12 @@ def test_a_store_that_lost_the_run_gets_all_of_it_again(cfg: Config, write_sessi
     sent.write_text(sent.read_text().replace("mlflow.db", "other.db"))
     delivery.deliver(Path(cfg.run_dir), f"sqlite:///{other}")
     client = MlflowClient(f"sqlite:///{other}")
-    run = client.get_run(str(runs.read_run_id(cfg.run_dir)))
+    run = client.get_run(str(recording.read_run_id(cfg.run_dir)))
     assert steps(client, run, "a") == [1]
 
 
 def test_what_mlflow_refuses_is_named_and_does_not_hold_up_the_rest(cfg: Config, write_session: Session) -> None:
-    def report(recorder: runs.Recorder) -> None:
+    def report(recorder: recording.Recorder) -> None:
         for value in ("one", "another"):
             journal.append(recorder.run_dir, "parameters", values={"constant": value})
         journal.append(recorder.run_dir, "file", path="vanished.txt")

@@ -15,9 +15,9 @@ from mlflow import MlflowClient
 
 from pipelines import config
 from pipelines.config import Config, UsageError
-from pipelines.tracking import delivery, journal, runs
+from pipelines.tracking import delivery, journal, recording, runs
 
-Session = Callable[..., runs.Recorder]
+Session = Callable[..., recording.Recorder]
 
 TRAIN = """
 import sys, time
@@ -40,11 +40,11 @@ def start(cfg: Config, steps: int, pause_s: float = 0) -> "subprocess.Popen[str]
 
 def history(cfg: Config, name: str) -> list[int]:
     client = MlflowClient(runs.store(cfg))
-    return [item.step for item in client.get_metric_history(str(runs.read_run_id(cfg.run_dir)), name)]
+    return [item.step for item in client.get_metric_history(str(recording.read_run_id(cfg.run_dir)), name)]
 
 
 def status(cfg: Config) -> str:
-    return MlflowClient(runs.store(cfg)).get_run(str(runs.read_run_id(cfg.run_dir))).info.status
+    return MlflowClient(runs.store(cfg)).get_run(str(recording.read_run_id(cfg.run_dir))).info.status
 
 
 def await_status(cfg: Config, wanted: str) -> None:
@@ -60,16 +60,16 @@ def test_a_run_is_recorded_while_it_runs(cfg: Config) -> None:
         assert status(cfg) == "RUNNING" if report.run_id() else False
         report.summary.update(steps=1)
     assert status(cfg) == "FINISHED" and history(cfg, "train/loss") == [1]
-    summary = runs.read_summary(cfg.run_dir)
-    assert summary == {"steps": 1, "status": "finished", "mlflow_run_id": runs.read_run_id(cfg.run_dir)}
+    summary = recording.read_summary(cfg.run_dir)
+    assert summary == {"steps": 1, "status": "finished", "mlflow_run_id": recording.read_run_id(cfg.run_dir)}
 
 
 def test_an_error_is_recorded_and_passed_on(cfg: Config) -> None:
     with pytest.raises(ZeroDivisionError), runs.record(cfg):
         raise ZeroDivisionError("by\nzero")
-    run = MlflowClient(runs.store(cfg)).get_run(str(runs.read_run_id(cfg.run_dir)))
+    run = MlflowClient(runs.store(cfg)).get_run(str(recording.read_run_id(cfg.run_dir)))
     assert (run.info.status, run.data.tags["failure"]) == ("FAILED", "ZeroDivisionError: by zero")
-    assert runs.read_summary(cfg.run_dir)["status"] == "failed"
+    assert recording.read_summary(cfg.run_dir)["status"] == "failed"
 
 
 @pytest.mark.parametrize(
@@ -95,12 +95,12 @@ def test_four_processes_at_once_on_a_fresh_store(cfg: Config) -> None:
 def test_a_killed_run_says_so_and_goes_on_as_the_same_run(cfg: Config) -> None:
     process = start(cfg, steps=30, pause_s=60)
     assert process.stdout is not None and process.stdout.readline().startswith("reported")
-    first = runs.read_run_id(cfg.run_dir)
+    first = recording.read_run_id(cfg.run_dir)
     process.send_signal(signal.SIGKILL)
     process.wait()
     await_status(cfg, "KILLED")
     assert start(cfg, steps=40).wait(timeout=60) == 0
-    assert runs.read_run_id(cfg.run_dir) == first
+    assert recording.read_run_id(cfg.run_dir) == first
     assert (status(cfg), history(cfg, "train/loss")) == ("FINISHED", list(range(1, 41)))
 
 
@@ -125,15 +125,15 @@ def test_a_server_that_never_answers_stops_nothing_and_all_is_sent_later(
             report(1, {"train/loss": 0.5})
             assert report.run_id() is None
     assert f"trellis sync run={cfg.run_dir}" in capfd.readouterr().err
-    assert runs.read_summary(cfg.run_dir)["mlflow_run_id"] is None
+    assert recording.read_summary(cfg.run_dir)["mlflow_run_id"] is None
     monkeypatch.delenv("MLFLOW_TRACKING_URI")
     assert delivery.deliver(Path(cfg.run_dir), runs.store(cfg)) == []
     assert (status(cfg), history(cfg, "train/loss")) == ("FINISHED", [1])
-    assert runs.read_summary(cfg.run_dir)["mlflow_run_id"] == runs.read_run_id(cfg.run_dir)
+    assert recording.read_summary(cfg.run_dir)["mlflow_run_id"] == recording.read_run_id(cfg.run_dir)
 
 
 def test_reporting_costs_next_to_nothing(cfg: Config) -> None:
-    recorder = runs.Recorder(Path(cfg.run_dir))
+    recorder = recording.Recorder(Path(cfg.run_dir))
     began = time.perf_counter()
     for step in range(1000):
         recorder(step, {"train/loss": 0.1, "train/rate": 0.2, "train/steps_per_second": 5.0})
@@ -148,14 +148,14 @@ def test_importing_the_recorder_imports_neither_mlflow_nor_tensorflow() -> None:
 def test_a_run_is_found_by_directory_and_by_id(cfg: Config, write_session: Session) -> None:
     write_session(lambda recorder: recorder(1, {"a": 0.1}))
     delivery.deliver(Path(cfg.run_dir), runs.store(cfg))
-    by_directory, by_id = runs.find(cfg.run_dir, cfg), runs.find(runs.read_run_id(cfg.run_dir), cfg)
+    by_directory, by_id = runs.find(cfg.run_dir, cfg), runs.find(recording.read_run_id(cfg.run_dir), cfg)
     assert by_directory == by_id
     assert by_id.run_dir == Path(cfg.run_dir) and by_id.metrics == {"a": {1: 0.1}}
     assert config.from_yaml(by_id.texts["config.yaml"]) == cfg
 
 
 def test_a_run_whose_directory_is_gone_is_rebuilt_from_mlflow(cfg: Config, write_session: Session, tmp_path: Path) -> None:
-    def report(recorder: runs.Recorder) -> None:
+    def report(recorder: recording.Recorder) -> None:
         recorder(1, {"AP@50": float("inf")})
         recorder.file("params.yaml", "task: {}\n")
         (recorder.run_dir / "checkpoints").mkdir()
@@ -176,7 +176,7 @@ def test_a_run_whose_directory_is_gone_is_rebuilt_from_mlflow(cfg: Config, write
 def test_an_unknown_run_names_those_there_are(cfg: Config, write_session: Session) -> None:
     write_session()
     delivery.deliver(Path(cfg.run_dir), runs.store(cfg))
-    known = str(runs.read_run_id(cfg.run_dir))
+    known = str(recording.read_run_id(cfg.run_dir))
     with pytest.raises(UsageError, match=f"(?s)did you mean {known}.*make ui"):
         runs.find(known[:-2] + "zz", cfg)
 

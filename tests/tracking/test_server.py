@@ -14,7 +14,7 @@ import pytest
 from mlflow import MlflowClient
 
 from pipelines.config import Config
-from pipelines.tracking import journal, runs
+from pipelines.tracking import journal, recording, runs
 
 pytestmark = pytest.mark.slow
 
@@ -77,16 +77,16 @@ def test_a_server_that_dies_and_returns_has_everything_once(cfg: Config, server:
             if step == 100:
                 server.stop()
             if step == 200:
-                while runs.trouble(report.run_dir) is None:
+                while recording.trouble(report.run_dir) is None:
                     time.sleep(0.2)
                 server.start()
             time.sleep(0.01)
     client = MlflowClient(server.uri)
-    run = client.get_run(str(runs.read_run_id(cfg.run_dir)))
+    run = client.get_run(str(recording.read_run_id(cfg.run_dir)))
     assert run.info.status == "FINISHED"
     assert [item.step for item in client.get_metric_history(run.info.run_id, "train/loss")] == list(range(1, 300))
     assert client.download_artifacts(run.info.run_id, "checkpoints/last/ckpt-1.index")
-    assert runs.trouble(Path(cfg.run_dir)) is None
+    assert recording.trouble(Path(cfg.run_dir)) is None
 
 
 def test_a_server_gone_for_good_is_told_by_sync(cfg: Config, server: Server) -> None:
@@ -101,5 +101,5 @@ def test_a_server_gone_for_good_is_told_by_sync(cfg: Config, server: Server) -> 
     server.start()
     assert subprocess.run(sync).returncode == 0
     assert not runs.unsent(Path(cfg.run_dir), server.uri)
-    history = MlflowClient(server.uri).get_metric_history(str(runs.read_run_id(cfg.run_dir)), "train/loss")
+    history = MlflowClient(server.uri).get_metric_history(str(recording.read_run_id(cfg.run_dir)), "train/loss")
     assert [item.step for item in history] == sorted(journal.metrics(Path(cfg.run_dir))["train/loss"]) == [1, 2]

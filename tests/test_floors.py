@@ -1,0 +1,117 @@
+"""The house's floors: who may import what, read from the source with `ast`."""
+
+import ast
+import re
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parent.parent
+FILES = sorted(path.relative_to(ROOT) for folder in ("pipelines", "tasks", "conf") for path in (ROOT / folder).rglob("*.py"))
+BANNED = {"utils", "util", "helpers", "helper", "common", "base", "manager", "handler", "factory", "wrapper", "data2"}
+
+# Where a library may be imported: a folder or a file.
+LIBRARIES = {
+    "mlflow": ["pipelines/tracking"],
+    "apache_beam": ["pipelines/data"],
+    "tensorflow_datasets": ["pipelines/data"],
+    "hydra": ["pipelines/config.py"],
+    "omegaconf": ["pipelines/config.py"],
+    "optuna": ["pipelines/search"],
+    "orbit": ["pipelines/training"],
+    "official": ["pipelines/training", "pipelines/data/preview.py"],  # Decodes records as training will.
+    "tensorflow": ["pipelines/training", "pipelines/data/preview.py"],
+    "tf_keras": ["pipelines/training"],
+}
+SHARED = "pipelines.data.manifest"  # what was built: the one thing that every subject may know of another
+COMMANDS = {"reproduce": {"train"}}  # a command that may run another
+
+
+def imports(file: Path) -> Iterator[tuple[str, ast.stmt]]:
+    """Every module that `file` imports, with the statement; of `from a import b` both `a` and, where it is one, `a.b`."""
+    for node in ast.walk(ast.parse((ROOT / file).read_text())):
+        if isinstance(node, ast.Import):
+            for alias in node.names:
+                yield alias.name, node
+        elif isinstance(node, ast.ImportFrom):
+            for alias in node.names:
+                inner = f"{node.module}.{alias.name}"
+                yield (inner if is_ours(inner) else node.module or "."), node
+
+
+def is_ours(module: str) -> bool:
+    """Whether `module` is one of our files or folders."""
+    path = ROOT / Path(*module.split("."))
+    return path.is_dir() or path.with_suffix(".py").exists()
+
+
+def allowed(file: Path, module: str) -> bool:
+    """Whether the floor of `file` may import `module`, one of ours."""
+    first, *rest = module.split(".")
+    if file.parts[0] in ("tasks", "conf"):
+        return first == file.parts[0]
+    if file.parts[:2] == ("pipelines", "commands"):
+        return rest[:1] != ["commands"] or rest[1:] == [file.stem] or set(rest[1:]) <= COMMANDS.get(file.stem, set())
+    if file == Path("pipelines/config.py"):
+        return first == "conf"
+    own = len(file.parts) > 2 and rest[:1] == [file.parts[1]]
+    return first == "pipelines" and (own or rest in ([], ["config"]) or module == SHARED)
+
+
+@pytest.mark.parametrize("file", FILES, ids=str)
+def test_a_file_imports_only_its_own_floor_and_those_below(file: Path) -> None:
+    ours = {module for module, _ in imports(file) if module.split(".")[0] in ("pipelines", "tasks", "conf")}
+    assert [module for module in sorted(ours) if not allowed(file, module)] == []
+
+
+@pytest.mark.parametrize("file", FILES, ids=str)
+def test_a_library_belongs_to_one_subject(file: Path) -> None:
+    libraries = {module.split(".")[0] for module, _ in imports(file)} & set(LIBRARIES)
+    strangers = [name for name in sorted(libraries) if not any(file.is_relative_to(place) for place in LIBRARIES[name])]
+    assert strangers == []
+
+
+@pytest.mark.parametrize("file", FILES, ids=str)
+def test_imports_are_absolute(file: Path) -> None:
+    nodes = ast.walk(ast.parse((ROOT / file).read_text()))
+    assert [node.lineno for node in nodes if isinstance(node, ast.ImportFrom) and node.level] == []
+
+
+@pytest.mark.parametrize("file", FILES, ids=str)
+def test_an_import_that_is_not_at_the_top_says_why(file: Path) -> None:
+    lines = (ROOT / file).read_text().splitlines()
+    inner = [node for _, node in imports(file) if node.col_offset]
+    silent = [node.lineno for node in inner if not any("#" in line for line in lines[node.lineno - 4 : node.end_lineno])]
+    assert silent == []
+
+
+@pytest.mark.parametrize("file", FILES, ids=str)
+def test_names_say_the_thing(file: Path) -> None:
+    definitions = (ast.FunctionDef, ast.AsyncFunctionDef, ast.ClassDef)
+    nodes = ast.walk(ast.parse((ROOT / file).read_text()))
+    names = [*file.with_suffix("").parts, *(node.name for node in nodes if isinstance(node, definitions))]
+    words = {word.lower() for name in names for word in re.findall(r"[A-Z]?[a-z0-9]+|[A-Z]+", name)}
+    assert words & BANNED == set()
+
+
+@pytest.mark.parametrize(
+    "file", [file for file in FILES if file.parts[:2] == ("pipelines", "commands") and file.stem != "__init__"], ids=str
+)
+def test_a_verb_is_one_file_with_a_run_and_says_what_it_does(file: Path) -> None:
+    tree = ast.parse((ROOT / file).read_text())
+    assert ast.get_docstring(tree)
+    assert "run" in {node.name for node in tree.body if isinstance(node, ast.FunctionDef)}
+
+
+@pytest.mark.parametrize("file", [file for file in FILES if file.parts[:2] != ("pipelines", "commands")], ids=str)
+def test_every_room_says_what_it_is_for(file: Path) -> None:
+    text = (ROOT / file).read_text()
+    assert not text.strip() or ast.get_docstring(ast.parse(text))
+
+
+def test_places_named_here_exist() -> None:
+    later = {"pipelines/search", "pipelines/data/preview.py"}
+    assert [
+        place for places in LIBRARIES.values() for place in places if not (ROOT / place).exists() and place not in later
+    ] == []
