@@ -34,6 +34,9 @@ def main() -> None:
             return
         cfg = config.compose(overrides)
         sys.exit(importlib.import_module(f"pipelines.commands.{verb}").run(cfg))
+    except KeyboardInterrupt:
+        print("interrupted", file=sys.stderr)
+        sys.exit(130)
     except config.UsageError as error:
         print(f"trellis: {error}", file=sys.stderr)
         sys.exit(2)

@@ -9,7 +9,7 @@ import os
 import re
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +17,7 @@ import yaml
 from hydra import compose as hydra_compose
 from hydra import initialize_config_module
 from hydra.core.config_store import ConfigStore
+from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.errors import HydraException
 from omegaconf import MISSING, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
@@ -41,15 +42,26 @@ class Dataset:
     name: str = MISSING
     task: str = MISSING  # a module of `tasks`
     source: str = MISSING  # a module of `pipelines.data.sources`
+    origin: str | None = None  # where a published data set comes from, for those who do not have it
     embedded: str | None = None  # generator of `pipelines.data.embedded` that writes the source first
+    root: str | None = None  # where relative locations start; empty: the user has to say
     images: Any = None
     annotations: Any = None
     masks: Any = None
+    lists: Any = None  # voc: {split: file that names the images of the split}
+    builder: str | None = None  # tfds: name[/config]:version
     labels: Any = None  # class names, where the source does not carry them
+    columns: Any = None  # csv: names of the columns {path, label, split, group}
+    image_suffix: str = ""  # mask_folder: what an image's name has after the part it shares with its mask
+    mask_suffix: str = ""
+    remap: Any = None  # segmentation: {pixel value: class}; values left out become 255, which training ignores
+    convert: Any = None  # {trait: treatment} of images that cannot pass as they are, see docs/data.md
+    include_masks: bool | None = None  # detection: null takes them where the source has them
+    keep_category_ids: bool = False  # coco: labels are the category ids, gaps and all, as in published COCO models
     validation_fraction: float = 0.1  # used where the source has no validation split of its own
     shards: Any = None  # {split: count}; null: by size
-    include_masks: bool | None = None  # detection: null takes them where the source has them
     max_reject_fraction: float = 0.01  # of images, and of objects; above it the build fails
+    validate: str = "sample"  # read back through Model Garden's decoder and parser: none, sample, full
     seed: int = 0  # of an embedded generator
 
 
@@ -61,6 +73,8 @@ class Benchmark:
     value: float = MISSING
     tolerance: float = MISSING
     source: str = MISSING
+    others: dict[str, float] = field(default_factory=dict)  # figures published beside it
+    examples: dict[str, int] = field(default_factory=dict)  # sizes of the splits it was measured on
 
 
 @dataclass
@@ -85,6 +99,7 @@ class Config:
     runs_dir: str = MISSING
     run_dir: str = MISSING
     run: str | None = None  # a recorded run: an MLflow run id or a run directory
+    against: str | None = None  # another one to compare it with
     dataset: Dataset | None = None
     runner: dict[str, Any] = field(default_factory=dict)
     sweep: dict[str, Any] | None = None
@@ -115,13 +130,30 @@ def _headline(file: Path) -> str:
 def compose(overrides: Sequence[str]) -> Config:
     """Composes `conf/` under command-line overrides into a plain `Config` without interpolations.
 
+    A first override `@<file>` is a recorded `config.yaml`, taken as it is in place of `conf/`.
+
     Raises:
         UsageError: a name, key or value that does not exist or does not fit, with the nearest that does.
     """
+    if overrides and overrides[0].startswith("@"):
+        with _readable_errors(overrides[1:]):
+            return _from_file(overrides[0][1:], overrides[1:])
     for override in overrides:
         _refuse_unknown_name(override)
     with _readable_errors(overrides), initialize_config_module("conf", version_base="1.3"):
         return OmegaConf.to_object(hydra_compose("config", overrides=list(overrides)))  # type: ignore[return-value]
+
+
+def _from_file(name: str, overrides: Sequence[str]) -> Config:
+    file = Path(absolute(name))
+    if not file.exists():
+        raise UsageError(f"@{name}: there is no such file; write @<run directory>/config.yaml")
+    base = OmegaConf.merge(_schema, OmegaConf.load(file))
+    for override in OverridesParser.create().parse_overrides(list(overrides)):
+        if override.key_or_group in GROUPS and isinstance(override.value(), str):
+            raise UsageError(f"{override.input_line}: a recorded configuration has its {override.key_or_group}; leave it out")
+        OmegaConf.update(base, override.key_or_group, override.value())
+    return OmegaConf.to_object(base)  # type: ignore[return-value]
 
 
 def to_yaml(cfg: Config) -> str:
@@ -197,6 +229,22 @@ def _readable_errors(overrides: Sequence[str]) -> Iterator[None]:
             where = next((item for item in overrides if missing.group(1) in item.partition("=")[0]), missing.group(1))
             raise UsageError(f"{where}: there is no key {missing.group(1)!r}{nearest(missing.group(1), known)}") from None
         raise UsageError(" ".join(text.split())) from None
+
+
+def anchored(cfg: Config) -> Config:
+    """A copy whose paths are absolute, so that it means the same from any working directory."""
+    places = {key: absolute(getattr(cfg, key)) for key in ("data_dir", "runs_dir", "run_dir")}
+    dataset = cfg.dataset
+    if dataset is not None and not dataset.embedded:
+        fields = ("images", "annotations", "masks")
+        dataset = replace(dataset, **{key: _absolute_each(getattr(dataset, key)) for key in fields})
+    return replace(cfg, dataset=dataset, **places)
+
+
+def _absolute_each(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {key: _absolute_each(item) for key, item in value.items()}
+    return absolute(value) if isinstance(value, str) else value
 
 
 def absolute(path: str) -> str:

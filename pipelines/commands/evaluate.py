@@ -3,7 +3,6 @@
 Rebuilt from the run's own artifacts. Another data set (dataset=<name>) or runtime may be given.
 """
 
-import os
 import tempfile
 import time
 from pathlib import Path
@@ -11,8 +10,9 @@ from pathlib import Path
 import tasks
 from pipelines import config
 from pipelines.config import Config
-from pipelines.data import manifest, store
-from pipelines.tracking import runs
+from pipelines.data import store
+from pipelines.tracking import recording, runs
+from pipelines.training import process
 
 
 def run(cfg: Config) -> int:
@@ -25,19 +25,17 @@ def run(cfg: Config) -> int:
     dataset = config.chosen_dataset(recorded)
     task = tasks.load(dataset.task)
     data = store.obtain(recorded, task)
-    from pipelines.training import determinism, experiment, parameters  # TensorFlow: 10 s.
-
-    determinism.pin_threads(recorded.threads)
-    params = parameters.build(recorded, task, data)
     folder = Path(record.run_dir or config.absolute(recorded.run_dir)) / "evaluation"
-    folder.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(prefix="trellis-") as scratch:
-        os.environ["TMPDIR"] = tempfile.tempdir = scratch
-        checkpoint = experiment.best_checkpoint(record.checkpoints(scratch))
+    with process.prepared(recorded, folder):
+        from pipelines.training import determinism, experiment, parameters  # TensorFlow: 10 s.
+
+        determinism.pin_threads(recorded.threads)
+        params = parameters.build(recorded, task, data)
+        checkpoint = experiment.best_checkpoint(record.checkpoints(tempfile.gettempdir()))
         print(f"evaluating {checkpoint} on {data.dataset}: {params.trainer.validation_steps} steps")
         outcome = experiment.evaluate(params, checkpoint, folder, exact=recorded.determinism)
     headline = params.trainer.best_checkpoint_eval_metric
-    runs.write_summary(
+    recording.write_summary(
         folder,
         {
             "experiment": recorded.name,

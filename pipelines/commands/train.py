@@ -5,8 +5,7 @@ Data that are missing are built first. Running again in the same run directory g
 """
 
 import json
-import os
-import tempfile
+import sys
 import time
 from pathlib import Path
 from typing import Any
@@ -18,7 +17,8 @@ from pipelines import config
 from pipelines.config import Config, UsageError
 from pipelines.data import store
 from pipelines.data.manifest import Manifest
-from pipelines.tracking import journal, runs
+from pipelines.tracking import journal, recording, runs
+from pipelines.training import process
 
 FIXED = ("garden", "seed", "determinism", "dataset", "task")  # a run that goes on cannot change these
 
@@ -26,16 +26,13 @@ FIXED = ("garden", "seed", "determinism", "dataset", "task")  # a run that goes 
 def run(cfg: Config) -> int:
     """Returns 0, or 128 plus the number of the signal that interrupted the run."""
     started = time.monotonic()
-    cfg = _recorded(cfg) if cfg.run else cfg
+    cfg = config.anchored(_recorded(cfg) if cfg.run else cfg)
     task = tasks.load(config.chosen_dataset(cfg).task)
-    run_dir = Path(config.absolute(cfg.run_dir))
+    run_dir = Path(cfg.run_dir)
     _refuse_other_settings(run_dir, cfg)
     data = store.obtain(cfg, task)
     seconds = {"data": round(time.monotonic() - started, 2)}
-    run_dir.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(prefix="tmp-", dir=run_dir) as scratch:
-        # TensorFlow leaves a file for every function it traces.
-        os.environ["TMPDIR"] = tempfile.tempdir = scratch
+    with process.prepared(cfg, run_dir):
         return _train(cfg, task, data, run_dir, seconds, started)
 
 
@@ -72,11 +69,12 @@ def _train(cfg: Config, task: Any, data: Manifest, run_dir: Path, seconds: dict[
         print(f"interrupted ({signal}) at step {outcome.steps}; to go on: make train RUN={run_dir}")
         return signal.exit_code
     except faults.NotFinite as fault:
-        raise UsageError(f"training stopped: {fault}") from None
+        print(f"trellis: training stopped: {fault}", file=sys.stderr)
+        return 1
     best = recorder.summary["headline"]["value"]
     print(
         f"{cfg.name}: {headline} {'not evaluated' if best is None else f'{best:.4f}'} after {outcome.steps} steps; "
-        f"{run_dir}; MLflow run {runs.read_run_id(run_dir)} (make ui)"
+        f"{run_dir}; MLflow run {recording.read_run_id(run_dir)} (make ui)"
     )
     return 0
 

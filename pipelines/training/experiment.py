@@ -3,6 +3,7 @@
 import contextlib
 import hashlib
 import json
+import logging
 import math
 import sys
 from collections.abc import Callable, Iterator, Mapping
@@ -142,7 +143,13 @@ def train(
             elif _evaluation_due(params, done) and done not in evaluated_steps:
                 runner.controller.evaluate(trainer.validation_steps)
             signals.training = True
-            runner.run()
+            with task_strategy.scope():
+                # What `runner.run` does, without the count of FLOPs that it ends with.
+                runner.controller.train_and_evaluate(
+                    train_steps=trainer.train_steps,
+                    eval_steps=trainer.validation_steps,
+                    eval_interval=trainer.validation_interval,
+                )
         except faults.Interrupted:
             if signals.training:
                 _save(runner, int(step.numpy()))
@@ -264,6 +271,12 @@ def weights_sha256(variables: list[tf.Variable]) -> str:
 
 @contextlib.contextmanager
 def _quiet(log: Path) -> Iterator[None]:
-    """Sends what Orbit and the evaluators print to a file, and leaves the terminal to the meter."""
+    """Sends what Orbit, TensorFlow and the evaluators print to a file, and leaves the terminal to the meter."""
+    handlers = [one for one in tf.get_logger().handlers if isinstance(one, logging.StreamHandler)]
     with open(log, "a", buffering=1) as stream, contextlib.redirect_stdout(stream):
-        yield
+        streams = [one.setStream(stream) for one in handlers]
+        try:
+            yield
+        finally:
+            for handler, before in zip(handlers, streams, strict=True):
+                handler.setStream(before)

@@ -56,6 +56,7 @@ def build(cfg: Config, task: Any = None, data: Manifest | None = None) -> config
         _refuse_other_task(params, task, cfg)
         if not params.trainer.best_checkpoint_eval_metric:
             params.trainer.best_checkpoint_eval_metric = task.METRIC
+    _refuse_impossible(params, cfg)
     params.trainer.best_checkpoint_export_subdir = params.trainer.best_checkpoint_export_subdir or "best"
     if data is not None:
         inputs = task.inputs(data.patterns(), data.labels, data.formats)
@@ -65,7 +66,6 @@ def build(cfg: Config, task: Any = None, data: Manifest | None = None) -> config
         _schedule(params, cfg, examples)
         _refuse_too_little(params, examples)
     _seed(params, cfg)
-    _refuse_impossible(params)
     params.validate()
     return params
 
@@ -199,7 +199,7 @@ def _refuse_too_little(params: Any, examples: Mapping[str, int]) -> None:
         raise UsageError("dataset: there are no validation examples; give a validation split or dataset.validation_fraction")
 
 
-def _refuse_impossible(params: Any) -> None:
+def _refuse_impossible(params: Any, cfg: Config) -> None:
     model = params.task.model
     stride = 2**model.max_level if hasattr(model, "anchor") and hasattr(model, "max_level") else 0
     for edge in (getattr(model, "input_size", None) or [])[:2]:
@@ -211,5 +211,5 @@ def _refuse_impossible(params: Any) -> None:
             )
     if params.task.train_data.global_batch_size < 1:
         raise UsageError("task.train_data.global_batch_size: must be at least 1")
-    if params.trainer.train_steps < 1:
+    if params.trainer.train_steps < 1 and (cfg.epochs is None or "train_steps" in cfg.trainer):
         raise UsageError("trainer.train_steps: must be at least 1; set it, or epochs=<number>")

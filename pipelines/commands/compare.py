@@ -1,0 +1,15 @@
+"""Compares two recorded runs: config, data, code, environment, results.    make compare RUN=<run> ARGS="against=<run>" """
+
+from pipelines.config import Config, UsageError
+from pipelines.reproduction import comparison
+from pipelines.tracking import runs
+
+
+def run(cfg: Config) -> int:
+    """Prints what differs; returns 0 when the results are identical, else 1."""
+    if not cfg.against:
+        raise UsageError("against: name the run to compare with, as in: make compare RUN=<run> ARGS=against=<run>")
+    before, after = runs.find(cfg.run, cfg), runs.find(cfg.against, cfg)
+    found = comparison.compare(before.texts, after.texts, (before.metrics, after.metrics))
+    print("\n".join(found.lines()))
+    return 0 if found.verdict == comparison.IDENTICAL else 1

@@ -1,0 +1,143 @@
+"""Makes a recorded run again, or a stated figure.    make reproduce RUN=<run>    make reproduce EXP=published/<id>
+
+A run: its recorded config, code, seed and thread counts, in a work tree of its own; exit code 0 for identical only.
+A figure: the experiment's own recipe, data and devices checked first; exit code 0 only where the figure is reproduced.
+"""
+
+import json
+import os
+import subprocess
+import sys
+import time
+import urllib.error
+import urllib.request
+from pathlib import Path
+
+import tasks
+from pipelines import config
+from pipelines.commands import train
+from pipelines.config import Config, UsageError
+from pipelines.data import manifest
+from pipelines.reproduction import benchmark, comparison, worktree
+from pipelines.tracking import annotation, recording, runs
+
+RESCALED = 3  # exit code of a run whose figure cannot be held against the stated one
+
+
+def run(cfg: Config) -> int:
+    """Returns the exit code that the module's docstring states."""
+    return _reproduce_run(cfg) if cfg.run else _reproduce_figure(cfg)
+
+
+def _reproduce_run(cfg: Config) -> int:
+    record = runs.find(cfg.run, cfg)
+    summary = json.loads(record.texts.get("summary.json", "{}"))
+    if summary.get("status") != "finished":
+        raise UsageError(f"run: {cfg.run} has not finished; finish it first: make train RUN={cfg.run}")
+    recorded = config.from_yaml(record.texts["config.yaml"])
+    recorded.data_dir, recorded.runs_dir = cfg.data_dir, cfg.runs_dir
+    recorded.run_dir = f"{cfg.runs_dir}/reproductions/{recorded.name}-{time.strftime('%Y%m%d-%H%M%S')}"
+    recorded = config.anchored(recorded)
+    environment = json.loads(record.texts["environment.json"])
+    recorded.threads = config.Threads(**environment["determinism_class"]["threads"])
+    _refuse_other_data(recorded, json.loads(record.texts["manifest.json"]))
+    with worktree.checked_out(environment["git"]["commit"], record.texts.get("diff.patch", "")) as tree:
+        print(f"reproducing {record.run_id or cfg.run} with the code of {environment['git']['commit'][:12]}", flush=True)
+        code = _train_apart(recorded, tree)
+    if code != 0:
+        return code
+    again = runs.find(recorded.run_dir, cfg)
+    tolerance = recorded.benchmark.tolerance if recorded.benchmark else comparison.TOLERANCE
+    found = comparison.compare(record.texts, again.texts, (record.metrics, again.metrics), tolerance)
+    print("\n".join(found.lines()))
+    _link(Path(recorded.run_dir), runs.store(cfg), str(record.run_id or cfg.run), found.verdict, found.lines())
+    return 0 if found.verdict == comparison.IDENTICAL else 1
+
+
+def _refuse_other_data(recorded: Config, before: dict) -> None:
+    dataset = config.chosen_dataset(recorded)
+    data = manifest.find(recorded.data_dir, dataset, tasks.load(dataset.task).VERSION)
+    if data is not None and data.fingerprint != before["fingerprint"]:
+        raise UsageError(
+            f"dataset: {dataset.name} is no longer what the run learned from (fingerprint {before['fingerprint']}, now "
+            f"{data.fingerprint}); bring the old data back, or train on the new: make train EXP={recorded.name}"
+        )
+
+
+def _train_apart(cfg: Config, tree: Path) -> int:
+    """Trains in a process of its own that imports the packages of `tree`."""
+    file = Path(cfg.run_dir, "recorded.yaml")
+    file.parent.mkdir(parents=True)
+    file.write_text(config.to_yaml(cfg))
+    path = os.pathsep.join(filter(None, (str(tree), os.environ.get("PYTHONPATH"))))
+    command = [sys.executable, "-P", "-m", "pipelines", "train", f"@{file}"]
+    with subprocess.Popen(command, env={**os.environ, "PYTHONPATH": path}) as child:
+        try:
+            return child.wait()
+        except KeyboardInterrupt:  # The terminal has sent it to the child too, which saves and says how to go on.
+            return child.wait()
+
+
+def _link(run_dir: Path, uri: str, original: str, verdict: str, lines: list[str]) -> None:
+    document = {"reproduces": original, "verdict": verdict, "comparison": lines}
+    (run_dir / "reproduction.json").write_text(json.dumps(document, indent=1) + "\n")
+    annotation.annotate(run_dir, uri, {"reproduces": original, "verdict": verdict}, files=("reproduction.json",))
+
+
+def _reproduce_figure(cfg: Config) -> int:
+    figure = benchmark.stated(cfg)
+    examples = _examples(cfg)
+    departures = benchmark.changes(cfg, examples) if examples else []
+    _refuse_hopeless(cfg, departures)
+    print(f"{cfg.name}: {figure.metric} {figure.value} stated by {figure.source}")
+    code = train.run(cfg)
+    if code != 0:
+        return code
+    run_dir = Path(config.absolute(cfg.run_dir))
+    summary = recording.read_summary(run_dir)
+    trained = json.loads((run_dir / "manifest.json").read_text())
+    examples = {name: split["examples"] for name, split in trained["splits"].items()}
+    verdict = benchmark.judge(cfg, summary["metrics"], benchmark.changes(cfg, examples))
+    print("\n".join(verdict.lines()))
+    (run_dir / "reproduction.json").write_text(json.dumps(vars(verdict), indent=1) + "\n")
+    annotation.annotate(run_dir, runs.store(cfg), {"verdict": verdict.word}, files=("reproduction.json",))
+    return {benchmark.REPRODUCED: 0, benchmark.RESCALED: RESCALED}.get(verdict.word, 1)
+
+
+def _examples(cfg: Config) -> dict[str, int]:
+    """Sizes of the splits; empty for embedded data not built yet. Data that cannot be had are refused here."""
+    dataset = config.chosen_dataset(cfg)
+    try:
+        data = manifest.find(cfg.data_dir, dataset, tasks.load(dataset.task).VERSION)
+    except UsageError as error:
+        if dataset.origin is None:
+            raise
+        raise UsageError(f"{dataset.name}: not here. Where from: {dataset.origin}\n{error}") from None
+    if data is None and not dataset.embedded:
+        raise UsageError(f"{dataset.name} is not built yet; build it first with the same settings: make data DATA={dataset.name}")
+    return {} if data is None else {name: split.examples for name, split in data.splits.items()}
+
+
+def _refuse_hopeless(cfg: Config, departures: list[str]) -> None:
+    published = benchmark.choice(cfg).startswith("published/")
+    if published and not departures and cfg.runtime.get("distribution_strategy") == "one_device" and not cfg.runtime.get("num_gpus"):
+        steps, batch = cfg.trainer.get("train_steps"), cfg.task.get("train_data", {}).get("global_batch_size")
+        raise UsageError(
+            f"{cfg.name} is a full-size recipe ({steps or 'registered'} steps, batch {batch or 'registered'}); a CPU would take "
+            f"months. Choose the hardware: RUNTIME=gpu, mirrored or tpu; or rehearse at reduced size, for example "
+            f'ARGS="trainer.train_steps=10 task.train_data.global_batch_size=8"'
+        )
+    checkpoint = cfg.task.get("init_checkpoint")
+    if published and checkpoint and checkpoint.startswith("gs://") and not _reachable(checkpoint):
+        raise UsageError(
+            f"task.init_checkpoint: {checkpoint} does not answer; public buckets have refused access at times. "
+            f"Give a local copy, task.init_checkpoint=<path>, or start from scratch, task.init_checkpoint=null"
+        )
+
+
+def _reachable(address: str) -> bool:
+    request = urllib.request.Request(address.replace("gs://", "https://storage.googleapis.com/", 1) + ".index", method="HEAD")
+    try:
+        return urllib.request.urlopen(request, timeout=5).status == 200
+    except (urllib.error.URLError, TimeoutError):
+        return False

@@ -1,0 +1,124 @@
+"""Compares two recorded runs: what went in, and whether the same came out."""
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import yaml
+
+from pipelines.config import differences
+
+IDENTICAL, EQUIVALENT, DIFFERENT = "identical", "equivalent", "different"
+TOLERANCE = 0.01  # of the headline metric, for "equivalent", where no benchmark states one
+PLACES = ("run_dir", "runs_dir", "data_dir", "run", "against", "parent", "runner")  # say where, not what
+MACHINE = ("python", "platform", "machine", "cpu", "variables", "determinism_class")
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """The verdict on two runs, and what differs by kind: config, data, code, environment."""
+
+    verdict: str
+    inputs: dict[str, list[str]] = field(default_factory=dict)
+    results: list[str] = field(default_factory=list)
+
+    def lines(self) -> list[str]:
+        """The comparison as readable lines, the verdict last."""
+        text = []
+        for kind, found in self.inputs.items():
+            text.append(f"{kind}: {'the same' if not found else ''}".rstrip())
+            text += [f"  {line}" for line in found[:30]] + ([f"  … {len(found) - 30} more"] if len(found) > 30 else [])
+        return [*text, "results:", *(f"  {line}" for line in self.results), self.verdict]
+
+
+def compare(
+    before: Mapping[str, str],
+    after: Mapping[str, str],
+    figures: tuple[Mapping[str, Mapping[int, float]], Mapping[str, Mapping[int, float]]],
+    tolerance: float = TOLERANCE,
+) -> Comparison:
+    """Compares two runs by their recorded texts (by file name) and figures (by name, then step).
+
+    identical: equal weights, and every loss and metric equal at every step. equivalent: the headline metrics lie within
+    `tolerance`. different: anything else.
+    """
+    inputs = {
+        "config": _config(before, after),
+        "data": _data(before, after),
+        "code": _code(before, after),
+        "environment": _environment(before, after),
+    }
+    one, other = (json.loads(texts.get("summary.json", "{}")) for texts in (before, after))
+    results, steps_equal = _figures(*figures)
+    weights = (one.get("weights_sha256"), other.get("weights_sha256"))
+    weights_equal = bool(weights[0]) and weights[0] == weights[1]
+    results.append(f"weights: {'equal' if weights_equal else f'{_short(weights[0])} -> {_short(weights[1])}'}")
+    headlines = [summary.get("headline", {}) for summary in (one, other)]
+    values = [headline.get("value") for headline in headlines]
+    results.append(f"{headlines[0].get('metric')}: {values[0]} -> {values[1]}")
+    if weights_equal and steps_equal:
+        return Comparison(IDENTICAL, inputs, results)
+    near = None not in values and abs(values[0] - values[1]) <= tolerance
+    return Comparison(EQUIVALENT if near else DIFFERENT, inputs, results)
+
+
+def _config(before: Mapping[str, str], after: Mapping[str, str]) -> list[str]:
+    one, other = (_without_places(yaml.safe_load(texts.get("config.yaml", "{}")) or {}) for texts in (before, after))
+    return differences(one, other)
+
+
+def _without_places(document: dict[str, Any]) -> dict[str, Any]:
+    return {key: value for key, value in document.items() if key not in PLACES}
+
+
+def _data(before: Mapping[str, str], after: Mapping[str, str]) -> list[str]:
+    one, other = (json.loads(texts.get("manifest.json", "{}")) for texts in (before, after))
+    keys = ("dataset", "fingerprint", "version", "labels", "splits")
+    return differences(*({key: manifest.get(key) for key in keys} for manifest in (one, other)))
+
+
+def _code(before: Mapping[str, str], after: Mapping[str, str]) -> list[str]:
+    one, other = (json.loads(texts.get("environment.json", "{}")).get("git", {}) for texts in (before, after))
+    found = differences({"commit": one.get("commit")}, {"commit": other.get("commit")})
+    if before.get("diff.patch", "") != after.get("diff.patch", ""):
+        found.append("uncommitted changes differ (diff.patch)")
+    return found
+
+
+def _environment(before: Mapping[str, str], after: Mapping[str, str]) -> list[str]:
+    one, other = (json.loads(texts.get("environment.json", "{}")) for texts in (before, after))
+    machine = differences({key: one.get(key) for key in MACHINE}, {key: other.get(key) for key in MACHINE})
+    packages = [dict(line.split("==", 1) for line in found.get("packages", [])) for found in (one, other)]
+    return machine + differences(*packages)
+
+
+def _figures(before: Mapping[str, Mapping[int, float]], after: Mapping[str, Mapping[int, float]]) -> tuple[list[str], bool]:
+    lines, equal = [], True
+    for kind in ("train/", "validation/"):
+        names = [name for name in before if name.startswith(kind)]
+        parted = [
+            (step, name, value, after.get(name, {}).get(step))
+            for name in names
+            for step, value in before[name].items()
+            if not _same(value, after.get(name, {}).get(step))
+        ]
+        count = sum(len(before[name]) for name in names)
+        extra = [name for name in after if name.startswith(kind) and set(after[name]) - set(before.get(name, {}))]
+        equal = equal and not parted and not extra and count > 0
+        if parted:
+            step, name, value, other = min(parted)
+            lines.append(f"{kind[:-1]}: {len(parted)} of {count} figures differ, first at step {step}: {name} {value} -> {other}")
+        elif extra:
+            lines.append(f"{kind[:-1]}: {len(extra)} series have figures that the first run lacks, such as {extra[0]}")
+        else:
+            lines.append(f"{kind[:-1]}: all {count} figures equal")
+    return lines, equal
+
+
+def _same(one: float, other: float | None) -> bool:
+    return one == other or (one != one and other is not None and other != other)  # NaN equals NaN here
+
+
+def _short(digest: str | None) -> str:
+    return digest[:12] if digest else "not recorded"

@@ -1,0 +1,107 @@
+"""What all tests share: the command as users call it, and tiny data in the formats users bring."""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+from sklearn.datasets import load_digits
+
+ROOT = Path(__file__).parent.parent
+SIZES = {"train": 24, "validation": 10}
+
+
+@pytest.fixture(scope="session", autouse=True)
+def scratch(tmp_path_factory):
+    """A temporary folder of the session's own: TensorFlow leaves a file for every function it traces."""
+    os.environ["TMPDIR"] = str(tmp_path_factory.mktemp("tmp"))
+
+
+class Trellis:
+    """The console command in a process of its own."""
+
+    def start(self, *arguments: str, **variables: str) -> subprocess.Popen:
+        return subprocess.Popen(
+            [sys.executable, "-m", "pipelines", *arguments],
+            cwd=ROOT, env={**os.environ, **variables}, text=True, stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
+        )  # fmt: skip
+
+    def __call__(self, *arguments: str, code: int = 0, **variables: str) -> str:
+        """Returns what it printed; fails when the exit code is another."""
+        process = self.start(*arguments, **variables)
+        printed, _ = process.communicate(timeout=900)
+        assert process.returncode == code, printed
+        return printed
+
+
+@pytest.fixture(scope="session")
+def trellis() -> Trellis:
+    return Trellis()
+
+
+@pytest.fixture(scope="session")
+def tiny(tmp_path_factory) -> dict[str, list[str]]:
+    """Overrides that choose tiny data of each kind, as a user brings them: a class folder, COCO JSON, masks."""
+    folder = tmp_path_factory.mktemp("tiny")
+    for split in SIZES:
+        _write(folder, split)
+    splits = "{{train: '{0}/train{1}', validation: '{0}/validation{1}'}}".format
+    data = f"data_dir={folder / 'records'}"
+    return {
+        "classification": ["dataset=image_folder", f"dataset.images={splits(folder / 'classes', '')}", data],
+        "detection": [
+            "dataset=coco",
+            f"dataset.images={splits(folder / 'scenes', '')}",
+            f"dataset.annotations={splits(folder / 'scenes', '.json')}",
+            data,
+        ],
+        "segmentation": [
+            "dataset=mask_folder",
+            f"dataset.images={splits(folder / 'scenes', '')}",
+            f"dataset.masks={splits(folder / 'masks', '')}",
+            "dataset.labels=[background,zero,one,two,three]",
+            data,
+        ],
+    }
+
+
+def _write(folder: Path, split: str) -> None:
+    """Real digits from 0 to 3, each alone on grey: as a class folder, and as 64-pixel scenes with a polygon and a mask."""
+    digits = load_digits(n_class=4)
+    offset = 0 if split == "train" else 400
+    images, annotations = [], []
+    for place in (folder / "scenes" / split, folder / "masks" / split):
+        place.mkdir(parents=True)
+    for number in range(SIZES[split]):
+        pixels, label = digits.images[offset + number], int(digits.target[offset + number])
+        small = cv2.resize((pixels * 15.9).astype(np.uint8), (32, 32), interpolation=cv2.INTER_CUBIC)
+        classes = folder / "classes" / split / str(label)
+        classes.mkdir(parents=True, exist_ok=True)
+        cv2.imwrite(str(classes / f"{number}.png"), small)
+        scene, mask = np.full((64, 64), 90, np.uint8), np.zeros((64, 64), np.uint8)
+        left, top = (number * 7) % 30, (number * 5) % 30
+        scene[top : top + 32, left : left + 32] = np.maximum(90, small)
+        mask[top : top + 32, left : left + 32] = (small > 100) * (label + 1)
+        cv2.imwrite(str(folder / "scenes" / split / f"{number}.jpg"), scene)
+        cv2.imwrite(str(folder / "masks" / split / f"{number}.png"), mask)
+        contours, _ = cv2.findContours((mask > 0).astype(np.uint8), cv2.RETR_EXTERNAL, cv2.CHAIN_APPROX_SIMPLE)
+        x, y, width, height = cv2.boundingRect(np.concatenate(contours))
+        images.append({"id": number + 1, "file_name": f"{number}.jpg", "width": 64, "height": 64})
+        annotations.append(
+            {
+                "id": number + 1,
+                "image_id": number + 1,
+                "category_id": label + 1,
+                "bbox": [x, y, width, height],
+                "area": int((mask > 0).sum()),
+                "iscrowd": 0,
+                "segmentation": [line.flatten().tolist() for line in contours if len(line) > 2],
+            }
+        )
+    categories = [{"id": label + 1, "name": name} for label, name in enumerate(("zero", "one", "two", "three"))]
+    document = {"images": images, "annotations": annotations, "categories": categories}
+    (folder / "scenes" / f"{split}.json").write_text(json.dumps(document))

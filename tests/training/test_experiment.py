@@ -1,0 +1,140 @@
+"""Trainings of every task, tiny and real: trained, evaluated, recorded, resumed, interrupted, repeated."""
+
+import json
+import re
+import signal
+import time
+from pathlib import Path
+
+import mlflow
+import pytest
+
+SMALL = {
+    "resnet": ["task.train_data.global_batch_size=8", "task.validation_data.global_batch_size=5"],
+    "retinanet": ["task.model.input_size=[64,64,3]", "task.train_data.global_batch_size=4"],
+    "maskrcnn": [
+        "task.model.input_size=[64,64,3]",
+        "task.train_data.global_batch_size=4",
+        "task.train_data.parser.mask_crop_size=28",
+    ],
+    "deeplabv3plus": [
+        "task.model.input_size=[64,64,3]",
+        "task.train_data.output_size=[64,64]",
+        "task.validation_data.output_size=[64,64]",
+        "task.train_data.global_batch_size=4",
+    ],
+}
+KINDS = {"resnet": "classification", "retinanet": "detection", "maskrcnn": "detection", "deeplabv3plus": "segmentation"}
+
+
+def arguments(tiny, runs: Path, name: str, run: str, *more: str) -> list[str]:
+    return [
+        f"experiment={name}", *tiny[KINDS[name]], *SMALL[name], "trainer.train_steps=4", "trainer.steps_per_loop=1",
+        "trainer.summary_interval=1", "trainer.checkpoint_interval=2", "trainer.validation_interval=4",
+        f"runs_dir={runs}", f"run_dir={runs / run}", *more,
+    ]  # fmt: skip
+
+
+def summary(folder: Path) -> dict:
+    return json.loads((folder / "summary.json").read_text())
+
+
+def recorded(runs: Path, run_id: str):
+    client = mlflow.MlflowClient(f"sqlite:///{runs / 'mlflow.db'}")
+    return client, client.get_run(run_id)
+
+
+def check_run(runs: Path, run: str, metric: str, steps: int = 4) -> dict:
+    """Everything that a finished run promises, in its directory and in MLflow."""
+    found = summary(runs / run)
+    assert found["status"] == "finished" and found["steps"] == steps
+    assert found["headline"]["metric"] == metric and found["headline"]["value"] == found["metrics"][metric]
+    assert re.fullmatch("[0-9a-f]{64}", found["weights_sha256"])
+    assert set(found["seconds"]) == {"setup", "data", "train", "evaluate"}
+    for file in ("config.yaml", "params.yaml", "manifest.json", "train.log", "checkpoints/best"):
+        assert (runs / run / file).exists(), file
+    assert not list((runs / run).glob("tmp-*"))
+    client, entry = recorded(runs, found["mlflow_run_id"])
+    assert entry.info.status == "FINISHED"
+    history = client.get_metric_history(entry.info.run_id, "train/training_loss")
+    assert [item.step for item in history] == list(range(1, steps + 1))
+    assert f"validation/{metric}" in entry.data.metrics
+    assert entry.inputs.dataset_inputs[0].dataset.digest in found["fingerprint"]
+    artifacts = {item.path for item in client.list_artifacts(entry.info.run_id)}
+    assert {"config.yaml", "params.yaml", "manifest.json", "environment.json"} <= artifacts
+    return found
+
+
+def test_a_classifier_trains_resumes_and_repeats_bit_for_bit(trellis, tiny, tmp_path):
+    printed = trellis("train", *arguments(tiny, tmp_path, "resnet", "straight"))
+    assert re.search(r"step 4/4 .*steps/s.*ETA.*loss", printed)
+    assert "resnet: accuracy" in printed and str(tmp_path / "straight") in printed
+    straight = check_run(tmp_path, "straight", "accuracy")
+    trellis("train", *arguments(tiny, tmp_path, "resnet", "again"))
+    again = check_run(tmp_path, "again", "accuracy")
+    assert again["weights_sha256"] == straight["weights_sha256"]
+    assert again["metrics"] == straight["metrics"]
+    printed = trellis("train", f"run={tmp_path / 'again'}", f"runs_dir={tmp_path}", *tiny["classification"][-1:])
+    assert check_run(tmp_path, "again", "accuracy")["weights_sha256"] == straight["weights_sha256"]
+    printed = trellis("train", *arguments(tiny, tmp_path, "resnet", "again", "seed=5"), code=2)
+    assert "seed: 0 -> 5" in printed and "make train RUN=" in printed
+    printed = trellis("evaluate", f"run={straight['mlflow_run_id']}", f"runs_dir={tmp_path}", *tiny["classification"][-1:])
+    evaluation = summary(tmp_path / "straight" / "evaluation")
+    assert evaluation["headline"]["value"] == pytest.approx(straight["metrics"]["best_accuracy"])
+
+
+def test_an_interrupted_run_saves_says_how_to_go_on_and_goes_on(trellis, tiny, tmp_path):
+    long = [*arguments(tiny, tmp_path, "resnet", "run"), "trainer.train_steps=2000", "trainer.validation_interval=2000"]
+    process = trellis.start("train", *long)
+    for line in process.stdout:
+        if line.startswith("step 3/"):
+            break
+    process.send_signal(signal.SIGTERM)
+    printed, _ = process.communicate(timeout=120)
+    assert process.returncode == 128 + signal.SIGTERM, printed
+    found = summary(tmp_path / "run")
+    assert found["status"] == "interrupted" and found["steps"] >= 3
+    assert f"make train RUN={tmp_path / 'run'}" in printed
+    assert (tmp_path / "run" / "checkpoints" / f"ckpt-{found['steps']}.index").exists()
+    client, entry = recorded(tmp_path, found["mlflow_run_id"])
+    assert entry.info.status == "KILLED"
+    steps = found["steps"] + 2
+    trellis("train", *long, f"trainer.train_steps={steps}")
+    after = check_run(tmp_path, "run", "accuracy", steps)
+    assert after["mlflow_run_id"] == found["mlflow_run_id"]
+
+
+def test_a_loss_that_is_not_finite_stops_the_run(trellis, tiny, tmp_path):
+    rate = "trainer.optimizer_config.learning_rate.cosine.initial_learning_rate=1e30"
+    printed = trellis("train", *arguments(tiny, tmp_path, "resnet", "run", rate, "trainer.train_steps=20",
+        "trainer.optimizer_config.warmup.linear.warmup_steps=1"), code=1)  # fmt: skip
+    assert re.search(r"training_loss=(nan|inf) in steps \d+ to \d+; last good checkpoint: .*ckpt-\d+", printed)
+    found = summary(tmp_path / "run")
+    assert found["status"] == "failed" and "last good checkpoint" in found["failure"]
+    assert recorded(tmp_path, found["mlflow_run_id"])[1].info.status == "FAILED"
+
+
+def test_an_interrupt_before_the_first_step_leaves_no_half_run(trellis, tiny, tmp_path):
+    process = trellis.start("train", *arguments(tiny, tmp_path, "resnet", "run"))
+    time.sleep(4)
+    process.send_signal(signal.SIGINT)
+    printed, _ = process.communicate(timeout=60)
+    assert process.returncode == 130, printed
+    assert "Traceback" not in printed
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("name", "metric"), [("retinanet", "AP"), ("maskrcnn", "mask_AP"), ("deeplabv3plus", "mean_iou")])
+def test_every_task_trains_evaluates_and_resumes(trellis, tiny, tmp_path, name, metric):
+    trellis("train", *arguments(tiny, tmp_path, name, "run", "trainer.train_steps=2", "trainer.validation_interval=2"))
+    check_run(tmp_path, "run", metric, steps=2)
+    trellis("train", *arguments(tiny, tmp_path, name, "run"))
+    check_run(tmp_path, "run", metric)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ["retinanet", "maskrcnn", "deeplabv3plus"])
+def test_two_processes_with_one_seed_give_equal_weights(trellis, tiny, tmp_path, name):
+    for run in ("one", "other"):
+        trellis("train", *arguments(tiny, tmp_path, name, run))
+    assert summary(tmp_path / "one")["weights_sha256"] == summary(tmp_path / "other")["weights_sha256"]

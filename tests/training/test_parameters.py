@@ -1,0 +1,93 @@
+"""The Model Garden configuration: built strictly, refused with the mend."""
+
+import dataclasses
+from typing import Optional, Sequence, Tuple, Union
+
+import pytest
+
+import tasks
+from pipelines import config
+from pipelines.config import UsageError, compose
+from pipelines.data.manifest import Manifest, Split
+from pipelines.training import parameters
+
+SHORT = [name for name in config.options("experiment") if "/" not in name]
+
+
+def built(*overrides: str, train: int = 160, validation: int = 20, labels: int = 10):
+    cfg = compose(overrides)
+    splits = {"train": Split(train, ()), "validation": Split(validation, ())}
+    data = Manifest("some", "f", cfg.dataset.task, 1, ("a",) * labels, splits, formats=("png",), directory="somewhere")
+    return parameters.build(cfg, tasks.load(cfg.dataset.task), data)
+
+
+@pytest.mark.parametrize("name", SHORT)
+def test_every_short_experiment_builds_strictly(name):
+    params = built(f"experiment={name}", train=1600, validation=200)
+    assert params.trainer.best_checkpoint_eval_metric
+    assert params.trainer.train_steps > 1 and params.trainer.validation_steps * params.task.validation_data.global_batch_size >= 200
+
+
+def test_steps_classes_and_intervals_follow_from_the_data():
+    params = built("experiment=resnet", "epochs=4", "task.train_data.global_batch_size=16", labels=7)
+    assert params.task.model.num_classes == 7
+    assert params.trainer.train_steps == 40
+    assert params.trainer.validation_interval == 10
+    assert params.trainer.validation_steps == 1
+    assert params.trainer.optimizer_config.learning_rate.cosine.decay_steps == 40
+    assert params.trainer.summary_interval % params.trainer.steps_per_loop == 0
+
+
+def test_the_background_is_a_class_of_detection():
+    assert built("experiment=retinanet", labels=3).task.model.num_classes == 4
+
+
+def test_steps_on_the_command_line_win_over_epochs():
+    params = built("experiment=resnet", "task.train_data.global_batch_size=16", "trainer.train_steps=7")
+    assert params.trainer.train_steps == 7
+    assert params.trainer.optimizer_config.learning_rate.cosine.decay_steps == 7
+
+
+def test_png_images_are_not_read_as_jpeg():
+    assert built("experiment=resnet").task.train_data.decode_jpeg_only is False
+
+
+@pytest.mark.parametrize(
+    ("overrides", "says"),
+    [
+        (["task.model.backbon.type=resnet"], r"task\.model\.backbon: .* did you mean backbone"),
+        (["trainer.train_steps=abc"], r"trainer\.train_steps: 'abc' is a str, Model Garden wants int"),
+        (["task.train_data.global_batch_size='8'"], r"global_batch_size: '8' is a str"),
+        (["task.model.input_size=128"], r"task\.model\.input_size: 128 is a int"),
+        (["task.model.input_size=[100,128,3]"], "not a multiple of 32.*96, 128"),
+        (["task.model.backbone.type=resnett"], "did you mean .*resnet"),
+        (["task.model.num_classes=5"], "num_classes: set to 5, but some has 11"),
+        (["task.train_data.global_batch_size=161"], "more than the 160 training examples"),
+        (["dataset=digits"], "cannot train on dataset digits, which is for classification"),
+        (["garden=retinanet_resnetfpn_coc"], "did you mean retinanet_resnetfpn_coco"),
+        (["imports=[no.such.module]"], "no.such.module cannot be imported"),
+        (["trainer.train_steps=0"], "trainer.train_steps: must be at least 1"),
+    ],
+)
+def test_what_cannot_train_is_refused_with_the_mend(overrides, says):
+    with pytest.raises(UsageError, match=says):
+        built("experiment=retinanet", *overrides)
+
+
+@pytest.mark.parametrize(
+    ("value", "hint", "expected"),
+    [
+        (1, float, True), (1.5, int, False), (True, int, False), (True, bool, True), ("a", str, True), (None, Optional[int], True),
+        (None, int, False), ([1, 2], Tuple[int, int], True), ([1], Tuple[int, int], False), ([1, "a"], Sequence[int], False),
+        ("x", Union[Sequence[str], str], True), ({}, int, False),
+    ],
+)  # fmt: skip
+def test_leaf_types_are_compared_with_the_annotation(value, hint, expected):
+    assert parameters.fits(value, hint) is expected
+
+
+def test_nothing_of_the_registered_experiment_is_shared_between_two_builds():
+    first, second = built("experiment=resnet"), built("experiment=resnet")
+    first.trainer.train_steps = 1
+    assert second.trainer.train_steps != 1
+    assert dataclasses.is_dataclass(first)
