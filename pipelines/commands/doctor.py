@@ -95,7 +95,11 @@ def _store(cfg: Config) -> Iterator[str]:
         _say("store", f"{runs.redact(uri)}  {retrieval.state(uri)}")
     except Exception as error:
         _say("store", f"{runs.redact(uri)}  cannot be used")
-        mend = f"mlflow db upgrade {uri}" if "out-of-date" in str(error) else "start the server, or unset MLFLOW_TRACKING_URI"
+        mend = (
+            f".venv/bin/mlflow db upgrade {uri}"
+            if "out-of-date" in str(error)
+            else "start the server, or unset MLFLOW_TRACKING_URI"
+        )
         yield f"store: {' '.join(str(error).split())[:200]}; mend: {mend}"
     waiting = [run_dir for run_dir in runs.local_runs(cfg) if runs.unsent(run_dir, uri) and not runs.active(run_dir)]
     if waiting:

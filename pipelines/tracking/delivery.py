@@ -16,6 +16,7 @@ import psutil
 from mlflow import MlflowClient
 from mlflow.data.dataset import Dataset
 from mlflow.data.dataset_source_registry import resolve_dataset_source
+from mlflow.data.sources import LocalArtifactDatasetSource  # type: ignore[attr-defined]  # made when it is imported
 from mlflow.entities import DatasetInput, InputTag, Metric, Param, RunTag
 from mlflow.exceptions import MlflowException
 from mlflow.store.artifact.artifact_repository_registry import get_artifact_repository
@@ -42,7 +43,9 @@ class Records(Dataset):
         """Describes the data of a `dataset` event."""
         self._profile = {"fingerprint": event["fingerprint"], **event["profile"]}
         digest = event["fingerprint"][:36]  # MLflow takes no more; the whole is in the profile and a tag.
-        super().__init__(resolve_dataset_source(event["source"]), name=event["name"], digest=digest)
+        remote = "://" in event["source"]  # MLflow knows local folders under two equal names, and warns about it.
+        source = resolve_dataset_source(event["source"]) if remote else LocalArtifactDatasetSource(event["source"])
+        super().__init__(source, name=event["name"], digest=digest)
 
     def _compute_digest(self) -> str:
         raise ValueError("the fingerprint is the digest")

@@ -50,9 +50,13 @@ def mend(run_dir: Path) -> None:
     """Cuts off a last line that a killed process left unfinished."""
     path = _journal(run_dir)
     path.parent.mkdir(parents=True, exist_ok=True)
-    content = path.read_bytes() if path.exists() else b""
-    if content and not content.endswith(b"\n"):
-        os.truncate(path, content.rfind(b"\n") + 1)
+    if not path.exists() or path.stat().st_size == 0:
+        return
+    with path.open("rb") as journal:
+        journal.seek(-1, os.SEEK_END)
+        if journal.read() == b"\n":
+            return
+    os.truncate(path, path.read_bytes().rfind(b"\n") + 1)
 
 
 def close_abandoned(run_dir: Path) -> None:
@@ -62,8 +66,8 @@ def close_abandoned(run_dir: Path) -> None:
             mend(run_dir)
             last = None
             for event, _ in read(run_dir):
-                last = event
-            if last is not None and last["event"] != "close":
+                last = event["event"] if event["event"] in ("open", "close") else last  # Words may be added later.
+            if last == "open":
                 failure = "the process ended without a word: killed, or out of memory"
                 append(run_dir, "close", status="KILLED", failure=failure, checkpoints={})
     except BlockingIOError:
@@ -95,8 +99,13 @@ def write(path: Path, text: str) -> None:
     """Writes a file whole or not at all."""
     path.parent.mkdir(parents=True, exist_ok=True)
     part = path.with_name(f"{path.name}.{os.getpid()}.part")
-    part.write_text(text)
+    part.write_bytes(text.encode("utf-8", "surrogateescape"))
     part.replace(path)
+
+
+def text(path: Path) -> str:
+    """What `write` wrote: bytes that are not UTF-8 and line ends are kept, a patch has to be exact."""
+    return path.read_bytes().decode("utf-8", "surrogateescape")
 
 
 @contextmanager

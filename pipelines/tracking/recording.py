@@ -56,7 +56,7 @@ class Recorder:
         """
         path = self.run_dir / name
         if text is not None:
-            before = path.read_text() if path.exists() and self.resumed else text
+            before = journal.text(path) if path.exists() and self.resumed else text
             if before != text and name not in self._changed:
                 self._changed.add(name)
                 earlier = self.run_dir / "sessions" / str(self.session - 1) / name

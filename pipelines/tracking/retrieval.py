@@ -62,7 +62,7 @@ def checkpoints(uri: str, run_id: str, destination: Path) -> Path:
 
 
 def _text(client: MlflowClient, run_id: str, name: str, scratch: str) -> str:
-    return Path(client.download_artifacts(run_id, name, scratch)).read_text()
+    return journal.text(Path(client.download_artifacts(run_id, name, scratch)))
 
 
 def _history(client: MlflowClient, run_id: str) -> dict[str, dict[int, float]]:

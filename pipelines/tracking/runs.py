@@ -27,8 +27,18 @@ TEXTS = ("config.yaml", "params.yaml", "manifest.json", "environment.json", "req
 
 
 def store(cfg: config.Config) -> str:
-    """MLflow's tracking address: `MLFLOW_TRACKING_URI`, else the SQLite store in `runs_dir`."""
-    return os.environ.get("MLFLOW_TRACKING_URI") or f"sqlite:///{Path(config.absolute(cfg.runs_dir)) / 'mlflow.db'}"
+    """MLflow's tracking address: `MLFLOW_TRACKING_URI`, else the SQLite store in `runs_dir`.
+
+    Raises:
+        UsageError: the address is a folder.
+    """
+    uri = os.environ.get("MLFLOW_TRACKING_URI") or f"sqlite:///{Path(config.absolute(cfg.runs_dir)) / 'mlflow.db'}"
+    if uri.startswith("file:") or (":" not in uri and uri != "databricks"):
+        raise config.UsageError(
+            f"MLFLOW_TRACKING_URI: {uri} is a folder, which MLflow no longer takes; give a server (http://…) or a database "
+            "(sqlite:///…), or unset it for the store in runs_dir"
+        )
+    return uri
 
 
 def prepare(cfg: config.Config) -> str:
@@ -62,10 +72,10 @@ def record(
     Raises:
         UsageError: another process is recording in this run directory.
     """
-    run_dir = Path(config.absolute(cfg.run_dir))
+    run_dir, uri = Path(config.absolute(cfg.run_dir)), store(cfg)
     with _occupied(run_dir):
         recorder = Recorder(run_dir)
-        sender = _start_sender(run_dir, store(cfg))
+        sender = _start_sender(run_dir, uri)
         begin(recorder, cfg, parent)
         status, failure = "FINISHED", None
         try:
@@ -115,6 +125,7 @@ def _start_sender(run_dir: Path, uri: str) -> "subprocess.Popen[str]":
     """Starts the process that brings MLflow up to date with the journal while this one trains."""
     # A process, not a thread: importing MLflow takes seconds of interpreter lock that TensorFlow's import needs. A session
     # of its own: Ctrl-C reaches the whole terminal group, and the end of the run still has to be sent.
+    (journal.folder(run_dir) / "trouble").unlink(missing_ok=True)  # An earlier session's.
     path = os.pathsep.join(filter(None, (str(environment.ROOT), os.environ.get("PYTHONPATH"))))
     with (journal.folder(run_dir) / "sender.log").open("a") as log:
         sender = subprocess.Popen(
@@ -176,7 +187,7 @@ def find(run: str | None, cfg: config.Config) -> RunRecord:
 
 def read(run_dir: Path, uri: str) -> RunRecord:
     """The run recorded in `run_dir`."""
-    texts = {name: (run_dir / name).read_text() for name in TEXTS if (run_dir / name).exists()}
+    texts = {name: journal.text(run_dir / name) for name in TEXTS if (run_dir / name).exists()}
     return RunRecord(run_dir, read_run_id(run_dir), texts, journal.metrics(run_dir), uri)
 
 

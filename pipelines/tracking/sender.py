@@ -23,6 +23,7 @@ def main() -> int:
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, signal.SIG_IGN)  # The run decides when it ends; its end still has to be sent.
     parent = os.getppid()
+    os.nice(10)  # Training first.
     order = json.loads(sys.stdin.readline())
     run_dir, uri = Path(order["run_dir"]), order["uri"]
     with journal.locked(journal.folder(run_dir) / "sender.lock"):

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from pipelines.tracking import environment
+from pipelines.tracking import environment, journal
 
 
 def git(folder: Path, *arguments: str) -> str:
@@ -38,14 +38,17 @@ def test_commit_and_difference_rebuild_the_tree(tree: Path, tmp_path: Path) -> N
     (tree / "pipelines" / "a.py").write_text("one = 2\n")
     (tree / "conf" / "größe.yaml").write_text("new: 1\n")
     (tree / "conf" / "binary").write_bytes(bytes(range(256)))
+    (tree / "conf" / "dos.yaml").write_bytes(b"a: 1\r\nb: 2\r\n")
+    (tree / "conf" / "latin1.yaml").write_bytes("a: größe\n".encode("latin-1"))
     (tree / "pipelines" / "staged.py").write_text("x = 1\n")
     git(tree, "add", "pipelines/staged.py")
     recorded = environment.source_tree(tree)
     git(tree, "worktree", "add", "-q", str(tmp_path / "again"), recorded["commit"])
     patch = tmp_path / "diff.patch"
-    patch.write_text(recorded["diff"])
+    journal.write(patch, recorded["diff"])
+    assert journal.text(patch) == recorded["diff"]
     git(tmp_path / "again", "apply", str(patch))
-    for name in ("pipelines/a.py", "conf/größe.yaml", "conf/binary", "pipelines/staged.py"):
+    for name in ("pipelines/a.py", "conf/größe.yaml", "conf/binary", "conf/dos.yaml", "conf/latin1.yaml", "pipelines/staged.py"):
         assert (tmp_path / "again" / name).read_bytes() == (tree / name).read_bytes()
 
 

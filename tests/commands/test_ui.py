@@ -1,0 +1,46 @@
+"""The UI shows the store on this machine only."""
+
+import os
+import re
+import signal
+import subprocess
+import sys
+import time
+import urllib.request
+from pathlib import Path
+
+import pytest
+
+from pipelines.commands import ui
+
+
+def test_a_port_in_use_is_not_free() -> None:
+    import socket  # Only to take one.
+
+    with socket.socket() as taken:
+        taken.bind((ui.HOST, 0))
+        taken.listen()
+        assert not ui._free(taken.getsockname()[1])
+
+
+@pytest.mark.slow
+def test_the_address_printed_answers_and_shows_the_store(tmp_path: Path) -> None:
+    environment = {name: value for name, value in os.environ.items() if name != "MLFLOW_TRACKING_URI"}
+    command = [sys.executable, "-m", "pipelines", "ui", f"runs_dir={tmp_path}"]
+    server = subprocess.Popen(command, stdout=subprocess.PIPE, text=True, start_new_session=True, env=environment)
+    try:
+        line = server.stdout.readline()  # type: ignore[union-attr]
+        assert str(tmp_path / "mlflow.db") in line
+        [address] = re.findall(r"http://127\.0\.0\.1:\d+", line)
+        opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
+        for _ in range(240):
+            try:
+                assert b"MLflow" in opener.open(address, timeout=5).read()
+                break
+            except OSError:
+                time.sleep(0.5)
+        else:
+            pytest.fail(f"{address} does not answer")
+    finally:
+        os.killpg(server.pid, signal.SIGTERM)
+        server.wait(timeout=30)
