@@ -1,10 +1,9 @@
 """Semantic segmentation: one class per pixel, counted from 0; 255 is left out of loss and metric. One record is
 
-{"key": "0007", "file": "0007.jpg", "id": 5512, "image": b"\\xff\\xd8…", "format": "jpeg", "height": 128, "width": 128,
+{"key": "0007", "file": "0007.jpg", "id": 5512, "image": b"\\xff\\xd8…", "sha256": "04ab…", "format": "jpeg", "height": 128, "width": 128,
  "mask": b"\\x89PNG…"}
 """
 
-import hashlib
 from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
@@ -24,7 +23,7 @@ def encode(record: Mapping[str, Any]) -> bytes:
             "image/format": [record["format"].encode()],
             "image/filename": [record["file"].encode()],
             "image/source_id": [str(record["id"]).encode()],
-            "image/key/sha256": [hashlib.sha256(record["image"]).hexdigest().encode()],
+            "image/key/sha256": [record["sha256"].encode()],
             "image/height": [record["height"]],
             "image/width": [record["width"]],
             "image/segmentation/class/encoded": [record["mask"]],

@@ -3,9 +3,9 @@
 import hashlib
 import json
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import asdict
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -14,8 +14,10 @@ from etils import epath
 from pipelines.config import Dataset, UsageError, absolute
 
 EMBEDDED = {"digits": 1, "digit_scenes": 1, "digit_masks": 1}  # generators of `embedded`; the number goes up with their bytes
-LOCATIONS = ("images", "annotations", "masks")
-REQUIRED = {"coco": ("images", "annotations"), "image_folder": ("images",), "mask_folder": ("images", "masks")}
+LOCATIONS = ("images", "annotations", "masks", "lists")
+REQUIRED = {"coco": ("images", "annotations"), "image_folder": ("images",), "mask_folder": ("images", "masks"), "csv": ("images", "annotations"), "voc": ("images",)}
+PASSIVE = ("root", "embedded", "max_reject_fraction", "validate")  # say when to stop, not what to write
+FORMAT = 1  # goes up when shards or manifest are laid out in another way
 ALL = ""  # the split of a location given as one path: divided by a hash of the key
 
 Digest = str
@@ -37,11 +39,11 @@ def locate(data_dir: str, dataset: Dataset) -> dict[str, dict[str, str]]:
     """
     if dataset.source not in REQUIRED:
         raise UsageError(f"dataset.source: no source {dataset.source!r}; there are: {', '.join(REQUIRED)}")
-    absent = [field for field in REQUIRED[dataset.source] if not getattr(dataset, field)]
+    absent = [field for field in ("root", *REQUIRED[dataset.source]) if getattr(dataset, field) == "" or (field != "root" and not getattr(dataset, field))]
     if absent:
         fields = " ".join(f"dataset.{field}=<path>" for field in absent)
         raise UsageError(f"dataset {dataset.name} needs {fields}; as in: make data DATA={dataset.name} ARGS=\"{fields}\"")
-    root = embedded_folder(data_dir, dataset) if dataset.embedded else None
+    root = embedded_folder(data_dir, dataset) if dataset.embedded else epath.Path(absolute(dataset.root)) if dataset.root else None
     found = {}
     for field in LOCATIONS:
         value = getattr(dataset, field)
@@ -116,11 +118,31 @@ def digest(value: Any) -> Digest:
     return hashlib.sha256(json.dumps(value, sort_keys=True).encode()).hexdigest()
 
 
-def fingerprint(dataset: Dataset, version: int, contents: Mapping[str, Mapping[str, Mapping[str, Digest]]]) -> str:
-    """Sixteen hexadecimal digits over the data set's node, the task's version and the source's content.
+@dataclass(frozen=True)
+class Found:
+    """A source on disk: where its parts lie and what they contain, by field and split."""
 
-    Args:
-        contents: digests of files by field and split.
+    places: dict[str, dict[str, str]]
+    digests: dict[str, dict[str, dict[str, Digest]]]  # of files, by their path inside the place
+
+
+def find(data_dir: str, dataset: Dataset) -> Found:
+    """Looks at a source; files are hashed only where their size or time of change is new.
+
+    Raises:
+        UsageError: a part is missing or not given.
     """
-    node = {key: value for key, value in asdict(dataset).items() if key not in LOCATIONS}
-    return digest({"format": 1, "version": version, "node": node, "contents": contents})[:16]
+    digests = Digests(absolute(data_dir))
+    places = locate(data_dir, dataset)
+    return Found(places, {field: {split: digests.of(place) for split, place in by_split.items()} for field, by_split in places.items()})
+
+
+def recipe(dataset: Dataset, version: int) -> Digest:
+    """Digest over all that shapes a record beside the source's content: the data set's node, the task's version, the format."""
+    node = {key: value for key, value in asdict(dataset).items() if key not in LOCATIONS + PASSIVE}
+    return digest({"format": FORMAT, "version": version, "node": node})
+
+
+def fingerprint(dataset: Dataset, version: int, found: Found) -> str:
+    """Sixteen hexadecimal digits over the recipe and the source's content."""
+    return digest([recipe(dataset, version), found.digests])[:16]

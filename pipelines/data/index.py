@@ -2,7 +2,8 @@
 
 import json
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
+from typing import IO
 
 from etils import epath
 
@@ -10,9 +11,9 @@ from pipelines.config import UsageError
 from pipelines.data import sources
 from pipelines.data.sources import Example, Reject
 
-SHARD_BYTES = 64 * 2**20
 SHARD_EXAMPLES = 256
 SMALL_SHARDS = 8  # a small split is divided up to so many times, for the input pipeline and the cores
+LARGE_SHARD_EXAMPLES = 2048
 
 
 @dataclass
@@ -29,56 +30,68 @@ class Index:
         return epath.Path(self.folder) / f"{split}.jsonl"
 
 
-def write(folder: str, items: Iterable[Example | Reject], shards: Mapping[str, int] | None) -> Index:
+def write(folder: str, items: Iterable[Example | Reject], shards: Mapping[str, int] | None, recipe: str) -> Index:
     """Writes the index of a build.
 
     Args:
-        shards: count by split; None decides by size.
+        shards: count by split; what is absent is decided by the number of examples.
+        recipe: digest over all that shapes a record beside its example.
+
+    Raises:
+        UsageError: there is nothing to train on.
     """
     index = Index(folder)
     epath.Path(folder).mkdir(parents=True, exist_ok=True)
-    files, seen, sizes = {}, {}, {}
+    files: dict[str, IO[str]] = {}
+    seen: dict[str, set[int]] = {}
     for item in items:
         if isinstance(item, Reject):
             index.rejects.append(item)
             continue
         position = sources.position(item.key)
-        if position in seen.setdefault(item.split, set()):
+        if not (sources.is_text(item.key) and sources.is_text(item.name)):
+            index.rejects.append(Reject(item.split, item.name, item.key, *sources.NOT_TEXT))
+        elif position in seen.setdefault(item.split, set()):
             index.rejects.append(Reject(item.split, item.name, item.key, "duplicate_key", "an example with this key is there already; remove one"))
-            continue
-        seen[item.split].add(position)
-        if item.split not in files:
-            files[item.split] = index.file(item.split).open("w")
-        files[item.split].write(json.dumps(asdict(item)) + "\n")
-    for split, file in files.items():
+        else:
+            seen[item.split].add(position)
+            if item.split not in files:
+                files[item.split] = index.file(item.split).open("w")
+            files[item.split].write(json.dumps(vars(item)) + "\n")
+    for file in files.values():
         file.close()
-        index.examples[split] = len(seen[split])
-        sizes[split] = index.file(split).stat().length
-    for split in sorted(files):
-        count = (shards or {}).get(split) or _count(index.examples[split])
-        _add_shards(index, split, count)
+    index.examples = {split: len(seen[split]) for split in sorted(files)}
+    if not index.examples.get("train"):
+        reasons = ", ".join(sorted({reject.code for reject in index.rejects})) or "the source is empty"
+        raise UsageError(f"no example to train on: {reasons}" + "".join(f"\n{reject.file}: {reject.advice}" for reject in index.rejects[:3]))
+    for split, examples in index.examples.items():
+        _add_shards(index, split, (shards or {}).get(split) or shard_count(examples), recipe)
     return index
 
 
-def _count(examples: int) -> int:
+def shard_count(examples: int) -> int:
     """A power of two, so that a data set that grows a little keeps its shards."""
-    wanted = min(max(1, examples // SHARD_EXAMPLES), SMALL_SHARDS)
-    wanted = max(wanted, examples // 4096)
+    wanted = max(min(examples // SHARD_EXAMPLES, SMALL_SHARDS), examples // LARGE_SHARD_EXAMPLES, 1)
     return 1 << (wanted - 1).bit_length()
 
 
-def _add_shards(index: Index, split: str, count: int) -> None:
+def _add_shards(index: Index, split: str, count: int, recipe: str) -> None:
     # A sum of digests does not depend on the order of the input.
     sums = [0] * count
     for example in read(index.file(split)):
-        sums[sources.position(example.key) % count] += int(sources.digest(example.key, example.content), 16)
+        sums[sources.position(example.key) % count] += int(sources.digest(example.key, example.name, example.content), 16)
     for number, total in enumerate(sums):
-        index.shards[shard_name(split, number, count)] = sources.digest(str(total))
+        index.shards[shard_name(split, number, count)] = sources.digest(recipe, str(total))
 
 
 def shard_name(split: str, number: int, count: int) -> str:
     """File name of one shard."""
     return f"{split}-{number:05d}-of-{count:05d}.tfrecord"
+
+
+def split_of(shard: str) -> str:
+    """The split that a shard's name begins with."""
+    return shard.rsplit("-", 3)[0]
 
 
 def read(file: epath.Path) -> Iterator[Example]:
@@ -88,17 +101,6 @@ def read(file: epath.Path) -> Iterator[Example]:
             yield parse(line)
 
 
-def parse(line: str) -> Example:
+def parse(line: str | bytes) -> Example:
     """One line of an index."""
     return Example(**json.loads(line))
-
-
-def require_examples(index: Index, name: str) -> None:
-    """Stops where nothing is left to build.
-
-    Raises:
-        UsageError: no example at all, or none to train on.
-    """
-    if not index.examples.get("train"):
-        reasons = ", ".join(sorted({reject.code for reject in index.rejects})) or "the source is empty"
-        raise UsageError(f"dataset {name}: no example to train on ({reasons})")

@@ -97,18 +97,15 @@ def find(data_dir: str, dataset: Dataset, version: int) -> Manifest | None:
     """
     if dataset.embedded and not content.embedded_folder(data_dir, dataset).exists():
         return None
-    built = load_if_built(directory(data_dir, dataset, version))
+    built = load_if_built(directory(data_dir, dataset, version, content.find(data_dir, dataset)))
     for shard in damaged(built) if built else ():
         raise UsageError(f"{epath.Path(built.directory) / shard.file} is missing or damaged; mend it with: make data DATA={dataset.name}")  # type: ignore[union-attr]
     return built
 
 
-def directory(data_dir: str, dataset: Dataset, version: int) -> str:
-    """Where the data set lies, or will lie, as built from the source as it is now."""
-    digests = content.Digests(absolute(data_dir))
-    places = content.locate(data_dir, dataset)
-    contents = {field: {split: digests.of(place) for split, place in by_split.items()} for field, by_split in places.items()}
-    return str(epath.Path(absolute(data_dir)) / f"{dataset.name}-{content.fingerprint(dataset, version, contents)}")
+def directory(data_dir: str, dataset: Dataset, version: int, found: content.Found) -> str:
+    """Where a data set lies, or will lie, as built from a source as it was found."""
+    return str(epath.Path(absolute(data_dir)) / f"{dataset.name}-{content.fingerprint(dataset, version, found)}")
 
 
 def load_if_built(directory: str) -> Manifest | None:

@@ -1,6 +1,8 @@
 """Masks as pixels and as PNG: polygons, run lengths, class maps."""
 
 import io
+import struct
+import zlib
 from typing import Any
 
 import cv2
@@ -10,55 +12,90 @@ from pycocotools import mask as rle
 
 from pipelines.data.sources import Rejected
 
-PNG = (cv2.IMWRITE_PNG_COMPRESSION, 1)
+_HEAD = b"\x89PNG\r\n\x1a\n"
+_PALETTE = b"\x00\x00\x00\x01\x01\x01"  # two entries: the pixels decode to 0 and 1
 
 
-def rasterise(segmentation: Any, height: int, width: int) -> np.ndarray:
-    """Pixels in {0, 1} of a COCO segmentation: polygons, run lengths as a list, or compressed.
+def encode_object(segmentation: Any, height: int, width: int) -> bytes:
+    """A PNG whose pixels decode to 0 and 1, from polygons, run lengths as a list, or compressed ones.
+
+    One bit a pixel under a palette: an eighth of the bytes to filter and deflate, and the same pixels to every decoder.
 
     Raises:
-        Rejected: it is none of these, or does not fit the image.
+        Rejected: the segmentation is none of these, does not fit the image, or covers no pixel.
     """
+    encoded = _run_lengths(segmentation, height, width)
+    left, top, box_width, box_height = (int(value) for value in rle.toBbox(encoded))
+    if box_width <= 0 or box_height <= 0:
+        raise Rejected("mask_empty", "the mask covers no pixel of the image")
+    rows = np.zeros((height, 1 + (width + 7) // 8), np.uint8)  # the first byte of a row names its filter: none
+    first = left // 8 * 8
+    pixels = rle.decode(encoded)[top : top + box_height, first : left + box_width]
+    packed = np.packbits(pixels, axis=1)
+    rows[top : top + box_height, 1 + first // 8 : 1 + first // 8 + packed.shape[1]] = packed
+    header = struct.pack(">IIBBBBB", width, height, 1, 3, 0, 0, 0)
+    return _HEAD + _chunk(b"IHDR", header) + _chunk(b"PLTE", _PALETTE) + _chunk(b"IDAT", zlib.compress(rows, 1)) + _chunk(b"IEND", b"")
+
+
+def _chunk(kind: bytes, content: bytes) -> bytes:
+    return struct.pack(">I", len(content)) + kind + content + struct.pack(">I", zlib.crc32(content, zlib.crc32(kind)))
+
+
+def _run_lengths(segmentation: Any, height: int, width: int) -> dict[str, Any]:
     try:
         if isinstance(segmentation, dict):
             if list(segmentation["size"]) != [height, width]:
                 raise Rejected("mask_size", f"run lengths are for {segmentation['size']}, the image is {[height, width]}")
             if isinstance(segmentation["counts"], list):
                 _check_runs(segmentation["counts"], height * width)
-                encoded = rle.frPyObjects(segmentation, height, width)
-            else:
-                encoded = {"size": [height, width], "counts": segmentation["counts"].encode()}
-        else:
-            encoded = rle.merge(rle.frPyObjects(_polygons(segmentation), height, width))
-        return rle.decode(encoded)
+                return rle.frPyObjects(segmentation, height, width)
+            return _compressed(segmentation["counts"], height, width)
+        polygons = [[float(number) for number in polygon] for polygon in segmentation]
     except Rejected:
         raise
     except Exception as error:
-        raise Rejected("mask_malformed", f"polygons or run lengths cannot be read: {error}") from None
-
-
-def _polygons(segmentation: Any) -> list[list[float]]:
-    polygons = [[float(number) for number in polygon] for polygon in segmentation]
-    if not polygons or any(len(polygon) < 6 or len(polygon) % 2 or not np.isfinite(polygon).all() for polygon in polygons):
+        raise Rejected("mask_malformed", f"polygons or run lengths cannot be read: {error!r}") from None
+    if not polygons or any(len(polygon) < 6 or len(polygon) % 2 for polygon in polygons):
         raise Rejected("mask_malformed", "a polygon needs three points or more, as x, y, x, y, …")
-    return polygons
+    if not all(np.isfinite(polygon).all() and np.abs(polygon).max() < 1e6 for polygon in polygons):
+        raise Rejected("mask_malformed", "a polygon has a coordinate that is not a number, or far outside the image")
+    return rle.merge(rle.frPyObjects(polygons, height, width))
 
 
 def _check_runs(counts: list[int], pixels: int) -> None:
-    if any(not isinstance(count, int) or count < 0 for count in counts) or sum(counts) != pixels:
-        raise Rejected("mask_malformed", f"run lengths must add up to the image's {pixels} pixels")
+    if any(not isinstance(count, int) or isinstance(count, bool) or count < 0 for count in counts) or sum(counts) != pixels:
+        raise Rejected("mask_malformed", f"run lengths must be whole numbers that add up to the image's {pixels} pixels")
 
 
-def encode(pixels: np.ndarray) -> bytes:
-    """A PNG of one 8-bit channel."""
-    return cv2.imencode(".png", pixels, PNG)[1].tobytes()
+def _compressed(counts: str, height: int, width: int) -> dict[str, Any]:
+    """COCO's compressed run lengths, checked here: the library writes outside its memory where they do not add up."""
+    content = counts.encode("ascii")
+    runs: list[int] = []
+    at = 0
+    while at < len(content):
+        value, shift, more = 0, 0, True
+        while more:
+            byte = content[at] - 48
+            value |= (byte & 0x1F) << shift
+            more = bool(byte & 0x20)
+            at, shift = at + 1, shift + 5
+            if not more and byte & 0x10:
+                value |= -1 << shift
+        runs.append(value + runs[-2] if len(runs) > 2 else value)
+    _check_runs(runs, height * width)
+    return {"size": [height, width], "counts": content}
+
+
+def encode_classes(classes: np.ndarray) -> bytes:
+    """A PNG of one 8-bit channel: a class per pixel."""
+    return cv2.imencode(".png", classes, (cv2.IMWRITE_PNG_COMPRESSION, 1))[1].tobytes()
 
 
 def read_classes(content: bytes) -> np.ndarray:
-    """Classes of a mask image, a palette's indices taken as they are.
+    """Classes of a mask image; of a palette, the indices.
 
     Raises:
-        Rejected: it is no image, or has no one class per pixel.
+        Rejected: it is no image, or has no one class of 8 bits per pixel.
     """
     try:
         picture = Image.open(io.BytesIO(content))
@@ -66,10 +103,5 @@ def read_classes(content: bytes) -> np.ndarray:
     except Exception as error:
         raise Rejected("mask_unreadable", f"the mask cannot be decoded: {error}") from None
     if picture.mode not in ("L", "P", "1"):
-        raise Rejected("mask_mode", f"a mask has one 8-bit channel, this one is {picture.mode}")
+        raise Rejected("mask_mode", f"a mask has one 8-bit channel, this one has mode {picture.mode}")
     return np.asarray(picture, np.uint8)
-
-
-def as_png(content: bytes, classes: np.ndarray) -> bytes:
-    """The class map as PNG of one channel: a palette would be decoded into colours."""
-    return encode(classes)

@@ -20,7 +20,7 @@ def png(mode: str, size: tuple[int, int] = (32, 24), colour: int = 1) -> bytes:
     return file.getvalue()
 
 
-HEAD = {"key": "7", "file": "seven.png", "id": 7, "image": png("RGB"), "format": "png", "height": 24, "width": 32}
+HEAD = {"key": "7", "file": "seven.png", "id": 7, "image": png("RGB"), "sha256": "00", "format": "png", "height": 24, "width": 32}
 
 
 def test_every_task_names_a_version_a_metric_and_its_first_label() -> None:

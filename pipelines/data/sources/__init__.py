@@ -2,31 +2,33 @@
 
 The interface of a source module:
 
+    TASKS                                                         tasks whose records it can fill
     listing(request) -> Listing                                   in the launching process, streaming
     load(example, image: Image, request: Request) -> record       on a worker; raises Rejected
 """
 
+import functools
 import hashlib
 import importlib
+import math
 import os
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from types import ModuleType
 from typing import Any
 
-from pipelines.config import Dataset
+from pipelines.config import Dataset, UsageError
 from pipelines.data.content import ALL
-
-SPLITS = ("train", "validation")
 
 
 @dataclass(frozen=True)
 class Request:
-    """What a source is asked to read: paths and digests of files, by field and split."""
+    """What a source is asked to read: paths, and digests of files, by field and split."""
 
     dataset: Dataset
     places: Mapping[str, Mapping[str, str]]
-    digests: Mapping[str, Mapping[str, Mapping[str, str]]]
+    digests: Mapping[str, Mapping[str, Mapping[str, str]]]  # empty on workers
+    shared: Mapping[str, Any] = field(default_factory=dict)  # what `listing` found out for `load`
 
 
 @dataclass(frozen=True)
@@ -51,6 +53,7 @@ class Reject:
     code: str
     advice: str
     whole: bool = True  # an example, rather than one of its objects
+    objects: int = 0  # those that an example takes with it
 
 
 class Rejected(Exception):
@@ -69,6 +72,7 @@ class Listing:
     labels: tuple[str, ...]
     has_masks: bool
     items: Iterable[Example | Reject]
+    shared: Mapping[str, Any] = field(default_factory=dict)
 
 
 def load(name: str) -> ModuleType:
@@ -94,13 +98,72 @@ def split_of(split: str, key: str, dataset: Dataset) -> str:
     return "validation" if position(f"split {key}") < dataset.validation_fraction * 2**63 else "train"
 
 
+@functools.lru_cache(maxsize=64)
+def _real(folder: str) -> str:
+    return os.path.realpath(folder)
+
+
 def inside(folder: str, name: str) -> str | None:
     """Path of a file of a folder; None where it leaves the folder, by its name or by a link."""
     path = os.path.join(folder, name)
-    root = os.path.realpath(folder)
-    return path if os.path.realpath(path).startswith(root + os.sep) else None
+    plain = not os.path.isabs(name) and ".." not in name.split("/")
+    if plain and "/" not in name and not os.path.islink(path):
+        return path
+    return path if os.path.realpath(path).startswith(_real(folder) + os.sep) else None
+
+
+ESCAPES = ("path_escapes", "the file lies outside dataset.images, by its name or by a link; copy it inside")
+NOT_TEXT = ("file_name_not_utf8", "rename the file, and its entry if it has one, to UTF-8")
+
+
+def is_text(name: str) -> bool:
+    """Whether a name can be written as UTF-8."""
+    try:
+        name.encode("utf-8")
+    except UnicodeEncodeError:
+        return False
+    return "\0" not in name
+
+
+def images_of(request: Request, given: str) -> tuple[str, Mapping[str, str]]:
+    """The image folder for a split's annotations, and the digests of its files.
+
+    Raises:
+        UsageError: images and annotations name different splits.
+    """
+    places = request.places["images"]
+    split = given if given in places else ALL
+    if split not in places:
+        raise UsageError(f"dataset.images has {', '.join(places)}, dataset.annotations has {given or 'one file'}; give both the same splits")
+    return places[split], request.digests["images"][split]
 
 
 def digest(*parts: str) -> str:
     """Digest over parts."""
     return hashlib.sha256("\0".join(parts).encode("utf-8", "surrogateescape")).hexdigest()
+
+
+def is_number(value: Any) -> bool:
+    """Whether a value from JSON is a finite number."""
+    return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
+
+
+def clipped(box: Any, height: int, width: int) -> tuple[tuple[float, float, float, float], bool]:
+    """(top, left, bottom, right) of a box [x, y, width, height] inside an image, and whether it had to be cut.
+
+    Raises:
+        Rejected: it is no box, has no area, or lies outside.
+    """
+    if not isinstance(box, list) or len(box) != 4 or not all(is_number(value) for value in box):
+        raise Rejected("box_malformed", f"box {box!r} is not [x, y, width, height] in pixels")
+    left, top, box_width, box_height = (float(value) for value in box)
+    if box_width <= 0 or box_height <= 0:
+        raise Rejected("box_empty", f"box {box} has no area")
+    bottom, right = top + box_height, left + box_width
+    inner = (max(0.0, top), max(0.0, left), min(float(height), bottom), min(float(width), right))
+    if inner[0] >= inner[2] or inner[1] >= inner[3]:
+        raise Rejected("box_outside", f"box {box} lies outside the image of {width}x{height}")
+    # As float32 and as a fraction, the way it is stored, the box must still have an area.
+    if (inner[2] - inner[0]) / height < 1e-6 or (inner[3] - inner[1]) / width < 1e-6:
+        raise Rejected("box_empty", f"box {box} has no area inside the image")
+    return inner, inner != (top, left, bottom, right)

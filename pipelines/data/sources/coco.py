@@ -1,112 +1,216 @@
-"""COCO instances: images, and a JSON file with boxes and, as polygons or run lengths, masks."""
+"""COCO instances: images, and a JSON file with boxes and, as polygons or run lengths, masks.
 
+The file is scanned once, in constant memory but for a few numbers per annotation; workers read an image's annotations
+from their places in it.
+"""
+
+import functools
 import json
-import math
 import os
-from collections.abc import Iterator
+from array import array
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
 from typing import Any
 
+import numpy as np
+
 from pipelines.config import UsageError
-from pipelines.data import masks, sources
+from pipelines.data import masks, sources, stream
 from pipelines.data.images import Image
+from pipelines.data.sources import Example, Listing, Reject, Rejected, Request
 
 TASKS = ("detection",)
+SECTIONS = ("images", "annotations", "categories")
 
 
-def listing(request: sources.Request) -> sources.Listing:
-    """Every image of the annotation files; classes in the order of the category ids, counted from 1 without gaps."""
-    documents = {split: _read(file) for split, file in request.places["annotations"].items()}
-    categories = {category["id"]: category["name"] for document in documents.values() for category in document["categories"]}
-    numbers = {category: number for number, category in enumerate(sorted(categories), start=1)}
-    labels = tuple(categories[category] for category in sorted(categories))
+@dataclass
+class Scan:
+    """One annotation file: its images and categories, and where each annotation lies."""
+
+    given: str  # the split the file is for, or ALL
+    categories: dict[int, str] = field(default_factory=dict)
+    images: list[dict[str, Any]] = field(default_factory=list)
+    numbers: dict[Any, int] = field(default_factory=dict)  # of image ids, in the order they turn up
+    image: array = field(default_factory=lambda: array("q"))  # the columns of a table of annotations
+    start: array = field(default_factory=lambda: array("q"))
+    length: array = field(default_factory=lambda: array("q"))
+    id: array = field(default_factory=lambda: array("q"))
+    digest: array = field(default_factory=lambda: array("Q"))
+    has_masks: bool = False
+    malformed: list[Reject] = field(default_factory=list)
+
+
+def listing(request: Request) -> Listing:
+    """Every image of the annotation files; classes in the order of the category ids."""
+    scans = [_scan(given, file) for given, file in request.places["annotations"].items()]
+    categories = {number: name for scan in scans for number, name in scan.categories.items()}
+    if not categories:
+        raise UsageError(f"{', '.join(request.places['annotations'].values())}: no categories; expected COCO instances")
+    labels = _labels(categories, keep=request.dataset.keep_category_ids)
     has_masks = request.dataset.include_masks
     if has_masks is None:
-        has_masks = any(item.get("segmentation") for document in documents.values() for item in document["annotations"])
-    return sources.Listing(labels, has_masks, _items(request, documents, numbers, labels))
+        has_masks = any(scan.has_masks for scan in scans)
+    numbers = {category: (category if request.dataset.keep_category_ids else place) for place, category in enumerate(sorted(categories), start=1)}
+    shared = {"masks": has_masks, "labels": {category: (number, labels[number - 1]) for category, number in numbers.items()}}
+    return Listing(labels, has_masks, (item for scan in scans for item in _items(request, scan)), shared)
 
 
-def _read(file: str) -> dict[str, Any]:
-    with open(file, encoding="utf-8-sig") as text:
-        try:
-            document = json.load(text)
-        except ValueError as error:
-            raise UsageError(f"{file}: not JSON: {error}") from None
-    for part in ("images", "annotations", "categories"):
-        if not isinstance(document, dict) or not isinstance(document.get(part), list):
-            raise UsageError(f"{file}: no list {part!r}; expected COCO instances (images, annotations, categories)")
-    return document
+def _labels(categories: Mapping[int, str], *, keep: bool) -> tuple[str, ...]:
+    if not keep:
+        return tuple(categories[number] for number in sorted(categories))
+    if min(categories) < 1 or max(categories) > 10_000:
+        raise UsageError(f"dataset.keep_category_ids: category ids go from {min(categories)} to {max(categories)}; 0 is the background")
+    return tuple(categories.get(number, f"(no category {number})") for number in range(1, max(categories) + 1))
 
 
-def _items(request: sources.Request, documents: dict[str, Any], numbers: dict[int, int], labels: tuple[str, ...]) -> Iterator[sources.Example | sources.Reject]:
-    for given, document in documents.items():
-        folder = request.places["images"].get(given) or request.places["images"][""]
-        digests = request.digests["images"].get(given) or request.digests["images"][""]
-        objects: dict[Any, list] = {}
-        for annotation in document["annotations"]:
-            objects.setdefault(annotation["image_id"], []).append(annotation)
-        for image in document["images"]:
-            key, name = str(image["id"]), image["file_name"]
-            split = sources.split_of(given, key, request.dataset)
-            if sources.inside(folder, name) is None:
-                yield sources.Reject(split, name, key, "path_escapes", "the file name leaves dataset.images; correct it")
-                continue
-            found = objects.pop(image["id"], [])
-            more = {"height": image.get("height"), "width": image.get("width"), "objects": [_object(item, numbers, labels) for item in sorted(found, key=_order)]}
-            content = sources.digest(digests.get(name, "missing"), json.dumps(more, sort_keys=True))
-            yield sources.Example(split, key, os.path.join(folder, name), name, content, more)
+def _scan(given: str, file: str) -> Scan:
+    scan, seen = Scan(given), set()
+    with open(file, "rb") as content:
+        for section, start, length, value in stream.elements(content, file, SECTIONS):
+            seen.add(section)
+            if not isinstance(value, dict):
+                scan.malformed.append(_malformed(given, section, start, value))
+            elif section == "annotations":
+                _add_annotation(scan, start, length, value)
+            elif section == "images":
+                _add_image(scan, start, value)
+            elif isinstance(value.get("id"), int) and isinstance(value.get("name"), str):
+                scan.categories[value["id"]] = _utf8(value["name"])
+            else:
+                raise UsageError(f"{file}: category {value} has no whole number as id, or no name")
+    for section in ("images", "categories"):
+        if section not in seen:
+            raise UsageError(f"{file}: no {section}; expected COCO instances (images, annotations, categories)")
+    return scan
 
 
-def _object(annotation: dict[str, Any], numbers: dict[int, int], labels: tuple[str, ...]) -> dict[str, Any]:
-    label = numbers.get(annotation.get("category_id"), 0)
-    return {**annotation, "label": label, "text": labels[label - 1] if label else ""}
+def _utf8(text: str) -> str:
+    """Text of the scan, which reads bytes as Latin-1."""
+    try:
+        return text.encode("latin-1").decode("utf-8")
+    except UnicodeError:
+        return text
 
 
-def load(example: sources.Example, image: Image, request: sources.Request) -> dict[str, Any]:
+def _malformed(given: str, section: str, start: int, value: Any, *, whole: bool = False) -> Reject:
+    advice = f"the entry of {section} at byte {start} is not as COCO has it: {json.dumps(value)[:80]}; correct or remove it"
+    return Reject(given or "train", "", f"{section} at byte {start}", f"{section[:-1]}_malformed", advice, whole=whole)
+
+
+def _add_annotation(scan: Scan, start: int, length: int, value: dict[str, Any]) -> None:
+    image = value.get("image_id")
+    if not isinstance(image, int | str):
+        scan.malformed.append(_malformed(scan.given, "annotations", start, value))
+        return
+    number = value.get("id")
+    # 0 stands for an id that is absent or no number; such ones are not checked for repetition.
+    scan.id.append(number if isinstance(number, int) and abs(number) < 2**62 else 0)
+    scan.image.append(scan.numbers.setdefault(image, len(scan.numbers)))
+    scan.start.append(start)
+    scan.length.append(length)
+    scan.digest.append(sources.position(json.dumps(value, sort_keys=True)))
+    scan.has_masks |= bool(value.get("segmentation"))
+
+
+def _add_image(scan: Scan, start: int, value: dict[str, Any]) -> None:
+    if not isinstance(value.get("id"), int | str) or not isinstance(value.get("file_name"), str):
+        scan.malformed.append(_malformed(scan.given, "images", start, value, whole=True))
+        return
+    name = _utf8(value["file_name"])
+    scan.images.append({"id": value["id"], "name": name, "height": value.get("height"), "width": value.get("width")})
+
+
+def _items(request: Request, scan: Scan) -> Iterator[Example | Reject]:
+    """Examples and rejects of one file, whatever the order in it."""
+    yield from scan.malformed
+    image, start, length, ids, digest = (np.frombuffer(getattr(scan, name), dtype) for name, dtype in (("image", "q"), ("start", "q"), ("length", "q"), ("id", "q"), ("digest", "Q")))
+    order = np.lexsort((digest, ids))
+    repeated = np.zeros(len(ids), bool)
+    repeated[order[1:]] = (np.diff(ids[order]) == 0) & (ids[order[1:]] != 0)
+    names = {number: str(image_id) for image_id, number in scan.numbers.items()} if repeated.any() else {}
+    for row in np.flatnonzero(repeated):
+        yield Reject(scan.given or "train", f"image {names[int(image[row])]}", str(ids[row]), "duplicate_annotation_id", "give each annotation an id of its own", whole=False)
+    order = np.lexsort((digest, image))[~repeated[np.lexsort((digest, image))]]
+    bounds = np.searchsorted(image[order], np.arange(len(scan.numbers) + 1))
+    folder, files = sources.images_of(request, scan.given)
+    claimed: set[Any] = set()
+    for entry in sorted(scan.images, key=lambda entry: (str(entry["id"]), entry["name"])):
+        key, name = str(entry["id"]), entry["name"]
+        split = sources.split_of(scan.given, key, request.dataset)
+        number = scan.numbers.get(entry["id"])
+        rows = order[bounds[number] : bounds[number + 1]] if number is not None else order[:0]
+        code, advice = _unfit(entry, folder, claimed)
+        if code:
+            yield Reject(split, name, key, code, advice, objects=0 if code == "duplicate_image_id" else len(rows))
+            claimed.add(entry["id"])
+            continue
+        claimed.add(entry["id"])
+        more = {"given": scan.given, "height": entry["height"], "width": entry["width"], "rows": [[int(start[row]), int(length[row])] for row in rows]}
+        content = sources.digest(files.get(name, "missing"), str(entry["height"]), str(entry["width"]), str(sorted(int(digest[row]) for row in rows)))
+        yield Example(split, key, os.path.join(folder, name), name, content, more)
+    for image_id in sorted(set(scan.numbers) - claimed, key=str):
+        rows = order[bounds[scan.numbers[image_id]] : bounds[scan.numbers[image_id] + 1]]
+        for row in rows:
+            yield Reject(scan.given or "train", f"image {image_id}", str(ids[row]), "unknown_image", "the list of images has no such id; add the image or remove the annotation", whole=False)
+
+
+def _unfit(entry: Mapping[str, Any], folder: str, claimed: set[Any]) -> tuple[str, str]:
+    if entry["id"] in claimed:
+        return "duplicate_image_id", "two images have this id; give each one of its own"
+    if not sources.is_text(entry["name"]):
+        return sources.NOT_TEXT
+    if sources.inside(folder, entry["name"]) is None:
+        return sources.ESCAPES
+    return "", ""
+
+
+@functools.lru_cache(maxsize=4)
+def _opened(file: str) -> int:
+    """A descriptor that a worker keeps: positions are read without moving it."""
+    return os.open(file, os.O_RDONLY)
+
+
+def load(example: Example, image: Image, request: Request) -> dict[str, Any]:
     """Boxes clipped to the image, with masks where asked for; objects that cannot be used are listed with a reason."""
-    stated = (example.more["height"], example.more["width"])
-    if stated != (image.height, image.width):
-        raise sources.Rejected("image_size", f"the annotation says {stated[1]}x{stated[0]}, the file is {image.width}x{image.height}")
-    objects, rejects, clipped = [], [], 0
-    for item in example.more["objects"]:
+    stated, actual = (example.more["height"], example.more["width"]), (image.height, image.width)
+    if stated != (None, None) and stated != actual:
+        turned = "; the annotation was made on the turned image: dataset.convert={exif_rotation:apply}" if image.turned and stated == actual[::-1] else ""
+        raise Rejected("image_size", f"the annotation says {stated[1]}x{stated[0]}, the file is {actual[1]}x{actual[0]}{turned}")
+    file = _opened(request.places["annotations"][example.more["given"]])
+    found: dict[str, Any] = {"objects": [], "rejects": [], "clipped": 0}
+    annotations = [json.loads(os.pread(file, length, start).decode("utf-8", "replace")) for start, length in example.more["rows"]]
+    for annotation in sorted(annotations, key=_order):
         try:
-            objects.append(_checked(item, image, request))
-            clipped += objects[-1].pop("clipped")
-        except sources.Rejected as rejected:
-            rejects.append((str(item.get("id")), rejected))
-    return {"objects": objects, "rejects": rejects, "clipped": clipped}
-
-
-def _checked(item: dict[str, Any], image: Image, request: sources.Request) -> dict[str, Any]:
-    if not item["label"]:
-        raise sources.Rejected("unknown_category", f"category {item.get('category_id')!r} is not in the list of categories")
-    left, top, width, height = _numbers(item.get("bbox"))
-    if width <= 0 or height <= 0:
-        raise sources.Rejected("box_empty", f"box {item['bbox']} has no area")
-    right, bottom = left + width, top + height
-    box = (max(0.0, top), max(0.0, left), min(float(image.height), bottom), min(float(image.width), right))
-    if box[0] >= box[2] or box[1] >= box[3]:
-        raise sources.Rejected("box_outside", f"box {item['bbox']} lies outside the image of {image.width}x{image.height}")
-    area = item.get("area")
-    found = {
-        "box": (box[0] / image.height, box[1] / image.width, box[2] / image.height, box[3] / image.width),
-        "label": item["label"],
-        "text": item["text"],
-        "is_crowd": int(bool(item.get("iscrowd", 0))),
-        "area": area if isinstance(area, int | float) and math.isfinite(area) else (box[2] - box[0]) * (box[3] - box[1]),
-        "clipped": box != (top, left, bottom, right),
-    }
-    if request.dataset.include_masks is not False and item.get("segmentation"):
-        found["mask"] = masks.encode(masks.rasterise(item["segmentation"], image.height, image.width))
+            item, clipped = _object(annotation, image, request)
+            found["objects"].append(item)
+            found["clipped"] += clipped
+        except Rejected as rejected:
+            found["rejects"].append((str(annotation.get("id")), rejected))
     return found
 
 
-def _numbers(box: Any) -> tuple[float, float, float, float]:
-    if not isinstance(box, list) or len(box) != 4 or not all(isinstance(value, int | float) and math.isfinite(value) for value in box):
-        raise sources.Rejected("box_malformed", f"box {box!r} is not [x, y, width, height] in pixels")
-    return float(box[0]), float(box[1]), float(box[2]), float(box[3])
-
-
-def _order(annotation: dict[str, Any]) -> tuple[int, str]:
+def _order(annotation: Mapping[str, Any]) -> tuple[int, str]:
     """By id: the order in the file must not reach the record."""
     number = annotation.get("id")
-    return (number, "") if isinstance(number, int) else (0, json.dumps(annotation, sort_keys=True))
+    return (number if isinstance(number, int) else 0, json.dumps(annotation, sort_keys=True))
+
+
+def _object(annotation: Mapping[str, Any], image: Image, request: Request) -> tuple[dict[str, Any], bool]:
+    category = annotation.get("category_id")
+    label, text = request.shared["labels"].get(category, (0, "")) if isinstance(category, int) else (0, "")
+    if not label:
+        raise Rejected("unknown_category", f"category {category!r} is not in the list of categories")
+    box, clipped = sources.clipped(annotation.get("bbox"), image.height, image.width)
+    area = annotation.get("area")
+    item = {
+        "box": (box[0] / image.height, box[1] / image.width, box[2] / image.height, box[3] / image.width),
+        "label": label,
+        "text": text,
+        "is_crowd": int(bool(annotation.get("iscrowd", 0))),
+        "area": float(area) if sources.is_number(area) and area >= 0 else (box[2] - box[0]) * (box[3] - box[1]),
+    }
+    if request.shared["masks"]:
+        if not annotation.get("segmentation"):
+            raise Rejected("mask_missing", "other objects have a mask; draw one, or build boxes only: dataset.include_masks=false")
+        item["mask"] = masks.encode_object(annotation["segmentation"], image.height, image.width)
+    return item, clipped

@@ -16,6 +16,7 @@ def listing(request: sources.Request) -> sources.Listing:
     labels = tuple(request.dataset.labels or sorted(names))
     if not labels:
         raise UsageError(f"dataset.images: no class folders in {', '.join(request.places['images'].values())}; expected <class>/<image>")
+    labels = tuple(str(label) for label in labels)
     return sources.Listing(labels, False, _items(request, {label: number for number, label in enumerate(labels)}))
 
 
@@ -26,6 +27,8 @@ def _items(request: sources.Request, numbers: dict[str, int]) -> Iterator[source
             split = sources.split_of(given, name, request.dataset)
             if not name.lower().endswith(EXTENSIONS):
                 yield sources.Reject(split, name, name, "not_an_image", f"remove it, or convert it to one of {' '.join(EXTENSIONS)}")
+            elif sources.inside(folder, name) is None:
+                yield sources.Reject(split, name, name, *sources.ESCAPES)
             elif label not in numbers:
                 yield sources.Reject(split, name, name, "unknown_class", "move it into the folder of its class, or name the class in dataset.labels")
             else:

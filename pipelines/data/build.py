@@ -1,0 +1,221 @@
+"""One build: list the source, let Beam write the shards that are not there yet, check, and write the manifest last."""
+
+import errno
+import importlib.metadata
+import itertools
+import json
+import os
+import shutil
+from collections import Counter
+from collections.abc import Mapping
+from dataclasses import asdict
+from types import ModuleType
+from typing import Any
+
+from etils import epath
+
+from pipelines.config import Dataset, UsageError
+from pipelines.data import content, images, index, manifest, records, sources, summary
+from pipelines.data.index import Index
+from pipelines.data.manifest import Manifest, Shard, Split
+from pipelines.data.progress import Progress
+from pipelines.data.sources import Listing, Reject
+from pipelines.data.summary import Summary
+from pipelines.data.validation import Validation
+
+REJECTS = "rejects.jsonl"
+SHARDS = "shards.json"  # the summaries of a finished build: a later one takes over the shards that did not change
+
+
+def run(dataset: Dataset, task: ModuleType, folder: str, *, found: content.Found, runner: dict[str, Any]) -> Manifest:
+    """Builds a data set in its folder.
+
+    Raises:
+        UsageError: the source is unfit, too much was rejected, or the disk is full.
+    """
+    source = sources.load(dataset.source)
+    if dataset.task not in source.TASKS:
+        raise UsageError(f"dataset.source: {dataset.source} gives {' and '.join(source.TASKS)}, not {dataset.task}")
+    images.check_treatments(dataset.convert)
+    target = epath.Path(folder)
+    target.mkdir(parents=True, exist_ok=True)
+    (target / manifest.FILE).unlink(missing_ok=True)
+    listing = source.listing(sources.Request(dataset, found.places, found.digests))
+    recipe = content.digest([content.recipe(dataset, task.VERSION), listing.labels, listing.has_masks])
+    with Validation(dataset, listing) as validation:
+        try:
+            listed = index.write(str(target / "index"), listing.items, dataset.shards, recipe)
+            waiting = tuple(shard for shard in sorted(listed.shards) if not _kept(target, shard, listed.shards[shard]))
+            if waiting:
+                job = records.Job(folder, listed, dataset.source, sources.Request(dataset, found.places, {}, listing.shared), task.encode, waiting)
+                with Progress(target, listed, waiting):
+                    records.write(job, runner)
+        except Exception as error:
+            _explain(error, target)
+            raise
+        summaries = [_summary(target, shard) for shard in sorted(listed.shards)]
+        built = _manifest(dataset, task, target, listing=listing, listed=listed, summaries=summaries, found=found)
+        _write_rejects(target, listed, summaries)
+        check_rejects(built, dataset)
+        validation.check(built)
+    _finish(target, built, summaries)
+    return built
+
+
+def _kept(target: epath.Path, shard: str, inputs: str) -> bool:
+    """Whether the shard is there: from an interrupted build, or taken over from an earlier build of other content."""
+    known = summary.read(target, shard)
+    if known and known.inputs == inputs and (target / shard).exists() and (target / shard).stat().length == known.bytes:
+        return True
+    name = target.name.rsplit("-", 1)[0]
+    for other in sorted(target.parent.glob(f"{name}-*/{SHARDS}")):
+        entry = json.loads(other.read_text()).get(shard)
+        if entry and entry["inputs"] == inputs and other.parent != target and _take_over(other.parent / shard, target / shard, Summary(**entry)):
+            return True
+    return False
+
+
+def _take_over(old: epath.Path, new: epath.Path, known: Summary) -> bool:
+    if not old.exists() or old.stat().length != known.bytes:
+        return False
+    partial = new.with_name(f"{new.name}.{os.getpid()}.partial")
+    partial.unlink(missing_ok=True)
+    try:
+        os.link(old, partial)
+    except OSError:
+        old.copy(partial, overwrite=True)
+    partial.replace(new)
+    summary.write(known, new.parent, partial)
+    return True
+
+
+def _explain(error: BaseException, target: epath.Path) -> None:
+    """Turns a full disk, wherever it was met, into something the user can read."""
+    names = [os.strerror(code) for code in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)]
+    reason = next((name for name in names if name in str(error)), None)
+    if reason:
+        free = shutil.disk_usage(target).free if "://" not in str(target) else 0
+        raise UsageError(f"{target}: {reason} ({free / 1e6:.0f} MB free); make room or choose another data_dir, then run the same command: what is written is kept") from None
+
+
+def _summary(target: epath.Path, shard: str) -> Summary:
+    found = summary.read(target, shard)
+    if found is None:
+        raise RuntimeError(f"the runner reported success and {shard} was not written")
+    return found
+
+
+def _rejects(listed: Index, summaries: list[Summary]) -> list[Reject]:
+    return sorted({*listed.rejects, *(Reject(*entry) for one in summaries for entry in one.rejects)})
+
+
+def _write_rejects(target: epath.Path, listed: Index, summaries: list[Summary]) -> None:
+    with (target / REJECTS).open("w") as lines:
+        for reject in _rejects(listed, summaries):
+            lines.write(json.dumps(asdict(reject)) + "\n")
+
+
+def _manifest(
+    dataset: Dataset, task: ModuleType, target: epath.Path, *, listing: Listing, listed: Index, summaries: list[Summary], found: content.Found
+) -> Manifest:
+    by_split = {split: [one for one in summaries if index.split_of(one.file) == split] for split in listed.examples}
+    splits = {split: Split(sum(one.examples for one in of), tuple(_shard(one) for one in of)) for split, of in by_split.items()}
+    rejects = _rejects(listed, summaries)
+    built = Manifest(
+        dataset=dataset.name,
+        fingerprint=target.name.rsplit("-", 1)[1],
+        task=dataset.task,
+        version=task.VERSION,
+        labels=listing.labels,
+        splits=splits,
+        formats=tuple(summary.total(summaries, "formats")),
+        has_masks=listing.has_masks,
+        counts=_counts(summaries, rejects),
+        classes={split: summary.total(of, "classes") for split, of in by_split.items()},
+        rejects=dict(sorted(Counter(reject.code for reject in rejects).items())),
+        image_sizes=summary.total(summaries, "image_sizes"),
+        box_sizes=summary.total(summaries, "box_sizes"),
+        warnings=_warnings(listing.labels, by_split),
+        source={"kind": dataset.source, "digests": {field: {split: content.digest(files) for split, files in by.items()} for field, by in found.digests.items()}},
+        versions={name: importlib.metadata.version(name) for name in ("trellis", "apache-beam", "opencv-python-headless", "pillow", "pycocotools")},
+        directory=str(target),
+    )
+    return built
+
+
+def _shard(one: Summary) -> Shard:
+    return Shard(one.file, one.examples, one.bytes, one.sha256, one.inputs)
+
+
+def _counts(summaries: list[Summary], rejects: list[Reject]) -> dict[str, int]:
+    examples, objects = sum(one.examples for one in summaries), sum(one.objects for one in summaries)
+    lost = [reject for reject in rejects if reject.whole]
+    single = len(rejects) - len(lost)
+    taken = sum(reject.objects for reject in lost)
+    return {
+        "examples_read": examples + len(lost),
+        "examples_written": examples,
+        "examples_rejected": len(lost),
+        "objects_read": objects + single + taken,
+        "objects_written": objects,
+        "objects_rejected": single,
+        "objects_of_rejected_examples": taken,
+        "boxes_clipped": sum(one.clipped for one in summaries),
+    }
+
+
+def _warnings(labels: tuple[str, ...], by_split: Mapping[str, list[Summary]]) -> tuple[str, ...]:
+    found = []
+    for split, summaries in by_split.items():
+        classes = summary.total(summaries, "classes")
+        missing = [label for label in labels if not classes.get(label) and not label.startswith("(no category")]
+        if missing:
+            found.append(f"{split} has nothing of class {', '.join(missing[:10])}" + (f" and {len(missing) - 10} more" if len(missing) > 10 else ""))
+        counts = [count for count in classes.values() if count]
+        if split == "train" and counts and max(counts) > 100 * min(counts):
+            rarest, commonest = min(classes, key=classes.__getitem__), max(classes, key=classes.__getitem__)
+            found.append(f"train is out of balance: {classes[commonest]} of {commonest}, {classes[rarest]} of {rarest}")
+    contents = {split: {digest for one in summaries for digest in one.contents} for split, summaries in by_split.items()}
+    for one, other in itertools.combinations(sorted(contents), 2):
+        both = len(contents[one] & contents[other])
+        if both:
+            found.append(f"{both} images are in {one} and in {other}: what is measured is partly memory")
+    return tuple(found)
+
+
+def check_rejects(built: Manifest, dataset: Dataset) -> None:
+    """Stops where more was rejected than the data set allows.
+
+    Raises:
+        UsageError: with the commonest reasons and the file that lists every reject.
+    """
+    counts = built.counts
+    lost = {
+        "examples": counts.get("examples_rejected", 0) / max(1, counts.get("examples_read", 0)),
+        "objects": (counts.get("objects_rejected", 0) + counts.get("objects_of_rejected_examples", 0)) / max(1, counts.get("objects_read", 0)),
+    }
+    for kind, share in lost.items():
+        if share > dataset.max_reject_fraction:
+            reasons = ", ".join(f"{count} {code}" for code, count in Counter(built.rejects).most_common(5))
+            raise UsageError(
+                f"{share:.1%} of the {kind} were rejected, dataset.max_reject_fraction allows {dataset.max_reject_fraction:.1%}: {reasons}\n"
+                f"each with what to do: {built.directory}/{REJECTS}\nto build without them: dataset.max_reject_fraction={_rounded_up(share)}"
+            )
+
+
+def _rounded_up(share: float) -> float:
+    return min(1.0, int(share * 100 + 1) / 100)
+
+
+def _finish(target: epath.Path, built: Manifest, summaries: list[Summary]) -> None:
+    """The manifest last; then what only served the build goes."""
+    for name, text in ((SHARDS, json.dumps({one.file: vars(one) for one in summaries})), (manifest.FILE, built.to_json())):
+        partial = target / f"{name}.partial"
+        partial.write_text(text)
+        partial.replace(target / name)
+    wanted = {one.file for one in summaries} | {SHARDS, manifest.FILE, REJECTS}
+    for file in target.iterdir():
+        if file.name == "index":
+            file.rmtree()
+        elif file.name not in wanted:
+            file.unlink()

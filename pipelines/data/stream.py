@@ -1,0 +1,100 @@
+"""Reads a JSON file whose top level is an object of long arrays, one element at a time, in constant memory."""
+
+import json
+from collections.abc import Collection, Iterator
+from typing import IO, Any
+
+from pipelines.config import UsageError
+
+CHUNK = 4 * 2**20
+LARGEST = 256 * 2**20  # bytes of one element; more is taken for a broken file
+_DECODER = json.JSONDecoder()
+_SPACE = " \t\n\r"
+
+
+class _Text:
+    """A window on the file as Latin-1: one character is one byte, and JSON's structure is ASCII."""
+
+    def __init__(self, file: IO[bytes], name: str) -> None:
+        self._file, self._name = file, name
+        self.text, self.at, self.start = "", 0, 0
+        if self.peek() == "\xef":  # a byte order mark
+            self.at += 3
+
+    def more(self, size: int = CHUNK) -> bool:
+        chunk = self._file.read(size)
+        self.start += self.at
+        self.text, self.at = self.text[self.at :] + chunk.decode("latin-1"), 0
+        return bool(chunk)
+
+    def peek(self) -> str:
+        """The next character that is not space; empty at the end."""
+        while True:
+            while self.at < len(self.text) and self.text[self.at] in _SPACE:
+                self.at += 1
+            if self.at < len(self.text) or not self.more():
+                return self.text[self.at : self.at + 1]
+
+    def expect(self, character: str) -> None:
+        if self.peek() != character:
+            self.fail(f"expected {character!r}")
+        self.at += 1
+
+    def value(self) -> Any:
+        """The next value, whatever it is."""
+        self.peek()
+        size = CHUNK
+        while True:
+            try:
+                found, end = _DECODER.raw_decode(self.text, self.at)
+                # A number could go on in the next chunk.
+                if end < len(self.text) or not self.more(size):
+                    self.at = end
+                    return found
+            except (json.JSONDecodeError, RecursionError) as error:
+                if len(self.text) - self.at > LARGEST or isinstance(error, RecursionError) or not self.more(size):
+                    self.fail("not a JSON value, or cut short")
+            size *= 2
+
+    def fail(self, reason: str) -> None:
+        raise UsageError(f"{self._name}: not JSON at byte {self.start + self.at}: {reason}; is the file whole?")
+
+
+def elements(file: IO[bytes], name: str, sections: Collection[str]) -> Iterator[tuple[str, int, int, Any]]:
+    """Yields (section, first byte, length, value) of every element of the arrays named, in the order of the file.
+
+    Text inside a value is Latin-1: read the bytes again where text matters.
+
+    Raises:
+        UsageError: the file is not JSON; the message names the byte.
+    """
+    text = _Text(file, name)
+    text.expect("{")
+    if text.peek() == "}":
+        return
+    while True:
+        section = text.value()
+        text.expect(":")
+        if section in sections and text.peek() == "[":
+            text.at += 1
+            yield from _array(text, section)
+        else:
+            text.value()
+        if text.peek() == "}":
+            return
+        text.expect(",")
+
+
+def _array(text: _Text, section: str) -> Iterator[tuple[str, int, int, Any]]:
+    if text.peek() == "]":
+        text.at += 1
+        return
+    while True:
+        text.peek()
+        first = text.start + text.at
+        value = text.value()
+        yield section, first, text.start + text.at - first, value
+        if text.peek() == "]":
+            text.at += 1
+            return
+        text.expect(",")

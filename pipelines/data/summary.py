@@ -1,0 +1,84 @@
+"""What one shard holds, as its worker counted it; the manifest adds the shards up."""
+
+import json
+import math
+from collections import Counter
+from collections.abc import Iterable
+from dataclasses import astuple, dataclass, field
+from typing import Any
+
+from etils import epath
+
+from pipelines.data.images import Image
+from pipelines.data.sources import Example, Reject, Rejected
+
+SUFFIX = ".summary.json"
+
+
+@dataclass
+class Summary:
+    """Counts over one shard, and what was left out of it."""
+
+    file: str
+    inputs: str
+    examples: int = 0
+    bytes: int = 0
+    sha256: str = ""
+    objects: int = 0
+    clipped: int = 0
+    formats: dict[str, int] = field(default_factory=Counter)
+    classes: dict[str, int] = field(default_factory=Counter)
+    image_sizes: dict[str, int] = field(default_factory=Counter)
+    box_sizes: dict[str, int] = field(default_factory=Counter)
+    contents: list[str] = field(default_factory=list)  # of images, as the first digits of their digests
+    rejects: list[list] = field(default_factory=list)
+
+    def reject(self, example: Example, rejected: Rejected, record: str | None = None) -> None:
+        """Notes an example, or one object of it, that was left out."""
+        whole = record is None
+        objects = len(example.more.get("rows", ())) if whole else 0
+        entry = Reject(example.split, example.name, example.key if record is None else record, rejected.code, rejected.advice, whole, objects)
+        self.rejects.append(list(astuple(entry)))
+
+    def count(self, record: dict[str, Any], image: Image) -> None:
+        """Adds one record, and takes out of it what is only counted."""
+        self.examples += 1
+        self.formats[image.format] += 1
+        self.image_sizes[f"{_bin(image.width, 32)}x{_bin(image.height, 32)}"] += 1
+        self.contents.append(record["sha256"][:16])
+        self.clipped += record.pop("clipped", 0)
+        for label, pixels in record.pop("pixels", {}).items():
+            self.classes[label] += pixels
+        if "text" in record:
+            self.classes[record["text"]] += 1
+        for item in record.get("objects", ()):
+            self.objects += 1
+            self.classes[item["text"]] += 1
+            side = math.sqrt((item["box"][2] - item["box"][0]) * (item["box"][3] - item["box"][1]) * image.height * image.width)
+            self.box_sizes[str(_bin(side, 8))] += 1
+
+
+def _bin(value: float, width: int) -> int:
+    return int(value) // width * width
+
+
+def write(summary: Summary, folder: epath.Path, partial: epath.Path) -> None:
+    """Puts a summary beside its shard; it appears whole."""
+    summary.contents.sort()
+    summary.rejects.sort()
+    partial.write_text(json.dumps(vars(summary)))
+    partial.replace(folder / (summary.file + SUFFIX))
+
+
+def read(folder: epath.Path, shard: str) -> Summary | None:
+    """The summary of a shard, or None."""
+    file = folder / (shard + SUFFIX)
+    return Summary(**json.loads(file.read_text())) if file.exists() else None
+
+
+def total(summaries: Iterable[Summary], name: str) -> dict[str, int]:
+    """One count over several shards, sorted by its keys, numbers as numbers."""
+    counts: Counter[str] = Counter()
+    for summary in summaries:
+        counts.update(getattr(summary, name))
+    return {key: counts[key] for key in sorted(counts, key=lambda key: (len(key), key) if key.isdigit() else (0, key))}
