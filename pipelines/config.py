@@ -57,6 +57,7 @@ class Dataset:
     remap: Any = None  # segmentation: {pixel value: class}; values left out become 255, which training ignores
     convert: Any = None  # {trait: treatment} of images that cannot pass as they are, see docs/data.md
     include_masks: bool | None = None  # detection: null takes them where the source has them
+    background: bool = False  # image_folder: a class 0 `background` before the others, as in published ImageNet models
     keep_category_ids: bool = False  # coco: labels are the category ids, gaps and all, as in published COCO models
     validation_fraction: float = 0.1  # used where the source has no validation split of its own
     shards: Any = None  # {split: count}; null: by size
@@ -86,6 +87,19 @@ class Threads:
 
 
 @dataclass
+class Sweep:
+    """A search space; docs/sweeps.md says how parameters are written."""
+
+    method: str = "grid"  # grid, list, random, tpe
+    parameters: dict[str, Any] = field(default_factory=dict)  # override key or short name: values, range or multiples
+    points: list[dict[str, Any]] = field(default_factory=list)  # list: each point, key by key
+    trials: int = 10  # random, tpe: points to visit
+    seed: int = 0  # random, tpe: of the search, not of the trainings
+    metric: str | None = None  # of the evaluation, to rank by; null: the experiment's headline
+    goal: str = "maximize"  # or minimize
+
+
+@dataclass
 class Config:
     """Everything a command is told. `task`, `trainer` and `runtime` are overrides of the Model Garden experiment."""
 
@@ -102,7 +116,9 @@ class Config:
     against: str | None = None  # another one to compare it with
     dataset: Dataset | None = None
     runner: dict[str, Any] = field(default_factory=dict)
-    sweep: dict[str, Any] | None = None
+    sweep: Sweep | None = None
+    jobs: int = 1  # sweep: trials at a time
+    parent: str | None = None  # the run that this one is part of: an MLflow run id or a run directory
     threads: Threads = field(default_factory=Threads)
     task: dict[str, Any] = field(default_factory=dict)
     trainer: dict[str, Any] = field(default_factory=dict)
@@ -225,7 +241,7 @@ def _readable_errors(overrides: Sequence[str]) -> Iterator[None]:
         text = str(error.__cause__ or error)
         missing = re.search(r"Key '([^']+)' (?:is )?not in", text)
         if missing:
-            known = [name for owner in (Config, Dataset, Benchmark, Threads) for name in owner.__dataclass_fields__]
+            known = [name for owner in (Config, Dataset, Benchmark, Threads, Sweep) for name in owner.__dataclass_fields__]
             where = next((item for item in overrides if missing.group(1) in item.partition("=")[0]), missing.group(1))
             raise UsageError(f"{where}: there is no key {missing.group(1)!r}{nearest(missing.group(1), known)}") from None
         raise UsageError(" ".join(text.split())) from None
@@ -235,8 +251,10 @@ def anchored(cfg: Config) -> Config:
     """A copy whose paths are absolute, so that it means the same from any working directory."""
     places = {key: absolute(getattr(cfg, key)) for key in ("data_dir", "runs_dir", "run_dir")}
     dataset = cfg.dataset
-    if dataset is not None and not dataset.embedded:
-        fields = ("images", "annotations", "masks")
+    if dataset is not None and dataset.root:
+        dataset = replace(dataset, root=absolute(dataset.root))
+    elif dataset is not None and not dataset.embedded:
+        fields = ("images", "annotations", "masks", "lists")
         dataset = replace(dataset, **{key: _absolute_each(getattr(dataset, key)) for key in fields})
     return replace(cfg, dataset=dataset, **places)
 
@@ -244,7 +262,7 @@ def anchored(cfg: Config) -> Config:
 def _absolute_each(value: Any) -> Any:
     if isinstance(value, dict):
         return {key: _absolute_each(item) for key, item in value.items()}
-    return absolute(value) if isinstance(value, str) else value
+    return absolute(value) if isinstance(value, str) and value else value
 
 
 def absolute(path: str) -> str:

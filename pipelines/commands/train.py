@@ -44,7 +44,7 @@ def _train(cfg: Config, task: Any, data: Manifest, run_dir: Path, seconds: dict[
     outcome = experiment.Outcome()
     headline = params.trainer.best_checkpoint_eval_metric
     try:
-        with faults.Interruption() as signals, runs.record(cfg, interrupted=(faults.Interrupted,)) as recorder:
+        with faults.Interruption() as signals, runs.record(cfg, parent=cfg.parent, interrupted=(faults.Interrupted,)) as recorder:
             recorder.file("params.yaml", yaml.safe_dump(params.as_dict(), sort_keys=False))
             recorder.file("manifest.json", data.to_json())
             recorder.dataset(data.dataset, data.fingerprint, str(data.directory), json.loads(data.to_json()))

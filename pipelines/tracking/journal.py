@@ -124,5 +124,17 @@ def locked(path: Path, *, wait: bool = True) -> Iterator[None]:
         yield
 
 
+def held(path: Path) -> bool:
+    """Whether a process holds `path` as a lock."""
+    if not path.exists():
+        return False
+    with path.open("rb") as lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_SH | fcntl.LOCK_NB)
+        except BlockingIOError:
+            return True
+    return False
+
+
 def _journal(run_dir: Path) -> Path:
     return folder(run_dir) / "journal.jsonl"
