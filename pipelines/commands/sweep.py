@@ -1,0 +1,166 @@
+"""Trains one experiment at every point of a search space.    make sweep EXP=resnet SWEEP=learning_rate ARGS="seed=1,2 jobs=2"
+
+Lists and intervals on the command line are Hydra's: seed=1,2, choice(…), range(1,10), interval(0.01,1). Every trial is a
+process of its own; jobs=<n> trials at a time share the cores. The same command again runs only what is missing or failed.
+"""
+
+import dataclasses
+import json
+import re
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import tasks
+from pipelines import config
+from pipelines.config import Config, UsageError
+from pipelines.data import store
+from pipelines.search import commandline, ranking, space, trials
+from pipelines.search.commandline import Request
+from pipelines.search.display import Display
+from pipelines.search.ledger import Ledger
+from pipelines.search.schedule import Schedule
+from pipelines.search.space import Point
+from pipelines.search.trials import Trial
+from pipelines.tracking import journal, recording, runs
+from pipelines.training import faults
+
+
+def main(overrides: Sequence[str]) -> int:
+    """Takes the overrides as they were written: composition refuses lists and intervals."""
+    request = commandline.read(overrides)
+    cfg = config.anchored(config.compose([*request.fixed, *request.own]))
+    return run(cfg, request, overrides)
+
+
+def run(cfg: Config, request: Request, overrides: Sequence[str]) -> int:
+    """Returns 0 when every trial finished, 1 when some failed, 128 plus the signal's number when interrupted."""
+    searched = space.read(cfg.sweep, request.lists, request.ranges)
+    if cfg.jobs < 1 or (cfg.jobs > 1 and cfg.runtime.get("num_gpus")):
+        raise UsageError(f"jobs: {cfg.jobs}; at least 1, and on GPUs no more, since each trial takes all that are visible")
+    cfg = _placed(cfg, request, searched)
+    directory = Path(cfg.run_dir)
+    runs.prepare(cfg)
+    try:
+        with faults.Interruption() as signals, runs.record(cfg, interrupted=(faults.Interrupted,)) as recorder:
+            schedule = Schedule(
+                searched,
+                Ledger(directory / "ledger.jsonl"),
+                _Trials(cfg, request, directory).prepare,
+                summary=recording.read_summary,
+                occupied=lambda run_dir: journal.held(journal.folder(run_dir) / "run.lock"),
+                metric=cfg.sweep.metric if cfg.sweep else None,
+                jobs=cfg.jobs,
+            )
+            done = sum(trial.earlier for trial in schedule.trials)
+            print(
+                f"sweep {directory.name}: {len(schedule.trials)} trials, {done} of them finished earlier; {cfg.jobs} at a time, "
+                f"{trials.threads(cfg.jobs)} threads each; {directory}",
+                flush=True,
+            )
+            recorder.tags({"sweep": directory.name, "method": searched.method})
+            signals.training = True  # From here on a signal waits until the trials have saved.
+            try:
+                with Display(searched.goal) as display:
+                    schedule.run(display, signals.check)
+            finally:
+                _report(recorder, schedule, request, searched.goal, cfg)
+    except faults.Interrupted as signal:
+        print(f"interrupted ({signal}); what is finished is kept. To go on: {commandline.make('sweep', overrides)}")
+        return signal.exit_code
+    failed = sum(trial.state == "failed" for trial in schedule.trials)
+    if failed:
+        print(f"{failed} failed; the same command tries them again: {commandline.make('sweep', overrides)}")
+    return 1 if failed else 0
+
+
+class _Trials:
+    """Makes trials of points; each data set is built and each part of the command line composed once."""
+
+    def __init__(self, cfg: Config, request: Request, directory: Path) -> None:
+        self.cfg, self.request, self.directory = cfg, request, directory
+        self._fingerprints: dict[str, str] = {}
+        self._composed: dict[tuple[str, ...], Config] = {}
+
+    def prepare(self, point: Point) -> Trial:
+        """The trial of one point."""
+        outer = {name: value for name, value in point.items() if name in self.request.lists}
+        around = [*self.request.fixed, *space.settle(outer, self.cfg)[1]]
+        cfg = self._composed.setdefault(tuple(around), config.compose(around))
+        settings, overrides = space.settle(point, cfg)
+        overrides = [*self.request.fixed, *overrides]
+        cfg = config.compose(overrides)
+        identity = space.identity(cfg, self._fingerprint(cfg))
+        label = Trial(identity, settings, [], self.directory).label
+        run_dir = self.directory / f"{re.sub(r'[^A-Za-z0-9.]+', '_', label).strip('_.')[:60]}-{identity[:8]}"
+        overrides += share(cfg, self.cfg.jobs)
+        places = [f"run_dir={config.override_value(str(run_dir))}", f"parent={config.override_value(str(self.directory))}"]
+        return Trial(identity, settings, [*overrides, *places], run_dir)
+
+    def _fingerprint(self, cfg: Config) -> str:
+        dataset = config.chosen_dataset(cfg)
+        key = json.dumps(dataclasses.asdict(dataset), default=str)
+        if key not in self._fingerprints:
+            self._fingerprints[key] = store.obtain(cfg, tasks.load(dataset.task)).fingerprint
+        return self._fingerprints[key]
+
+
+def share(cfg: Config, jobs: int) -> list[str]:
+    """Overrides that give a trial its share of the cores, where the user has not said otherwise."""
+    count = trials.threads(jobs)
+    return [f"threads.{pool}={count}" for pool in ("intra_op", "inter_op") if getattr(cfg.threads, pool) is None]
+
+
+def _placed(cfg: Config, request: Request, searched: space.Space) -> Config:
+    """The configuration of the parent run: named after what it searches, in a directory that the same command finds again."""
+    chosen = dict(text.split("=", 1) for text in request.own)
+    if cfg.name == "none":
+        names = request.lists.get("experiment")
+        if not names:
+            raise UsageError("no experiment given; add EXP=<name> (experiment=<name>); all of them: make list")
+        cfg = dataclasses.replace(cfg, name="_".join(names)[:60])
+    if "run_dir" in chosen:
+        return cfg
+    words = [cfg.name, *filter(None, [chosen.get("sweep")]), *map(trials.short, [*request.lists, *request.ranges])]
+    identity = space.identity(config.compose(request.fixed), "")
+    name = re.sub(r"[^A-Za-z0-9_.-]+", "_", "-".join(words))
+    return dataclasses.replace(cfg, run_dir=str(Path(cfg.runs_dir) / "sweeps" / f"{name}-{identity[:6]}"))
+
+
+def _report(recorder: Any, schedule: Schedule, request: Request, goal: str, cfg: Config) -> None:
+    """Writes and prints the ranking and how to train the best again."""
+    rows = ranking.rank(schedule.trials, goal)
+    recorder.file("ranking.csv", ranking.as_csv(rows))
+    recorder.file("ledger.jsonl")
+    best = rows[0].trials[0] if rows else None
+    again = [text for text in best.overrides if not text.startswith(("run_dir=", "parent="))] if best else []
+    recorder.summary.update(
+        experiment=cfg.name,
+        run_dir=str(recorder.run_dir),
+        headline={"metric": best.metric, "value": rows[0].mean} if best else {"metric": None, "value": None},
+        best={"settings": best.settings, "command": commandline.make("train", again), "run_dir": best.run_dir} if best else None,
+        trials=[
+            {
+                "settings": trial.settings,
+                "state": trial.state,
+                "value": trial.value,
+                "reason": trial.reason,
+                "seconds": trial.seconds,
+                "run_dir": trial.run_dir,
+                "mlflow_run_id": trial.run_id,
+                "identity": trial.identity,
+            }
+            for trial in schedule.trials
+        ],
+    )
+    print(ranking.as_text(rows))
+    for trial in schedule.trials:
+        if trial.state == "failed":
+            print(f"failed: {trial.label}: {trial.reason}; {trial.run_dir / trials.OUTPUT}")
+    if best is None:
+        return
+    recorder(sum(trial.state == "finished" for trial in schedule.trials), {f"validation/{best.metric}": rows[0].mean})
+    ranking.draw(rows, f"{cfg.name}: {best.metric} of {len(rows)} settings", recorder.run_dir / "ranking.png")
+    recorder.file("ranking.png")
+    print(f"best: {rows[0].label}: {best.metric} {rows[0].mean:.4f}; ranking.png, ranking.csv in {recorder.run_dir}")
+    print(f"train it again: {commandline.make('train', again)}")

@@ -1,0 +1,94 @@
+"""What a sweep's command line says: overrides that hold throughout, lists of values, and intervals.
+
+Read with Hydra's own parser, so that `seed=1,2`, `choice(a,b)`, `range(1,10)`, `glob(*)`, `interval(0.01,1)` and
+`tag(log,interval(0.01,1))` mean here what they mean to Hydra's multirun.
+"""
+
+import shlex
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.core.override_parser.types import Glob, IntervalSweep, Override
+from hydra.errors import HydraException
+
+from pipelines import config
+from pipelines.config import UsageError
+from pipelines.search.space import SHORT
+
+OURS = ("sweep", "jobs", "run_dir")  # about the sweep, not about its trials
+VARIABLES = {"experiment": "EXP", "dataset": "DATA", "runtime": "RUNTIME", "sweep": "SWEEP", "run": "RUN"}
+
+
+@dataclass(frozen=True)
+class Request:
+    """Overrides for every trial (`fixed`) and for the sweep itself (`own`), and what varies."""
+
+    fixed: list[str] = field(default_factory=list)
+    own: list[str] = field(default_factory=list)
+    lists: dict[str, list[Any]] = field(default_factory=dict)
+    ranges: dict[str, dict[str, Any]] = field(default_factory=dict)
+
+
+def read(overrides: Sequence[str]) -> Request:
+    """Takes a command line apart.
+
+    Raises:
+        UsageError: an override that cannot be read, or a sweep's own setting given as a list.
+    """
+    request = Request()
+    for text in overrides:
+        override = _parse(text)
+        name, own = text.partition("=")[0], text.lstrip("+").partition("=")[0].partition(".")[0] in OURS
+        if override is not None and own and override.is_sweep_override():
+            raise UsageError(f"{text}: one value, please; this is about the sweep as a whole")
+        if own:
+            request.own.append(text)
+        elif override is None or not (override.is_sweep_override() or name in (*SHORT, "learning_rate")):
+            request.fixed.append(text)
+        elif isinstance(interval := override.value(), IntervalSweep):
+            request.ranges[name] = {"low": interval.start, "high": interval.end, "log": "log" in interval.tags}
+        else:
+            request.lists[name] = _values(override)
+    return request
+
+
+def make(verb: str, overrides: Sequence[str]) -> str:
+    """The make command that gives `verb` these overrides."""
+    words: list[str] = []
+    rest: list[str] = []
+    for text in overrides:
+        name, _, value = text.partition("=")
+        plain = name in VARIABLES and shlex.quote(value) == value
+        (words if plain else rest).append(f"{VARIABLES[name]}={value}" if plain else shlex.quote(text))
+    arguments = " ".join(rest).replace("\\", "\\\\").replace('"', '\\"').replace("$", "\\$\\$")
+    return " ".join(["make", verb, *words, *([f'ARGS="{arguments}"'] if rest else [])])
+
+
+def _parse(text: str) -> Override | None:
+    if text.startswith("@") or "=" not in text:
+        return None  # A recorded configuration, or something that composition refuses in its own words.
+    try:
+        return OverridesParser.create().parse_override(text)
+    except HydraException as error:
+        raise UsageError(f"{text}: {' '.join(str(error).split())}") from None
+
+
+def _values(override: Override) -> list[Any]:
+    value = override.value()
+    if isinstance(value, Glob):
+        return value.filter(list(config.options(override.key_or_group)))
+    if not override.is_sweep_override():
+        return [value]
+    return [_plain(item) for item in override.sweep_iterator()]
+
+
+def _plain(value: Any) -> Any:
+    """A value without the quotes that Hydra's parser keeps beside it."""
+    if isinstance(value, list):
+        return [_plain(item) for item in value]
+    if isinstance(value, dict):
+        return {_plain(key): _plain(item) for key, item in value.items()}
+    return value.text if hasattr(value, "text") else value
+

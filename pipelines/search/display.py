@@ -1,0 +1,69 @@
+"""Shows a sweep as it goes: a live table on a terminal, one line an event elsewhere."""
+
+import sys
+import time
+from collections.abc import Sequence
+from contextlib import nullcontext
+from types import TracebackType
+from typing import TextIO
+
+from rich.console import Console
+from rich.live import Live
+from rich.table import Table
+
+from pipelines.search.trials import Trial
+
+REFRESH_S = 1.0
+ORDER = {"running": 0, "interrupted": 1, "failed": 2, "finished": 3, "waiting": 4}
+
+
+class Display:
+    """Where the user sees what each trial does."""
+
+    def __init__(self, goal: str, stream: TextIO = sys.stdout) -> None:
+        """Chooses by what `stream` is."""
+        self._console = Console(file=stream)
+        # Refreshed by the sweep itself: with a thread beside it, starting processes would not be safe.
+        self._live = Live(console=self._console, auto_refresh=False) if self._console.is_terminal else None
+        self._goal, self._stream = goal, stream
+        self._shown, self._every = 0.0, 0
+
+    def __enter__(self) -> "Display":
+        (self._live or nullcontext()).__enter__()
+        return self
+
+    def __exit__(self, kind: type | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        if self._live:
+            self._live.__exit__(kind, error, trace)  # type: ignore[arg-type]
+
+    def changed(self, trial: Trial) -> None:
+        """Says what became of a trial."""
+        if self._live:
+            self._shown = 0.0
+        else:
+            print(f"trial {trial.label}: {_outcome(trial)}", file=self._stream, flush=True)
+
+    def refresh(self, every: Sequence[Trial]) -> None:
+        """Redraws the table when it is time."""
+        if self._live and time.monotonic() - self._shown >= REFRESH_S:
+            self._live.update(self._table(every), refresh=True)
+            self._shown = time.monotonic()
+
+    def _table(self, every: Sequence[Trial]) -> Table:
+        sign = -1 if self._goal == "maximize" else 1
+        ordered = sorted(every, key=lambda trial: (ORDER[trial.state], sign * (trial.value or 0)))
+        room = max(3, self._console.height - 6)
+        counts = {state: sum(trial.state == state for trial in every) for state in ORDER}
+        caption = ", ".join(f"{count} {state}" for state, count in counts.items() if count)
+        table = Table("trial", "state", caption=caption, expand=False)
+        for trial in ordered[:room]:
+            table.add_row(trial.label, trial.progress() if trial.state == "running" else _outcome(trial))
+        return table
+
+
+def _outcome(trial: Trial) -> str:
+    if trial.state == "finished":
+        return f"{trial.metric} {trial.value:.4f}" + (" (earlier)" if trial.earlier else f" in {trial.seconds:.0f} s")
+    if trial.state == "failed":
+        return f"failed: {trial.reason}"
+    return {"running": "started", "interrupted": "interrupted, saved"}.get(trial.state, trial.state)

@@ -1,0 +1,56 @@
+"""The ledger of a sweep: what was suggested, started and found out, one JSON object a line, only ever appended.
+
+    {"event": "suggested", "time": 1700000000, "space": "5f0c…", "number": 6, "point": {"learning_rate": 0.031}}
+    {"event": "started", "time": 1700000000, "trial": "9a41…", "settings": {"learning_rate": 0.031}, "run_dir": "…"}
+    {"event": "finished", "time": 1700000042, "trial": "9a41…", "value": 0.97, "seconds": 41.8, ...}
+
+The last line about a trial is its state. A trial whose last line is not `finished` is still to be done.
+"""
+
+import json
+import os
+import time
+from pathlib import Path
+from typing import Any
+
+from pipelines.search.space import Point
+
+
+class Ledger:
+    """What is known of a sweep's trials.
+
+    Attributes:
+        finished: results by trial, each with `value`, `metric` and `seconds`.
+    """
+
+    def __init__(self, path: Path) -> None:
+        """Reads what earlier sessions wrote; a last line that a killed one left unfinished is cut off."""
+        self.path = path
+        self.finished: dict[str, dict[str, Any]] = {}
+        self._suggested: dict[str, dict[int, Point]] = {}
+        if path.exists():
+            content = path.read_bytes()
+            whole = content[: content.rfind(b"\n") + 1]
+            if whole != content:
+                os.truncate(path, len(whole))
+            for line in whole.splitlines():
+                self._learn(json.loads(line))
+
+    def write(self, event: str, **values: Any) -> None:
+        """Appends one event; it is on the disk when this returns."""
+        entry = {"event": event, "time": int(time.time()), **values}
+        with self.path.open("ab") as ledger:
+            ledger.write(json.dumps(entry).encode() + b"\n")
+            ledger.flush()
+            os.fsync(ledger.fileno())
+        self._learn(entry)
+
+    def suggested(self, space: str) -> list[Point]:
+        """The points suggested so far for the space of that digest, in order."""
+        return [point for _, point in sorted(self._suggested.get(space, {}).items())]
+
+    def _learn(self, entry: dict[str, Any]) -> None:
+        if entry["event"] == "suggested":
+            self._suggested.setdefault(entry["space"], {})[entry["number"]] = entry["point"]
+        elif entry["event"] == "finished":
+            self.finished[entry["trial"]] = entry

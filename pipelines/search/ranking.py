@@ -1,0 +1,145 @@
+"""The ranking of a sweep: trials that differ in nothing but the seed are one row, with mean and spread."""
+
+import csv
+import io
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from pipelines.search.trials import Trial, brief, short
+
+MOST_ROWS = 25  # of the picture and the table on screen; ranking.csv has them all
+MOST_PANELS = 3
+
+
+@dataclass(frozen=True)
+class Row:
+    """Settings and the finished trials that had them, the best first."""
+
+    settings: dict[str, Any]
+    trials: tuple[Trial, ...]
+
+    @property
+    def values(self) -> list[float]:
+        """The results, one a seed."""
+        return [float(trial.value or 0) for trial in self.trials]
+
+    @property
+    def mean(self) -> float:
+        """What rows are ranked by."""
+        return sum(self.values) / len(self.values)
+
+    @property
+    def label(self) -> str:
+        """The settings in one line."""
+        return " ".join(f"{short(name)}={brief(value)}" for name, value in self.settings.items()) or "as composed"
+
+
+def rank(trials: Sequence[Trial], goal: str) -> list[Row]:
+    """Rows of the finished trials, the best first."""
+    sign = -1 if goal == "maximize" else 1
+    groups: dict[str, list[Trial]] = {}
+    for trial in trials:
+        if trial.state == "finished":
+            groups.setdefault(repr(_settings(trial)), []).append(trial)
+    rows = [
+        Row(_settings(group[0]), tuple(sorted(group, key=lambda trial: sign * float(trial.value or 0))))
+        for group in groups.values()
+    ]
+    return sorted(rows, key=lambda row: sign * row.mean)
+
+
+def as_csv(rows: Sequence[Row]) -> str:
+    """All rows: place, figures, settings, the best trial's run."""
+    names = list(dict.fromkeys(name for row in rows for name in row.settings))
+    text = io.StringIO()
+    writer = csv.writer(text, lineterminator="\n")
+    writer.writerow(["rank", "metric", "mean", "min", "max", "trials", *names, "best_run_dir", "best_mlflow_run_id"])
+    for place, row in enumerate(rows, start=1):
+        best = row.trials[0]
+        figures = [place, best.metric, row.mean, min(row.values), max(row.values), len(row.values)]
+        writer.writerow([*figures, *(row.settings.get(name, "") for name in names), best.run_dir, best.run_id])
+    return text.getvalue()
+
+
+def as_text(rows: Sequence[Row]) -> str:
+    """The best rows as an aligned table."""
+    if not rows:
+        return "no trial has finished"
+    names = list(dict.fromkeys(name for row in rows for name in row.settings))
+    seeds = any(len(row.trials) > 1 for row in rows)
+    head = ["rank", rows[0].trials[0].metric, *(["min .. max", "trials"] if seeds else []), *map(short, names), "run"]
+    lines = [head]
+    for place, row in enumerate(rows[:MOST_ROWS], start=1):
+        spread = [f"{min(row.values):.4f} .. {max(row.values):.4f}", str(len(row.values))] if seeds else []
+        settings = [brief(row.settings[name]) if name in row.settings else "" for name in names]
+        lines.append([str(place), f"{row.mean:.4f}", *spread, *settings, row.trials[0].run_dir.name])
+    widths = [max(len(line[column]) for line in lines) for column in range(len(head))]
+    table = "\n".join("  ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True)).rstrip() for line in lines)
+    more = len(rows) - MOST_ROWS
+    return table + (f"\n… and {more} more in ranking.csv" if more > 0 else "")
+
+
+def draw(rows: Sequence[Row], title: str, path: Path) -> None:
+    """Draws the ranking, and the metric over each numeric parameter that took several values."""
+    # Imported here: it takes a second, and a sweep draws once.
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+
+    numeric = _numeric(rows)[:MOST_PANELS]
+    shown = list(rows[:MOST_ROWS])
+    metric = rows[0].trials[0].metric
+    figure = Figure(figsize=(6.5 + 4 * len(numeric), max(3.6, 1.6 + 0.32 * len(shown))), layout="constrained", dpi=110)
+    FigureCanvasAgg(figure)
+    panels = figure.subplots(1, 1 + len(numeric), squeeze=False, width_ratios=[1.5, *[1] * len(numeric)])[0]
+    places = range(len(shown))
+    for place, row in enumerate(shown):
+        colour = "tab:orange" if place == 0 else "tab:blue"
+        panels[0].plot([min(row.values), max(row.values)], [place, place], color=colour, alpha=0.4, linewidth=4)
+        panels[0].plot(row.values, [place] * len(row.values), "o", color=colour, alpha=0.6, markersize=5)
+        panels[0].plot([row.mean], [place], "|", color=colour, markersize=16, markeredgewidth=2.5)
+        beside = {"xytext": (8, 0), "textcoords": "offset points", "va": "center", "fontsize": 8}
+        panels[0].annotate(f"{row.mean:.4f}", (max(row.values), place), **beside)
+    panels[0].set_yticks(places, [_shortened(row.label) for row in shown], fontsize=8)
+    panels[0].invert_yaxis()
+    panels[0].margins(x=0.18)
+    panels[0].set_xlabel(metric)
+    for panel, name in zip(panels[1:], numeric, strict=True):
+        points = [(row.settings[name], value) for row in rows for value in row.values if name in row.settings]
+        means = sorted((row.settings[name], row.mean) for row in rows if name in row.settings)
+        if len(_varied(rows)) == 1:
+            panel.plot([x for x, _ in means], [y for _, y in means], "-", color="tab:blue", alpha=0.5)
+        panel.plot([x for x, _ in points], [y for _, y in points], "o", color="tab:blue", alpha=0.6, markersize=5)
+        if rows[0].settings.get(name) is not None:
+            panel.plot([rows[0].settings[name]], [rows[0].mean], "o", color="tab:orange", markersize=8)
+        xs = [x for x, _ in points]
+        if min(xs) > 0 and max(xs) / min(xs) >= 8:
+            panel.set_xscale("log")
+        panel.set_xlabel(short(name))
+        panel.set_ylabel(metric)
+    for panel in panels:
+        panel.grid(alpha=0.25)
+        panel.spines[["top", "right"]].set_visible(False)
+    figure.suptitle(title, fontsize=10)
+    figure.savefig(path)
+
+
+def _settings(trial: Trial) -> dict[str, Any]:
+    return {name: value for name, value in trial.settings.items() if name != "seed"}
+
+
+def _varied(rows: Sequence[Row]) -> list[str]:
+    names = dict.fromkeys(name for row in rows for name in row.settings)
+    return [name for name in names if len({repr(row.settings.get(name)) for row in rows}) > 1]
+
+
+def _numeric(rows: Sequence[Row]) -> list[str]:
+    def number(value: Any) -> bool:
+        return isinstance(value, int | float) and not isinstance(value, bool)
+
+    return [name for name in _varied(rows) if all(number(row.settings[name]) for row in rows if name in row.settings)]
+
+
+def _shortened(label: str, most: int = 52) -> str:
+    return label if len(label) <= most else label[: most - 1] + "…"

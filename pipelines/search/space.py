@@ -1,0 +1,205 @@
+"""A search space: what varies, over which values, and how one point of it becomes overrides.
+
+    learning_rate: [0.05, 0.1]                        these values
+    learning_rate: {low: 0.01, high: 1.0, log: true}  anything between (grid: with `step` or `count`)
+    learning_rate: {times: [0.5, 1, 2]}               multiples of what the experiment itself says
+
+A parameter is named by its override key or by a short name, which means the right key for each experiment.
+"""
+
+import hashlib
+import json
+import math
+import random
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Literal
+
+from pipelines import config
+from pipelines.config import Config, Sweep, UsageError
+
+Point = dict[str, Any]  # parameter: value, or {"times": factor}
+METHODS = ("grid", "list", "random", "tpe")
+SHORT = {"batch_size": "task.train_data.global_batch_size", "weight_decay": "task.losses.l2_weight_decay"}
+RATES = ("initial_learning_rate", "learning_rate", "values")  # what Model Garden's schedules call their rate
+GOALS = ("maximize", "minimize")
+DIGITS = 4  # of a drawn value: enough to tell points apart, few enough to read
+
+
+@dataclass(frozen=True)
+class Parameter:
+    """One dimension: `choices`, or everything from `low` to `high`."""
+
+    name: str
+    choices: tuple[Any, ...] = ()
+    low: float = 0
+    high: float = 0
+    log: bool = False
+    step: float | None = None
+    count: int | None = None
+    times: bool = False
+
+    @property
+    def whole(self) -> bool:
+        """Whether only whole numbers are meant."""
+        return all(isinstance(number, int) for number in (self.low, self.high, self.step or 0)) and not self.times
+
+    def spell(self, value: Any) -> Any:
+        """A drawn value as a point holds it: rounded, and marked where it is a multiple."""
+        if not self.choices:
+            value = round(value) if self.whole else min(max(float(f"{value:.{DIGITS}g}"), self.low), self.high)
+        return {"times": value} if self.times else value
+
+    def every(self) -> list[Any]:
+        """All values, for a grid."""
+        if self.choices:
+            return [self.spell(choice) for choice in self.choices]
+        if self.step:
+            count = math.floor((self.high - self.low) / self.step + 1e-9) + 1
+            return [self.spell(self.low + number * self.step) for number in range(count)]
+        if not self.count:
+            raise UsageError(f"sweep: a grid over the range {self.name} needs `step` or `count`, or another method: random, tpe")
+        parts = [number / max(1, self.count - 1) for number in range(self.count)]
+        return [self.spell(self._between(part)) for part in parts]
+
+    def draw(self, chance: random.Random) -> Any:
+        """One value at random."""
+        if self.choices:
+            return self.spell(chance.choice(self.choices))
+        if self.step:
+            return chance.choice(self.every())
+        return self.spell(chance.randint(int(self.low), int(self.high)) if self.whole else self._between(chance.random()))
+
+    def _between(self, part: float) -> float:
+        if self.log:
+            return math.exp(math.log(self.low) + part * (math.log(self.high) - math.log(self.low)))
+        return self.low + part * (self.high - self.low)
+
+
+@dataclass(frozen=True)
+class Space:
+    """What a sweep visits: points of `parameters` by `method`, each with every combination of `around`."""
+
+    method: str
+    parameters: tuple[Parameter, ...] = ()
+    points: tuple[Point, ...] = ()
+    around: tuple[Parameter, ...] = ()  # lists on the command line: a grid around every point
+    trials: int = 0
+    seed: int = 0
+    goal: Literal["maximize", "minimize"] = "maximize"
+
+    def digest(self) -> str:
+        """Names what suggestions depend on: those made for another space do not count for this one."""
+        return hashlib.sha256(repr((self.method, self.parameters, self.seed, self.goal)).encode()).hexdigest()[:16]
+
+
+def read(sweep: Sweep | None, lists: Mapping[str, Sequence[Any]], ranges: Mapping[str, Mapping[str, Any]]) -> Space:
+    """The space of `conf/sweep/<name>.yaml` together with the lists and intervals of the command line.
+
+    What the command line says about a parameter replaces what the file says.
+
+    Raises:
+        UsageError: nothing varies, or something is misspelt.
+    """
+    if sweep is None and ranges:
+        raise UsageError(f"{next(iter(ranges))}: an interval needs a method that draws from it: SWEEP=random or SWEEP=tpe")
+    sweep = sweep or Sweep()
+    if sweep.method not in METHODS:
+        raise UsageError(f"sweep.method: there is no {sweep.method!r}{config.nearest(sweep.method, METHODS)}")
+    if sweep.goal not in GOALS:
+        raise UsageError(f"sweep.goal: maximize or minimize, not {sweep.goal!r}")
+    if sweep.method in ("random", "tpe") and sweep.trials < 1:
+        raise UsageError(f"sweep.trials: at least 1, not {sweep.trials}")
+    written = {name: spec for name, spec in {**sweep.parameters, **ranges}.items() if name not in lists}
+    space = Space(
+        sweep.method,
+        tuple(parameter(name, spec) for name, spec in written.items()),
+        tuple(dict(point) for point in sweep.points),
+        tuple(Parameter(name, tuple(values)) for name, values in lists.items()),
+        sweep.trials,
+        sweep.seed,
+        sweep.goal,  # type: ignore[arg-type]
+    )
+    if not (space.points if space.method == "list" else space.parameters or (space.method == "grid" and space.around)):
+        raise UsageError(
+            "sweep: nothing varies; choose a space (SWEEP=learning_rate; all: make list) or list values (ARGS=\"seed=1,2\")"
+        )
+    if ranges and space.method not in ("random", "tpe"):
+        raise UsageError(f"{next(iter(ranges))}: method {space.method} cannot draw from an interval; random and tpe can")
+    return space
+
+
+def parameter(name: str, spec: Any) -> Parameter:
+    """Reads one parameter as the YAML file spells it."""
+    times = isinstance(spec, dict) and set(spec) == {"times"}
+    spec = spec["times"] if times else spec
+    if isinstance(spec, dict) and "low" in spec and "high" in spec:
+        unknown = set(spec) - {"low", "high", "log", "step", "count"}
+        low, high = spec["low"], spec["high"]
+        if unknown or not all(isinstance(number, int | float) for number in (low, high)) or low >= high:
+            raise UsageError(f"sweep: {name}: a range is {{low: 0.01, high: 1.0, log: true, step: …, count: …}}, not {spec}")
+        if spec.get("log") and low <= 0:
+            raise UsageError(f"sweep: {name}: a logarithmic range begins above 0, not at {low}")
+        return Parameter(name, times=times, **spec)
+    choices = tuple(spec) if isinstance(spec, list | tuple) else (spec,)
+    if isinstance(spec, dict) or not choices:
+        raise UsageError(f"sweep: {name}: write a list, {{low: …, high: …}} or {{times: …}}, not {spec}")
+    return Parameter(name, choices, times=times)
+
+
+def settle(point: Point, cfg: Config) -> tuple[dict[str, Any], list[str]]:
+    """The values that a point means for the experiment composed in `cfg`, and the overrides that set them."""
+    settings, overrides = {}, []
+    for name, value in point.items():
+        key = _key(name, cfg)
+        if isinstance(value, dict) and set(value) == {"times"}:
+            value = _multiply(name, _own(key, cfg), value["times"])
+        settings[name] = value
+        # A group's name stays bare: quoted, it would be looked up with its quotes.
+        overrides.append(f"{key}={value if key in config.GROUPS else config.override_value(value)}")
+    return settings, overrides
+
+
+def identity(cfg: Config, fingerprint: str) -> str:
+    """Names a trial by everything that can change its result: the composed configuration and the data, not the places."""
+    plain = {key: value for key, value in json.loads(_as_json(cfg)).items() if key not in PLACES}
+    return hashlib.sha256(json.dumps([plain, fingerprint], sort_keys=True).encode()).hexdigest()
+
+
+# The data set is named by its fingerprint; `benchmark` only says what a result is compared with.
+PLACES = ("data_dir", "runs_dir", "run_dir", "run", "against", "parent", "runner", "sweep", "jobs", "dataset", "benchmark")
+
+
+def _as_json(cfg: Config) -> str:
+    return json.dumps(cfg, default=vars)
+
+
+def _key(name: str, cfg: Config) -> str:
+    if name != "learning_rate":
+        return SHORT.get(name, name)
+    path = "trainer.optimizer_config.learning_rate"
+    schedule = cfg.trainer.get("optimizer_config", {}).get("learning_rate", {})
+    kind = schedule.get("type")
+    field = next((field for field in RATES if field in schedule.get(kind, {})), None)
+    if field is None:
+        raise UsageError(
+            f"learning_rate: {cfg.name} does not say its own, so the short name has no meaning; "
+            f"name the key: {path}.{kind or '<schedule>'}.{RATES[0]}"
+        )
+    return f"{path}.{kind}.{field}"
+
+
+def _own(key: str, cfg: Config) -> Any:
+    found: Any = cfg
+    for part in key.split("."):
+        found = found.get(part) if isinstance(found, dict) else getattr(found, part, None)
+    return found
+
+
+def _multiply(name: str, own: Any, factor: float) -> Any:
+    if isinstance(own, list) and own:
+        return [_multiply(name, item, factor) for item in own]
+    if isinstance(own, bool) or not isinstance(own, int | float):
+        raise UsageError(f"sweep: {name}: `times` multiplies the experiment's own value, which is {own}; give values instead")
+    product = float(f"{own * factor:.6g}")
+    return round(product) if isinstance(own, int) else product

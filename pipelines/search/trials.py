@@ -1,0 +1,163 @@
+"""One trial: a training in a process of its own, which ends when the sweep does and goes on where it stopped."""
+
+import ctypes
+import math
+import os
+import re
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import pipelines
+
+OUTPUT = "output.log"  # in the run directory: what the trial's process printed
+PATIENCE_S = 300  # for a trial to save its state when the sweep is interrupted
+SET_PDEATHSIG = 1  # prctl(2)
+
+
+@dataclass
+class Trial:
+    """One point of a sweep and what became of it.
+
+    Attributes:
+        identity: hash of the configuration and the data.
+        settings: what this trial has of its own: parameter and value.
+        overrides: those values and everything else `train` is told.
+        state: waiting, running, finished, failed or interrupted.
+        value: the metric that is ranked.
+        earlier: finished in an earlier session.
+    """
+
+    identity: str
+    settings: dict[str, Any]
+    overrides: list[str]
+    run_dir: Path
+    state: str = "waiting"
+    value: float | None = None
+    metric: str = ""
+    reason: str | None = None
+    run_id: str | None = None
+    seconds: float = 0.0
+    earlier: bool = False
+    _process: "subprocess.Popen[bytes] | None" = field(default=None, repr=False)
+    _started: float = 0.0
+    _before: int = 0  # bytes of output from earlier sessions
+
+    @property
+    def label(self) -> str:
+        """The settings in one line."""
+        return " ".join(f"{short(name)}={brief(value)}" for name, value in self.settings.items()) or "as composed"
+
+    def start(self) -> None:
+        """Starts the process; what it prints goes to a file in the run directory."""
+        self.run_dir.mkdir(parents=True, exist_ok=True)
+        root = str(Path(pipelines.__file__).resolve().parent.parent)
+        path = os.pathsep.join(filter(None, (root, os.environ.get("PYTHONPATH"))))
+        with (self.run_dir / OUTPUT).open("ab") as output:
+            self._before = output.tell()
+            self._process = subprocess.Popen(
+                [sys.executable, "-P", "-m", "pipelines", "train", *self.overrides],
+                stdin=subprocess.DEVNULL,
+                stdout=output,
+                stderr=output,
+                env={**os.environ, "PYTHONPATH": path, "PYTHONUNBUFFERED": "1"},
+                start_new_session=True,  # Ctrl-C on the terminal is for the sweep, which passes it on.
+                preexec_fn=_end_with(os.getpid()),
+            )
+        self.state, self.reason, self._started = "running", None, time.monotonic()
+
+    def poll(self, metric: str | None, summary: Callable[[Path], Mapping[str, Any]]) -> bool:
+        """Whether the process has ended; if so, takes note of how."""
+        code = self._process.poll() if self._process else None
+        if code is None:
+            return False
+        self.seconds, self._process = round(time.monotonic() - self._started, 1), None
+        if code == 0:
+            self.take(metric, summary(self.run_dir))
+        else:
+            self.state = "failed"
+            self.reason = _reason(code, self._output(), summary(self.run_dir).get("failure"))
+        return True
+
+    def take(self, metric: str | None, summary: Mapping[str, Any]) -> None:
+        """Takes the result from the summary that the training wrote."""
+        headline = summary.get("headline", {})
+        self.metric = metric or headline.get("metric", "")
+        value = summary.get("metrics", {}).get(metric) if metric else headline.get("value")
+        self.run_id = summary.get("mlflow_run_id")
+        if value is None or not math.isfinite(float(value)):
+            known = ", ".join(sorted(summary.get("metrics", {}))) or "none"
+            self.state, self.reason = "failed", f"{self.metric or 'headline'} is {value}; metrics of the evaluation: {known}"
+        else:
+            self.state, self.value, self.reason = "finished", float(value), None
+
+    def progress(self) -> str:
+        """The last step that the running trial has printed."""
+        found = re.findall(r"step (\d+/\d+)", self._output())
+        return found[-1] if found else "starting"
+
+    def _output(self, most: int = 8192) -> str:
+        """The end of what this session's process printed."""
+        with (self.run_dir / OUTPUT).open("rb") as output:
+            output.seek(max(self._before, output.seek(0, os.SEEK_END) - most))
+            return output.read().decode(errors="replace")
+
+
+def stop(trials: Sequence[Trial]) -> None:
+    """Asks running trials to save and end, and waits for them; those that do not are killed."""
+    running = [trial for trial in trials if trial._process]
+    for trial in running:
+        trial._process.send_signal(signal.SIGTERM)  # type: ignore[union-attr]
+    until = time.monotonic() + PATIENCE_S
+    for trial in running:
+        try:
+            trial._process.wait(max(0.1, until - time.monotonic()))  # type: ignore[union-attr]
+        except subprocess.TimeoutExpired:
+            trial._process.kill()  # type: ignore[union-attr]
+        trial.state, trial._process = "interrupted", None
+
+
+def threads(jobs: int) -> int:
+    """Cores for each of `jobs` trials at a time."""
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    return max(1, cores // jobs)
+
+
+def short(name: str) -> str:
+    """A parameter's name without the path before it."""
+    return name.lstrip("+").rpartition(".")[2]
+
+
+def brief(value: Any) -> str:
+    """A value as people write it."""
+    return f"{value:.6g}" if isinstance(value, float) else str(value).replace(" ", "")
+
+
+def _end_with(parent: int) -> Callable[[], None] | None:
+    """For the new process: be told to save and end when the sweep dies, even of a kill -9."""
+    if not sys.platform.startswith("linux"):
+        return None  # There a trial outlives its sweep; the next start waits for it and takes its result.
+    library = ctypes.CDLL(None)
+
+    def bind() -> None:
+        library.prctl(SET_PDEATHSIG, signal.SIGTERM)
+        if os.getppid() != parent:
+            os._exit(128 + signal.SIGTERM)
+
+    return bind
+
+
+def _reason(code: int, output: str, failure: str | None) -> str:
+    """Why a trial failed, in one line."""
+    if code < 0:
+        name = signal.Signals(-code).name
+        return f"killed by {name}" + ("; out of memory?" if name == "SIGKILL" else "")
+    lines = [line.strip() for line in output.splitlines() if line.strip()]
+    said = next((line.removeprefix("trellis: ") for line in reversed(lines) if line.startswith("trellis: ")), None)
+    return (said or failure or next(reversed(lines), f"exit code {code}"))[:300]
+
