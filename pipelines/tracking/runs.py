@@ -6,7 +6,7 @@ import subprocess
 import sys
 import traceback
 from collections.abc import Iterator, Mapping
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -57,9 +57,39 @@ def sqlite_file(uri: str) -> Path | None:
     return Path(uri.removeprefix("sqlite:///")) if uri.startswith("sqlite:///") else None
 
 
+def start_sender(cfg: config.Config) -> "subprocess.Popen[str]":
+    """Starts the process that tells MLflow; for `record`, which starts it itself where nobody has done so before.
+
+    It imports MLflow and creates the store: 5 to 10 s that can pass while this process imports TensorFlow.
+    """
+    # A process, not a thread: importing takes the interpreter lock that TensorFlow's import needs. A session of its own:
+    # Ctrl-C reaches the whole terminal group, and the end of the run still has to be sent.
+    path = os.pathsep.join(filter(None, (str(environment.ROOT), os.environ.get("PYTHONPATH"))))
+    sender = subprocess.Popen(
+        [sys.executable, "-P", "-m", "pipelines.tracking.sender"],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.PIPE,  # Until it knows the run directory, and its log there.
+        env={**os.environ, "PYTHONPATH": path},
+        start_new_session=True,
+        text=True,
+    )
+    _tell(sender, store(cfg))
+    return sender
+
+
+def _tell(sender: "subprocess.Popen[str]", line: str) -> None:
+    with suppress(BrokenPipeError):  # It is gone, which stops nothing here; `_await` says so.
+        print(line, file=sender.stdin, flush=True)
+
+
 @contextmanager
 def record(
-    cfg: config.Config, *, parent: str | None = None, interrupted: tuple[type[BaseException], ...] = ()
+    cfg: config.Config,
+    *,
+    parent: str | None = None,
+    interrupted: tuple[type[BaseException], ...] = (),
+    sender: "subprocess.Popen[str] | None" = None,
 ) -> Iterator[Recorder]:
     """Records what happens inside as one run of experiment `cfg.name`; in a used run directory, as its continuation.
 
@@ -68,14 +98,17 @@ def record(
 
     Args:
         parent: MLflow run id or run directory of the run that this one is part of.
+        sender: of `start_sender`.
 
     Raises:
         UsageError: another process is recording in this run directory.
     """
-    run_dir, uri = Path(config.absolute(cfg.run_dir)), store(cfg)
+    run_dir = Path(config.absolute(cfg.run_dir))
     with _occupied(run_dir):
         recorder = Recorder(run_dir)
-        sender = _start_sender(run_dir, uri)
+        (journal.folder(run_dir) / "trouble").unlink(missing_ok=True)  # An earlier session's.
+        sender = sender or start_sender(cfg)
+        _tell(sender, str(run_dir))
         begin(recorder, cfg, parent)
         status, failure = "FINISHED", None
         try:
@@ -112,33 +145,16 @@ def _outcome(error: BaseException, interrupted: tuple[type[BaseException], ...])
 
 def _await(sender: "subprocess.Popen[str]", run_dir: Path) -> None:
     """Waits until MLflow has it all, or cannot have it now."""
-    sender.stdin.close()  # type: ignore[union-attr]
+    with suppress(BrokenPipeError):
+        sender.stdin.close()  # type: ignore[union-attr]
     if sender.wait() != 0:
+        last_words = sender.stderr.read().split("\n")[-2:]  # type: ignore[union-attr]
+        reason = trouble(run_dir) or last_words[0] or f"see {journal.folder(run_dir) / 'sender.log'}"
         print(
-            f"tracking: MLflow did not take everything ({trouble(run_dir) or 'see ' + str(journal.folder(run_dir))}); "
-            f"all of it is kept in {run_dir}; send it later: trellis sync run={run_dir}",
+            f"tracking: MLflow did not take everything ({reason}); all of it is kept in {run_dir}; "
+            f"send it later: trellis sync run={run_dir}",
             file=sys.stderr,
         )
-
-
-def _start_sender(run_dir: Path, uri: str) -> "subprocess.Popen[str]":
-    """Starts the process that brings MLflow up to date with the journal while this one trains."""
-    # A process, not a thread: importing MLflow takes seconds of interpreter lock that TensorFlow's import needs. A session
-    # of its own: Ctrl-C reaches the whole terminal group, and the end of the run still has to be sent.
-    (journal.folder(run_dir) / "trouble").unlink(missing_ok=True)  # An earlier session's.
-    path = os.pathsep.join(filter(None, (str(environment.ROOT), os.environ.get("PYTHONPATH"))))
-    with (journal.folder(run_dir) / "sender.log").open("a") as log:
-        sender = subprocess.Popen(
-            [sys.executable, "-P", "-m", "pipelines.tracking.sender"],
-            stdin=subprocess.PIPE,
-            stdout=log,
-            stderr=log,
-            env={**os.environ, "PYTHONPATH": path},
-            start_new_session=True,
-            text=True,
-        )
-    print(json.dumps({"run_dir": str(run_dir), "uri": uri}), file=sender.stdin, flush=True)
-    return sender
 
 
 @dataclass(frozen=True)

@@ -1,9 +1,9 @@
 """The process beside a run that keeps MLflow up to date with its journal, and outlives it just long enough to finish.
 
-Told on standard input, in one line of JSON, which run directory and which store; the end of that input is the end of the run.
+Told on standard input, one line each, which store and, once there is a run, which run directory. The end of that input is the
+end of the run.
 """
 
-import json
 import os
 import select
 import signal
@@ -24,8 +24,17 @@ def main() -> int:
         signal.signal(number, signal.SIG_IGN)  # The run decides when it ends; its end still has to be sent.
     parent = os.getppid()
     os.nice(10)  # Training first.
-    order = json.loads(sys.stdin.readline())
-    run_dir, uri = Path(order["run_dir"]), order["uri"]
+    uri = sys.stdin.readline().strip()
+    try:
+        delivery.prepare(uri)
+    except Exception as error:  # Tried again once there is a run to tell about it.
+        print(f"{type(error).__name__}: {error}", file=sys.stderr, flush=True)
+    run_dir = Path(sys.stdin.readline().strip())
+    if run_dir == Path():
+        return 0  # There never was a run.
+    with (journal.folder(run_dir) / "sender.log").open("a") as log:
+        os.dup2(log.fileno(), sys.stdout.fileno())
+        os.dup2(log.fileno(), sys.stderr.fileno())
     with journal.locked(journal.folder(run_dir) / "sender.lock"):
         return _follow(run_dir, uri, parent)
 

@@ -55,8 +55,9 @@ def test_the_journal_of_a_killed_run_is_closed_once(tmp_path: Path) -> None:
     journal.mend(tmp_path)
     journal.append(tmp_path, "open", session=1)
     journal.close_abandoned(tmp_path)
+    journal.append(tmp_path, "tags", values={"added": "later"})
     journal.close_abandoned(tmp_path)
-    assert [event["event"] for event, _ in journal.read(tmp_path)] == ["open", "close"]
+    assert [event["event"] for event, _ in journal.read(tmp_path)] == ["open", "close", "tags"]
 
 
 def test_the_journal_of_a_living_run_is_left_open(tmp_path: Path) -> None:

@@ -1,6 +1,7 @@
 """Recording with the process that delivers, and finding a run again."""
 
 import os
+import random
 import shutil
 import signal
 import socket
@@ -10,6 +11,7 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
+import psutil
 import pytest
 from mlflow import MlflowClient
 
@@ -64,6 +66,27 @@ def test_a_run_is_recorded_while_it_runs(cfg: Config) -> None:
     assert summary == {"steps": 1, "status": "finished", "mlflow_run_id": recording.read_run_id(cfg.run_dir)}
 
 
+@pytest.mark.slow
+def test_a_sender_started_before_is_used_and_one_without_a_run_goes_away(cfg: Config) -> None:
+    early, idle = runs.start_sender(cfg), runs.start_sender(cfg)
+    with runs.record(cfg, sender=early) as report:
+        report(1, {"train/loss": 0.5})
+    assert status(cfg) == "FINISHED" and early.returncode == 0
+    idle.communicate()
+    assert idle.returncode == 0
+
+
+def test_a_sender_that_dies_stops_nothing(cfg: Config, capfd: pytest.CaptureFixture[str]) -> None:
+    sender = runs.start_sender(cfg)
+    sender.kill()
+    sender.wait()
+    with runs.record(cfg, sender=sender) as report:
+        report(1, {"train/loss": 0.5})
+    assert "send it later: trellis sync" in capfd.readouterr().err
+    assert delivery.deliver(Path(cfg.run_dir), runs.store(cfg)) == []
+    assert (status(cfg), history(cfg, "train/loss")) == ("FINISHED", [1])
+
+
 def test_an_error_is_recorded_and_passed_on(cfg: Config) -> None:
     with pytest.raises(ZeroDivisionError), runs.record(cfg):
         raise ZeroDivisionError("by\nzero")
@@ -102,6 +125,22 @@ def test_a_killed_run_says_so_and_goes_on_as_the_same_run(cfg: Config) -> None:
     assert start(cfg, steps=40).wait(timeout=60) == 0
     assert recording.read_run_id(cfg.run_dir) == first
     assert (status(cfg), history(cfg, "train/loss")) == ("FINISHED", list(range(1, 41)))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("seed", range(2))
+def test_killed_at_any_moment_with_its_sender_nothing_is_lost_or_doubled(cfg: Config, seed: int) -> None:
+    moments = random.Random(seed)
+    for steps in (100, 200, 300):
+        process = start(cfg, steps, pause_s=60)
+        time.sleep(moments.uniform(2, 14))
+        for victim in (*psutil.Process(process.pid).children(), process):
+            victim.kill()
+        process.wait()
+    assert start(cfg, steps=400).wait(timeout=120) == 0
+    assert (status(cfg), history(cfg, "train/loss")) == ("FINISHED", list(range(1, 401)))
+    client = MlflowClient(runs.store(cfg))
+    assert len(client.search_runs([item.experiment_id for item in client.search_experiments()])) == 1
 
 
 def test_two_runs_in_one_directory_are_refused(cfg: Config) -> None:
