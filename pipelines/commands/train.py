@@ -7,6 +7,7 @@ Data that are missing are built first. Running again in the same run directory g
 import json
 import sys
 import time
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -39,7 +40,7 @@ def run(cfg: Config) -> int:
 def _train(cfg: Config, task: Any, data: Manifest, run_dir: Path, seconds: dict[str, float], started: float) -> int:
     from pipelines.training import determinism, experiment, faults, parameters  # TensorFlow: 10 s.
 
-    threads = determinism.pin_threads(cfg.threads)
+    cfg = replace(cfg, threads=determinism.pin_threads(cfg.threads))  # Recorded as counts, not as "all cores".
     params = parameters.build(cfg, task, data)
     outcome = experiment.Outcome()
     headline = params.trainer.best_checkpoint_eval_metric
@@ -49,7 +50,7 @@ def _train(cfg: Config, task: Any, data: Manifest, run_dir: Path, seconds: dict[
             recorder.file("manifest.json", data.to_json())
             recorder.dataset(data.dataset, data.fingerprint, str(data.directory), json.loads(data.to_json()))
             recorder.parameters(_chosen(cfg, params, data))
-            recorder.environment(determinism_class=determinism.describe(cfg, threads))
+            recorder.environment(determinism_class=determinism.describe(cfg))
             recorder.summary.update(experiment=cfg.name, run_dir=str(run_dir), seed=cfg.seed)
             print(f"training {cfg.name} on {data.dataset}: {params.trainer.train_steps} steps; run directory {run_dir}")
             seconds["setup"] = round(time.monotonic() - started - seconds["data"], 2)

@@ -36,13 +36,13 @@ def seed_everything(seed: int) -> None:
     tf_keras.utils.set_random_seed(seed)
 
 
-def describe(cfg: Config, threads: Threads) -> Mapping[str, Any]:
+def describe(cfg: Config) -> Mapping[str, Any]:
     """Returns the determinism class: what, beside config, data and seed, the bits of a result depend on."""
     return {
         "tensorflow": tf.version.VERSION,
         "compiler": tf.version.COMPILER_VERSION,
         "onednn": os.environ.get("TF_ENABLE_ONEDNN_OPTS", "default"),
-        "threads": {"intra_op": threads.intra_op, "inter_op": threads.inter_op},
+        "threads": {"intra_op": cfg.threads.intra_op, "inter_op": cfg.threads.inter_op},
         "devices": sorted({device.device_type for device in tf.config.list_logical_devices()}),
         "strategy": cfg.runtime.get("distribution_strategy"),
         "exact": cfg.determinism,

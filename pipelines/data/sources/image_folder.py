@@ -16,7 +16,7 @@ def listing(request: sources.Request) -> sources.Listing:
     labels = tuple(request.dataset.labels or sorted(names))
     if not labels:
         raise UsageError(f"dataset.images: no class folders in {', '.join(request.places['images'].values())}; expected <class>/<image>")
-    labels = tuple(str(label) for label in labels)
+    labels = (*(["background"] if request.dataset.background else []), *(str(label) for label in labels))
     return sources.Listing(labels, False, _items(request, {label: number for number, label in enumerate(labels)}))
 
 
