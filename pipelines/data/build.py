@@ -23,7 +23,6 @@ from pipelines.data.sources import Listing, Reject
 from pipelines.data.summary import Summary
 from pipelines.data.validation import Validation
 
-REJECTS = "rejects.jsonl"
 SHARDS = "shards.json"  # the summaries of a finished build: a later one takes over the shards that did not change
 
 
@@ -56,7 +55,7 @@ def run(dataset: Dataset, task: ModuleType, folder: str, *, found: content.Found
         summaries = [_summary(target, shard) for shard in sorted(listed.shards)]
         built = _manifest(dataset, task, target, listing=listing, listed=listed, summaries=summaries, found=found)
         _write_rejects(target, listed, summaries)
-        check_rejects(built, dataset)
+        manifest.check_rejects(built, dataset.max_reject_fraction)
         validation.check(built)
     _finish(target, built, summaries)
     return built
@@ -110,7 +109,7 @@ def _rejects(listed: Index, summaries: list[Summary]) -> list[Reject]:
 
 
 def _write_rejects(target: epath.Path, listed: Index, summaries: list[Summary]) -> None:
-    with (target / REJECTS).open("w") as lines:
+    with (target / manifest.REJECTS).open("w") as lines:
         for reject in _rejects(listed, summaries):
             lines.write(json.dumps(asdict(reject)) + "\n")
 
@@ -183,37 +182,13 @@ def _warnings(labels: tuple[str, ...], by_split: Mapping[str, list[Summary]]) ->
     return tuple(found)
 
 
-def check_rejects(built: Manifest, dataset: Dataset) -> None:
-    """Stops where more was rejected than the data set allows.
-
-    Raises:
-        UsageError: with the commonest reasons and the file that lists every reject.
-    """
-    counts = built.counts
-    lost = {
-        "examples": counts.get("examples_rejected", 0) / max(1, counts.get("examples_read", 0)),
-        "objects": (counts.get("objects_rejected", 0) + counts.get("objects_of_rejected_examples", 0)) / max(1, counts.get("objects_read", 0)),
-    }
-    for kind, share in lost.items():
-        if share > dataset.max_reject_fraction:
-            reasons = ", ".join(f"{count} {code}" for code, count in Counter(built.rejects).most_common(5))
-            raise UsageError(
-                f"{share:.1%} of the {kind} were rejected, dataset.max_reject_fraction allows {dataset.max_reject_fraction:.1%}: {reasons}\n"
-                f"each with what to do: {built.directory}/{REJECTS}\nto build without them: dataset.max_reject_fraction={_rounded_up(share)}"
-            )
-
-
-def _rounded_up(share: float) -> float:
-    return min(1.0, int(share * 100 + 1) / 100)
-
-
 def _finish(target: epath.Path, built: Manifest, summaries: list[Summary]) -> None:
     """The manifest last; then what only served the build goes."""
     for name, text in ((SHARDS, json.dumps({one.file: vars(one) for one in summaries})), (manifest.FILE, built.to_json())):
         partial = target / f"{name}.partial"
         partial.write_text(text)
         partial.replace(target / name)
-    wanted = {one.file for one in summaries} | {SHARDS, manifest.FILE, REJECTS}
+    wanted = {one.file for one in summaries} | {SHARDS, manifest.FILE, manifest.REJECTS}
     for file in target.iterdir():
         if file.name == "index":
             file.rmtree()

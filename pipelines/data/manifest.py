@@ -1,6 +1,7 @@
 """What was built: splits, shards, labels, counts. A manifest is written last, its existence proves the data."""
 
 import json
+from collections import Counter
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
@@ -10,6 +11,7 @@ from pipelines.config import Dataset, UsageError, absolute
 from pipelines.data import content
 
 FILE = "manifest.json"
+REJECTS = "rejects.jsonl"
 
 
 @dataclass(frozen=True)
@@ -118,3 +120,27 @@ def damaged(built: Manifest) -> list[Shard]:
     folder = epath.Path(built.directory)
     sizes = {file.name: file.stat().length for file in folder.glob("*.tfrecord")}
     return [shard for split in built.splits.values() for shard in split.shards if sizes.get(shard.file) != shard.bytes]
+
+
+def check_rejects(built: Manifest, allowed: float) -> None:
+    """Stops where more was rejected than is allowed.
+
+    Raises:
+        UsageError: with the commonest reasons and the file that lists every reject.
+    """
+    counts = built.counts
+    lost = {
+        "examples": counts.get("examples_rejected", 0) / max(1, counts.get("examples_read", 0)),
+        "objects": (counts.get("objects_rejected", 0) + counts.get("objects_of_rejected_examples", 0)) / max(1, counts.get("objects_read", 0)),
+    }
+    for kind, share in lost.items():
+        if share > allowed:
+            reasons = ", ".join(f"{count} {code}" for code, count in Counter(built.rejects).most_common(5))
+            raise UsageError(
+                f"{share:.1%} of the {kind} were rejected, dataset.max_reject_fraction allows {allowed:.1%}: {reasons}\n"
+                f"each with what to do: {built.directory}/{REJECTS}\nto build without them: dataset.max_reject_fraction={_rounded_up(share)}"
+            )
+
+
+def _rounded_up(share: float) -> float:
+    return min(1.0, int(share * 100 + 1) / 100)

@@ -4,6 +4,7 @@ Positions in the index travel through the shuffle, images do not: whoever writes
 """
 
 import hashlib
+import logging
 import os
 import socket
 from collections.abc import Callable, Iterable, Iterator
@@ -34,8 +35,12 @@ class Job:
 def write(job: Job, runner: dict[str, Any]) -> None:
     """Writes the job's shards, each with a summary beside it."""
     engine, options = runners.create(runner, examples=sum(job.index.examples.values()), shards=len(job.shards))
-    with beam.Pipeline(runner=engine, options=options) as pipeline:
-        pipeline | "Read the source" >> ReadSource(job) | "Write the shards" >> WriteShards(job)
+    logging.disable(logging.ERROR)  # Beam logs what it raises as well, once for each worker and layer
+    try:
+        with beam.Pipeline(runner=engine, options=options) as pipeline:
+            pipeline | "Read the source" >> ReadSource(job) | "Write the shards" >> WriteShards(job)
+    finally:
+        logging.disable(logging.NOTSET)
 
 
 class ReadSource(beam.PTransform):

@@ -1,5 +1,6 @@
 """Where Beam runs. The runner is always named: Beam's default one looks for a binary on the network."""
 
+import argparse
 import os
 from typing import Any
 
@@ -7,40 +8,68 @@ from apache_beam.options.pipeline_options import PipelineOptions
 from apache_beam.runners.portability.fn_api_runner import FnApiRunner
 from apache_beam.runners.runner import PipelineRunner, create_runner
 
-from pipelines.config import UsageError
+from pipelines.config import UsageError, nearest
 
 MANY = 4000  # examples from which starting processes pays
-# Runner class by engine; `local` and `direct` are Beam's in-process one.
+# Beam's runner by engine; `local` and `direct` are its in-process one.
 RUNNERS = {
     "local": None,
     "direct": None,
     "dask": "apache_beam.runners.dask.dask_runner.DaskRunner",
-    "portable": "PortableRunner",
-    "flink": "FlinkRunner",
-    "spark": "SparkRunner",
-    "dataflow": "DataflowRunner",
+    "portable": "apache_beam.runners.portability.portable_runner.PortableRunner",
+    "flink": "apache_beam.runners.portability.flink_runner.FlinkRunner",
+    "spark": "apache_beam.runners.portability.spark_runner.SparkRunner",
+    "dataflow": "apache_beam.runners.dataflow.dataflow_runner.DataflowRunner",
 }
-REQUIRED = {"portable": ("job_endpoint",), "dask": ("dask_client_address",), "dataflow": ("project", "region", "temp_location")}
+REQUIRED = {
+    "portable": ("job_endpoint",),
+    "dask": ("dask_client_address",),
+    "flink": ("flink_master",),
+    "spark": ("spark_master_url",),
+    "dataflow": ("project", "region", "temp_location"),
+}
+EXTRAS = {"dask": "dask", "dataflow": "gcp"}  # of apache-beam
 
 
 def create(runner: dict[str, Any], *, examples: int = 0, shards: int = 1) -> tuple[PipelineRunner, PipelineOptions]:
     """The runner that `runner=` chose, with its options.
 
     Raises:
-        UsageError: there is no such engine, an option is missing, or Beam does not know it.
+        UsageError: there is no such engine, it is not installed, an option is missing, or Beam does not know it.
     """
-    engine, given = runner.get("engine", "local"), dict(runner.get("options") or {})
+    engine, given = runner.get("engine", "local"), {name: value for name, value in (runner.get("options") or {}).items() if value is not None}
     if engine not in RUNNERS:
         raise UsageError(f"runner.engine: no engine {engine!r}; there are: {', '.join(RUNNERS)}")
     for name in REQUIRED.get(engine, ()):
-        if not given.get(name):
-            raise UsageError(f"runner.options.{name}: the {engine} runner needs it; as in: make data DATA=coco ARGS=\"runner={engine} runner.options.{name}=…\"")
+        if name not in given:
+            raise UsageError(f'runner.options.{name}: {engine} needs it; as in: make data DATA=coco ARGS="runner={engine} runner.options.{name}=…"')
     if engine == "local":
         processes = runner.get("processes") or (os.cpu_count() or 1 if examples >= MANY else 1)
         if processes > 1 and shards > 1:
             given = {"direct_num_workers": min(processes, shards), "direct_running_mode": "multi_processing", **given}
-    options = PipelineOptions(flags(given))
-    return (FnApiRunner() if RUNNERS[engine] is None else create_runner(RUNNERS[engine])), options
+    created = _created(engine)
+    _refuse_unknown(given)
+    return created, PipelineOptions(flags(given))
+
+
+def _created(engine: str) -> PipelineRunner:
+    name = RUNNERS[engine]
+    try:
+        return FnApiRunner() if name is None else create_runner(name)
+    except (ImportError, AttributeError) as error:
+        extra = EXTRAS.get(engine, engine)
+        raise UsageError(f"runner {engine} is not installed ({error}); install apache-beam[{extra}]") from None
+
+
+def _refuse_unknown(options: dict[str, Any]) -> None:
+    """Beam itself drops an option that it does not know, without a word."""
+    parser = argparse.ArgumentParser(add_help=False, allow_abbrev=False, conflict_handler="resolve")
+    for owner in PipelineOptions.__subclasses__():
+        owner._add_argparse_args(parser)  # type: ignore[attr-defined]
+    known = {action.dest for action in parser._actions} | {string.lstrip("-") for action in parser._actions for string in action.option_strings}
+    for name in options:
+        if name not in known:
+            raise UsageError(f"runner.options.{name}: Beam has no such option{nearest(name, sorted(known))}")
 
 
 def flags(options: dict[str, Any]) -> list[str]:
@@ -51,6 +80,6 @@ def flags(options: dict[str, Any]) -> list[str]:
             spelled.append(f"--{name}")
         elif isinstance(value, list):
             spelled += [f"--{name}={item}" for item in value]
-        elif value is not None and value is not False:
+        elif value is not False:
             spelled.append(f"--{name}={value}")
     return spelled

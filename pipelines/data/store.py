@@ -31,6 +31,7 @@ def obtain(cfg: Config, task: ModuleType) -> Manifest:
     with _alone(folder):
         built = manifest.load_if_built(folder)
         if built and not manifest.damaged(built):
+            manifest.check_rejects(built, dataset.max_reject_fraction)
             print(f"data: {_described(built)}")
             return built
         print(f"data: building {dataset.name} with the {cfg.runner.get('engine', 'local')} runner in {folder}", flush=True)
@@ -48,7 +49,7 @@ def obtain(cfg: Config, task: ModuleType) -> Manifest:
 
 def _described(built: Manifest) -> str:
     examples = " + ".join(f"{split.examples} {name}" for name, split in built.splits.items())
-    rejected = f", {sum(built.rejects.values())} rejected (see rejects.jsonl)" if built.rejects else ""
+    rejected = f", {sum(built.rejects.values())} rejected (see {manifest.REJECTS})" if built.rejects else ""
     return f"{examples} examples, {len(built.labels)} classes{rejected} in {built.directory}"
 
 
