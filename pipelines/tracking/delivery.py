@@ -297,7 +297,7 @@ def _parent(parent: str | None) -> str | None:
         return parent
     found = recording.read_run_id(parent)
     if found is None:
-        raise MlflowException(f"the parent run in {parent} is not in MLflow yet")
+        raise MlflowException(f"the parent run in {parent} is not in MLflow yet; send it first: trellis sync run={parent}")
     return found
 
 

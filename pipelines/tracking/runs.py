@@ -222,11 +222,7 @@ def unsent(run_dir: Path, uri: str) -> bool:
 
 def active(run_dir: Path) -> bool:
     """Whether a process is recording in `run_dir` now."""
-    try:
-        with journal.locked(journal.folder(run_dir) / "sender.lock", wait=False):
-            return False
-    except BlockingIOError:
-        return True
+    return journal.held(journal.folder(run_dir) / "sender.lock")
 
 
 def is_run(run_dir: Path) -> bool:

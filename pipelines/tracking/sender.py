@@ -13,7 +13,7 @@ from pathlib import Path
 
 from pipelines.tracking import delivery, journal
 
-INTERVAL_S = 1.0
+INTERVAL_S = 2.0
 LONGEST_PAUSE_S = 30.0
 GRACE_S = 10.0  # how long the end of a run waits for a server that does not answer
 

@@ -59,9 +59,11 @@ def await_status(cfg: Config, wanted: str) -> None:
 def test_a_run_is_recorded_while_it_runs(cfg: Config) -> None:
     with runs.record(cfg) as report:
         report(1, {"train/loss": 0.5})
-        assert status(cfg) == "RUNNING" if report.run_id() else False
+        assert report.run_id() is not None
+        assert status(cfg) == "RUNNING" and runs.active(report.run_dir)
         report.summary.update(steps=1)
     assert status(cfg) == "FINISHED" and history(cfg, "train/loss") == [1]
+    assert not runs.active(Path(cfg.run_dir)) and not runs.unsent(Path(cfg.run_dir), runs.store(cfg))
     summary = recording.read_summary(cfg.run_dir)
     assert summary == {"steps": 1, "status": "finished", "mlflow_run_id": recording.read_run_id(cfg.run_dir)}
 
