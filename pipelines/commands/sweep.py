@@ -38,7 +38,7 @@ def run(cfg: Config, request: Request, overrides: Sequence[str]) -> int:
     searched = space.read(cfg.sweep, request.lists, request.ranges)
     if cfg.jobs < 1 or (cfg.jobs > 1 and cfg.runtime.get("num_gpus")):
         raise UsageError(f"jobs: {cfg.jobs}; at least 1, and on GPUs no more, since each trial takes all that are visible")
-    cfg = _placed(cfg, request, searched)
+    cfg = _placed(cfg, request)
     directory = Path(cfg.run_dir)
     runs.prepare(cfg)
     try:
@@ -64,7 +64,7 @@ def run(cfg: Config, request: Request, overrides: Sequence[str]) -> int:
                 with Display(searched.goal) as display:
                     schedule.run(display, signals.check)
             finally:
-                _report(recorder, schedule, request, searched.goal, cfg)
+                _report(recorder, schedule, searched.goal, cfg.name)
     except faults.Interrupted as signal:
         print(f"interrupted ({signal}); what is finished is kept. To go on: {commandline.make('sweep', overrides)}")
         return signal.exit_code
@@ -75,7 +75,7 @@ def run(cfg: Config, request: Request, overrides: Sequence[str]) -> int:
 
 
 class _Trials:
-    """Makes trials of points; each data set is built and each part of the command line composed once."""
+    """Makes trials of points; each data set is built and each experiment composed once."""
 
     def __init__(self, cfg: Config, request: Request, directory: Path) -> None:
         self.cfg, self.request, self.directory = cfg, request, directory
@@ -84,18 +84,19 @@ class _Trials:
 
     def prepare(self, point: Point) -> Trial:
         """The trial of one point."""
-        outer = {name: value for name, value in point.items() if name in self.request.lists}
-        around = [*self.request.fixed, *space.settle(outer, self.cfg)[1]]
-        cfg = self._composed.setdefault(tuple(around), config.compose(around))
-        settings, overrides = space.settle(point, cfg)
+        groups = {name: value for name, value in point.items() if name in config.GROUPS}
+        settings, overrides = space.settle(point, self._compose(space.settle(groups, self.cfg)[1]))
         overrides = [*self.request.fixed, *overrides]
         cfg = config.compose(overrides)
-        identity = space.identity(cfg, self._fingerprint(cfg))
-        label = Trial(identity, settings, [], self.directory).label
-        run_dir = self.directory / f"{re.sub(r'[^A-Za-z0-9.]+', '_', label).strip('_.')[:60]}-{identity[:8]}"
-        overrides += share(cfg, self.cfg.jobs)
-        places = [f"run_dir={config.override_value(str(run_dir))}", f"parent={config.override_value(str(self.directory))}"]
-        return Trial(identity, settings, [*overrides, *places], run_dir)
+        overrides += trials.share(cfg.threads, self.cfg.jobs)
+        return Trial.at(self.directory, space.identity(cfg, self._fingerprint(cfg)), settings, overrides)
+
+    def _compose(self, chosen: list[str]) -> Config:
+        """What short names and multiples of a point refer to."""
+        key = tuple(chosen)
+        if key not in self._composed:
+            self._composed[key] = config.compose([*self.request.fixed, *chosen])
+        return self._composed[key]
 
     def _fingerprint(self, cfg: Config) -> str:
         dataset = config.chosen_dataset(cfg)
@@ -105,13 +106,7 @@ class _Trials:
         return self._fingerprints[key]
 
 
-def share(cfg: Config, jobs: int) -> list[str]:
-    """Overrides that give a trial its share of the cores, where the user has not said otherwise."""
-    count = trials.threads(jobs)
-    return [f"threads.{pool}={count}" for pool in ("intra_op", "inter_op") if getattr(cfg.threads, pool) is None]
-
-
-def _placed(cfg: Config, request: Request, searched: space.Space) -> Config:
+def _placed(cfg: Config, request: Request) -> Config:
     """The configuration of the parent run: named after what it searches, in a directory that the same command finds again."""
     chosen = dict(text.split("=", 1) for text in request.own)
     if cfg.name == "none":
@@ -127,40 +122,20 @@ def _placed(cfg: Config, request: Request, searched: space.Space) -> Config:
     return dataclasses.replace(cfg, run_dir=str(Path(cfg.runs_dir) / "sweeps" / f"{name}-{identity[:6]}"))
 
 
-def _report(recorder: Any, schedule: Schedule, request: Request, goal: str, cfg: Config) -> None:
+def _report(recorder: Any, schedule: Schedule, goal: str, name: str) -> None:
     """Writes and prints the ranking and how to train the best again."""
     rows = ranking.rank(schedule.trials, goal)
     recorder.file("ranking.csv", ranking.as_csv(rows))
     recorder.file("ledger.jsonl")
-    best = rows[0].trials[0] if rows else None
-    again = [text for text in best.overrides if not text.startswith(("run_dir=", "parent="))] if best else []
-    recorder.summary.update(
-        experiment=cfg.name,
-        run_dir=str(recorder.run_dir),
-        headline={"metric": best.metric, "value": rows[0].mean} if best else {"metric": None, "value": None},
-        best={"settings": best.settings, "command": commandline.make("train", again), "run_dir": best.run_dir} if best else None,
-        trials=[
-            {
-                "settings": trial.settings,
-                "state": trial.state,
-                "value": trial.value,
-                "reason": trial.reason,
-                "seconds": trial.seconds,
-                "run_dir": trial.run_dir,
-                "mlflow_run_id": trial.run_id,
-                "identity": trial.identity,
-            }
-            for trial in schedule.trials
-        ],
-    )
+    recorder.summary.update(experiment=name, run_dir=str(recorder.run_dir), **ranking.as_summary(schedule.trials, rows))
     print(ranking.as_text(rows))
     for trial in schedule.trials:
         if trial.state == "failed":
             print(f"failed: {trial.label}: {trial.reason}; {trial.run_dir / trials.OUTPUT}")
-    if best is None:
-        return
-    recorder(sum(trial.state == "finished" for trial in schedule.trials), {f"validation/{best.metric}": rows[0].mean})
-    ranking.draw(rows, f"{cfg.name}: {best.metric} of {len(rows)} settings", recorder.run_dir / "ranking.png")
-    recorder.file("ranking.png")
-    print(f"best: {rows[0].label}: {best.metric} {rows[0].mean:.4f}; ranking.png, ranking.csv in {recorder.run_dir}")
-    print(f"train it again: {commandline.make('train', again)}")
+    if rows:
+        metric = rows[0].best.metric
+        recorder(sum(trial.state == "finished" for trial in schedule.trials), {f"validation/{metric}": rows[0].mean})
+        ranking.draw(rows, f"{name}: {metric} of {len(rows)} settings", recorder.run_dir / "ranking.png")
+        recorder.file("ranking.png")
+        print(f"best: {rows[0].label}: {metric} {rows[0].mean:.4f}; ranking.png, ranking.csv in {recorder.run_dir}")
+        print(f"train it again: {commandline.make('train', rows[0].best.recipe)}")

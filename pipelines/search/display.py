@@ -66,4 +66,4 @@ def _outcome(trial: Trial) -> str:
         return f"{trial.metric} {trial.value:.4f}" + (" (earlier)" if trial.earlier else f" in {trial.seconds:.0f} s")
     if trial.state == "failed":
         return f"failed: {trial.reason}"
-    return {"running": "started", "interrupted": "interrupted, saved"}.get(trial.state, trial.state)
+    return "started" if trial.state == "running" else trial.state

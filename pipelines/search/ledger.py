@@ -28,7 +28,8 @@ class Ledger:
         self.path = path
         self.finished: dict[str, dict[str, Any]] = {}
         self._suggested: dict[str, dict[int, Point]] = {}
-        if path.exists():
+        path.touch()
+        if content := path.read_bytes():
             content = path.read_bytes()
             whole = content[: content.rfind(b"\n") + 1]
             if whole != content:

@@ -7,7 +7,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from pipelines.search.trials import Trial, brief, short
+from pipelines.search.commandline import make
+from pipelines.search.trials import Trial, brief, label, short
 
 MOST_ROWS = 25  # of the picture and the table on screen; ranking.csv has them all
 MOST_PANELS = 3
@@ -31,9 +32,14 @@ class Row:
         return sum(self.values) / len(self.values)
 
     @property
+    def best(self) -> Trial:
+        """The trial with the best result."""
+        return self.trials[0]
+
+    @property
     def label(self) -> str:
         """The settings in one line."""
-        return " ".join(f"{short(name)}={brief(value)}" for name, value in self.settings.items()) or "as composed"
+        return label(self.settings)
 
 
 def rank(trials: Sequence[Trial], goal: str) -> list[Row]:
@@ -57,7 +63,7 @@ def as_csv(rows: Sequence[Row]) -> str:
     writer = csv.writer(text, lineterminator="\n")
     writer.writerow(["rank", "metric", "mean", "min", "max", "trials", *names, "best_run_dir", "best_mlflow_run_id"])
     for place, row in enumerate(rows, start=1):
-        best = row.trials[0]
+        best = row.best
         figures = [place, best.metric, row.mean, min(row.values), max(row.values), len(row.values)]
         writer.writerow([*figures, *(row.settings.get(name, "") for name in names), best.run_dir, best.run_id])
     return text.getvalue()
@@ -69,16 +75,38 @@ def as_text(rows: Sequence[Row]) -> str:
         return "no trial has finished"
     names = list(dict.fromkeys(name for row in rows for name in row.settings))
     seeds = any(len(row.trials) > 1 for row in rows)
-    head = ["rank", rows[0].trials[0].metric, *(["min .. max", "trials"] if seeds else []), *map(short, names), "run"]
+    head = ["rank", rows[0].best.metric, *(["min .. max", "trials"] if seeds else []), *map(short, names), "run"]
     lines = [head]
     for place, row in enumerate(rows[:MOST_ROWS], start=1):
         spread = [f"{min(row.values):.4f} .. {max(row.values):.4f}", str(len(row.values))] if seeds else []
         settings = [brief(row.settings[name]) if name in row.settings else "" for name in names]
-        lines.append([str(place), f"{row.mean:.4f}", *spread, *settings, row.trials[0].run_dir.name])
+        lines.append([str(place), f"{row.mean:.4f}", *spread, *settings, row.best.run_dir.name])
     widths = [max(len(line[column]) for line in lines) for column in range(len(head))]
     table = "\n".join("  ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True)).rstrip() for line in lines)
     more = len(rows) - MOST_ROWS
     return table + (f"\n… and {more} more in ranking.csv" if more > 0 else "")
+
+
+def as_summary(trials: Sequence[Trial], rows: Sequence[Row]) -> dict[str, Any]:
+    """What the sweep's `summary.json` says: the headline, the best and how to train it again, and every trial."""
+    best = rows[0].best if rows else None
+    return {
+        "headline": {"metric": best.metric if best else None, "value": rows[0].mean if rows else None},
+        "best": {"settings": best.settings, "command": make("train", best.recipe), "run_dir": best.run_dir} if best else None,
+        "trials": [
+            {
+                "settings": trial.settings,
+                "state": trial.state,
+                "value": trial.value,
+                "reason": trial.reason,
+                "seconds": trial.seconds,
+                "run_dir": trial.run_dir,
+                "mlflow_run_id": trial.run_id,
+                "identity": trial.identity,
+            }
+            for trial in trials
+        ],
+    }
 
 
 def draw(rows: Sequence[Row], title: str, path: Path) -> None:
@@ -89,7 +117,7 @@ def draw(rows: Sequence[Row], title: str, path: Path) -> None:
 
     numeric = _numeric(rows)[:MOST_PANELS]
     shown = list(rows[:MOST_ROWS])
-    metric = rows[0].trials[0].metric
+    metric = rows[0].best.metric
     figure = Figure(figsize=(6.5 + 4 * len(numeric), max(3.6, 1.6 + 0.32 * len(shown))), layout="constrained", dpi=110)
     FigureCanvasAgg(figure)
     panels = figure.subplots(1, 1 + len(numeric), squeeze=False, width_ratios=[1.5, *[1] * len(numeric)])[0]
@@ -102,7 +130,7 @@ def draw(rows: Sequence[Row], title: str, path: Path) -> None:
         beside = {"xytext": (8, 0), "textcoords": "offset points", "va": "center", "fontsize": 8}
         panels[0].annotate(f"{row.mean:.4f}", (max(row.values), place), **beside)
     panels[0].set_yticks(places, [_shortened(row.label) for row in shown], fontsize=8)
-    panels[0].invert_yaxis()
+    panels[0].set_ylim(len(shown) - 0.4, -0.6)
     panels[0].margins(x=0.18)
     panels[0].set_xlabel(metric)
     for panel, name in zip(panels[1:], numeric, strict=True):

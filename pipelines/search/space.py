@@ -11,9 +11,12 @@ import hashlib
 import json
 import math
 import random
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
+
+import yaml
 
 from pipelines import config
 from pipelines.config import Config, Sweep, UsageError
@@ -155,8 +158,7 @@ def settle(point: Point, cfg: Config) -> tuple[dict[str, Any], list[str]]:
         if isinstance(value, dict) and set(value) == {"times"}:
             value = _multiply(name, _own(key, cfg), value["times"])
         settings[name] = value
-        # A group's name stays bare: quoted, it would be looked up with its quotes.
-        overrides.append(f"{key}={value if key in config.GROUPS else config.override_value(value)}")
+        overrides.append(f"{key}={_spelled(value)}")
     return settings, overrides
 
 
@@ -168,6 +170,12 @@ def identity(cfg: Config, fingerprint: str) -> str:
 
 # The data set is named by its fingerprint; `benchmark` only says what a result is compared with.
 PLACES = ("data_dir", "runs_dir", "run_dir", "run", "against", "parent", "runner", "sweep", "jobs", "dataset", "benchmark")
+
+
+def _spelled(value: Any) -> str:
+    """A plain word bare, as people write it and as the name of a group has to be; anything else as Hydra needs it."""
+    plain = isinstance(value, str) and re.fullmatch(r"[A-Za-z_][\w./-]*", value) and yaml.safe_load(value) == value
+    return value if plain and value.lower() not in ("nan", "inf") else config.override_value(value)
 
 
 def _as_json(cfg: Config) -> str:

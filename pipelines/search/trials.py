@@ -14,6 +14,8 @@ from pathlib import Path
 from typing import Any
 
 import pipelines
+from pipelines import config
+from pipelines.config import Threads
 
 OUTPUT = "output.log"  # in the run directory: what the trial's process printed
 PATIENCE_S = 300  # for a trial to save its state when the sweep is interrupted
@@ -27,7 +29,7 @@ class Trial:
     Attributes:
         identity: hash of the configuration and the data.
         settings: what this trial has of its own: parameter and value.
-        overrides: those values and everything else `train` is told.
+        recipe: overrides that train it again, the number of threads included.
         state: waiting, running, finished, failed or interrupted.
         value: the metric that is ranked.
         earlier: finished in an earlier session.
@@ -35,8 +37,9 @@ class Trial:
 
     identity: str
     settings: dict[str, Any]
-    overrides: list[str]
+    recipe: list[str]
     run_dir: Path
+    parent: Path | None = None
     state: str = "waiting"
     value: float | None = None
     metric: str = ""
@@ -48,20 +51,27 @@ class Trial:
     _started: float = 0.0
     _before: int = 0  # bytes of output from earlier sessions
 
+    @classmethod
+    def at(cls, directory: Path, identity: str, settings: dict[str, Any], recipe: list[str]) -> "Trial":
+        """The trial in its own run directory below that of its sweep."""
+        words = re.sub(r"[^A-Za-z0-9.]+", "_", label(settings)).strip("_.")[:60]
+        return cls(identity, settings, recipe, directory / f"{words}-{identity[:8]}", directory)
+
     @property
     def label(self) -> str:
         """The settings in one line."""
-        return " ".join(f"{short(name)}={brief(value)}" for name, value in self.settings.items()) or "as composed"
+        return label(self.settings)
 
     def start(self) -> None:
         """Starts the process; what it prints goes to a file in the run directory."""
         self.run_dir.mkdir(parents=True, exist_ok=True)
         root = str(Path(pipelines.__file__).resolve().parent.parent)
         path = os.pathsep.join(filter(None, (root, os.environ.get("PYTHONPATH"))))
+        places = [f"{key}={config.override_value(str(value))}" for key, value in self._places().items()]
         with (self.run_dir / OUTPUT).open("ab") as output:
             self._before = output.tell()
             self._process = subprocess.Popen(
-                [sys.executable, "-P", "-m", "pipelines", "train", *self.overrides],
+                [sys.executable, "-P", "-m", "pipelines", "train", *self.recipe, *places],
                 stdin=subprocess.DEVNULL,
                 stdout=output,
                 stderr=output,
@@ -101,6 +111,9 @@ class Trial:
         found = re.findall(r"step (\d+/\d+)", self._output())
         return found[-1] if found else "starting"
 
+    def _places(self) -> dict[str, Path]:
+        return {"run_dir": self.run_dir, **({"parent": self.parent} if self.parent else {})}
+
     def _output(self, most: int = 8192) -> str:
         """The end of what this session's process printed."""
         with (self.run_dir / OUTPUT).open("rb") as output:
@@ -122,10 +135,20 @@ def stop(trials: Sequence[Trial]) -> None:
         trial.state, trial._process = "interrupted", None
 
 
+def share(chosen: Threads, jobs: int) -> list[str]:
+    """Overrides that give a trial its share of the cores, where the user has not said otherwise."""
+    return [f"threads.{pool}={threads(jobs)}" for pool in ("intra_op", "inter_op") if getattr(chosen, pool) is None]
+
+
 def threads(jobs: int) -> int:
     """Cores for each of `jobs` trials at a time."""
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     return max(1, cores // jobs)
+
+
+def label(settings: Mapping[str, Any]) -> str:
+    """Settings in one line."""
+    return " ".join(f"{short(name)}={brief(value)}" for name, value in settings.items()) or "as composed"
 
 
 def short(name: str) -> str:

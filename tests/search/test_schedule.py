@@ -1,0 +1,162 @@
+"""The course of a sweep with trials that are over at once: what is run, what is not, what is remembered."""
+
+import itertools
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import psutil
+import pytest
+
+from pipelines.search import ranking, schedule
+from pipelines.search.ledger import Ledger
+from pipelines.search.schedule import Schedule
+from pipelines.search.space import Parameter, Space
+from pipelines.search.trials import Trial
+
+
+class Quiet:
+    def changed(self, trial: Trial) -> None: ...
+    def refresh(self, every: list) -> None: ...
+
+
+def read(run_dir: Path) -> dict:
+    path = run_dir / "summary.json"
+    return json.loads(path.read_text()) if path.exists() else {}
+
+
+@pytest.fixture
+def sweep(tmp_path, monkeypatch):
+    """Lays out a sweep whose trials are found finished in their run directories, but for those in `bad`."""
+    monkeypatch.setattr(schedule, "INTERVAL_S", 0.01)
+
+    def lay_out(space: Space, bad: tuple = (), **options) -> Schedule:
+        def prepare(point: dict) -> Trial:
+            name = "-".join(f"{key}{value}" for key, value in point.items())
+            run_dir = tmp_path / name
+            run_dir.mkdir(exist_ok=True)
+            if point.get("x") not in bad:
+                value = -abs(point["x"] - 0.7) + point.get("seed", 0) / 100
+                found = {"status": "finished", "headline": {"metric": "accuracy", "value": value}, "metrics": {"loss": value}}
+                (run_dir / "summary.json").write_text(json.dumps(found))
+            return Trial(name, point, ["experiment=nowhere"], run_dir)
+
+        return Schedule(
+            space, Ledger(tmp_path / "ledger.jsonl"), prepare, summary=read, occupied=lambda run_dir: False, **options
+        )
+
+    return lay_out
+
+
+def events(tmp_path: Path, event: str) -> list[dict]:
+    lines = (tmp_path / "ledger.jsonl").read_text().splitlines()
+    return [entry for entry in map(json.loads, lines) if entry["event"] == event]
+
+
+GRID = Space("grid", (Parameter("x", (0.1, 0.7)),), around=(Parameter("seed", (1, 2)),))
+
+
+def test_a_bad_trial_gives_its_reason_and_ends_nothing(sweep, tmp_path):
+    laid = sweep(GRID, bad=(0.7,), jobs=2)
+    laid.run(Quiet(), lambda: None)
+    assert [trial.state for trial in laid.trials] == ["finished", "finished", "failed", "failed"]
+    assert laid.trials[2].reason.startswith("no experiment 'nowhere'")
+    assert len(events(tmp_path, "started")) == len(events(tmp_path, "failed")) == 2
+
+
+def test_the_same_sweep_again_runs_only_what_failed(sweep, tmp_path):
+    sweep(GRID, bad=(0.7,), jobs=2).run(Quiet(), lambda: None)
+    again = sweep(GRID)
+    assert [trial.earlier for trial in again.trials] == [True, True, False, False]
+    again.run(Quiet(), lambda: None)
+    assert len(events(tmp_path, "finished")) == 4
+    rows = ranking.rank(again.trials, "maximize")
+    assert [row.settings for row in rows] == [{"x": 0.7}, {"x": 0.1}] and len(rows[0].trials) == 2
+    assert rows[0].mean == pytest.approx(0.015)
+    again = sweep(GRID)
+    again.run(Quiet(), lambda: None)
+    assert len(events(tmp_path, "finished")) == 4
+
+
+def test_a_space_that_grows_keeps_what_is_finished(sweep, tmp_path):
+    sweep(GRID).run(Quiet(), lambda: None)
+    wider = Space("grid", GRID.parameters, around=(Parameter("seed", (1, 2, 3)),))
+    assert sum(trial.earlier for trial in sweep(wider).trials) == 4
+
+
+def test_a_line_that_a_kill_left_unfinished_is_cut_off(sweep, tmp_path):
+    sweep(GRID).run(Quiet(), lambda: None)
+    with (tmp_path / "ledger.jsonl").open("a") as ledger:
+        ledger.write('{"event": "fini')
+    again = sweep(GRID)
+    again.ledger.write("started", trial="x")
+    assert all(trial.earlier for trial in sweep(GRID).trials)
+
+
+@pytest.mark.parametrize("jobs", [1, 3])
+def test_tpe_goes_on_after_a_kill_as_if_nothing_had_happened(sweep, tmp_path, jobs):
+    space = Space("tpe", (Parameter("x", low=0.0, high=1.0),), trials=10, seed=3)
+    whole = sweep(space, jobs=jobs)
+    whole.run(Quiet(), lambda: None)
+    straight = [trial.settings for trial in whole.trials]
+    assert len(straight) == 10
+    lines = (tmp_path / "ledger.jsonl").read_text().splitlines(keepends=True)
+    for kept in (5, 12):
+        (tmp_path / "ledger.jsonl").write_text("".join(lines[:kept]))
+        again = sweep(space, jobs=jobs)
+        again.run(Quiet(), lambda: None)
+        assert [trial.settings for trial in again.trials] == straight
+
+
+def test_an_interrupt_stops_the_trials_and_is_written_down(sweep, tmp_path):
+    laid = sweep(GRID, bad=(0.1, 0.7))
+    calls = []
+
+    def check() -> None:
+        calls.append(1)
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        laid.run(Quiet(), check)
+    assert laid.trials[0].state == "interrupted" and len(events(tmp_path, "interrupted")) == 1
+
+
+def test_a_trial_ends_with_its_sweep(tmp_path):
+    script = (
+        "import time; from pathlib import Path; from pipelines.search.trials import Trial\n"
+        f"trial = Trial('t', {{}}, ['experiment=resnet', 'data_dir={tmp_path}'], Path('{tmp_path}/run'))\n"
+        "trial.start(); print(trial._process.pid, flush=True); time.sleep(600)"
+    )
+    sweep = subprocess.Popen([sys.executable, "-c", script], stdout=subprocess.PIPE, text=True)
+    pid = int(sweep.stdout.readline())
+    assert Path(f"/proc/{pid}").exists()
+    sweep.kill()
+    sweep.wait()
+    try:
+        psutil.Process(pid).wait(30)
+    except psutil.NoSuchProcess:
+        pass
+
+
+def test_another_metric_than_the_headline_may_be_ranked(sweep):
+    laid = sweep(GRID, metric="loss")
+    laid.run(Quiet(), lambda: None)
+    assert {trial.metric for trial in laid.trials} == {"loss"}
+    missing = sweep(Space("grid", (Parameter("x", (0.2,)),)), metric="AP")
+    missing.run(Quiet(), lambda: None)
+    assert "metrics of the evaluation: loss" in missing.trials[0].reason
+
+
+def test_the_ranking_is_drawn_and_written_for_any_settings(tmp_path):
+    trials = []
+    for number, kind, seed in itertools.product(range(4), ("sgd", "adamw"), (1, 2)):
+        settings = {"a.learning_rate": 0.1 * 2**number, "a.type": kind, "seed": seed}
+        trials.append(Trial(str(number), settings, [], tmp_path, state="finished", value=0.5 + number / 10, metric="accuracy"))
+    rows = ranking.rank(trials, "minimize")
+    assert rows[0].settings == {"a.learning_rate": 0.1, "a.type": "sgd"}
+    ranking.draw(rows, "title", tmp_path / "ranking.png")
+    assert (tmp_path / "ranking.png").read_bytes().startswith(b"\x89PNG")
+    assert ranking.as_csv(rows).count("\n") == 9
+    assert "0.1" in ranking.as_text(rows).splitlines()[1]
+    assert ranking.as_text([]) == "no trial has finished"
