@@ -1,5 +1,6 @@
 """What a source contains, as digests: unchanged files are recognised by size and time of change and not read again."""
 
+import glob
 import hashlib
 import json
 import os
@@ -13,9 +14,9 @@ from etils import epath
 
 from pipelines.config import Dataset, UsageError, absolute
 
-EMBEDDED = {"digits": 1, "digit_scenes": 1, "digit_masks": 1}  # generators of `embedded`; the number goes up with their bytes
+EMBEDDED = {"digits": 2, "digit_scenes": 1, "digit_masks": 1}  # generators of `embedded`; the number goes up with their bytes
 LOCATIONS = ("images", "annotations", "masks", "lists")
-REQUIRED = {"coco": ("images", "annotations"), "image_folder": ("images",), "mask_folder": ("images", "masks"), "csv": ("images", "annotations"), "voc": ("images",)}
+REQUIRED = {"coco": ("images", "annotations"), "image_folder": ("images",), "mask_folder": ("images", "masks"), "csv": ("images", "annotations"), "voc": ("images",), "tfds": ("builder",), "tfrecord": ("images",)}
 PASSIVE = ("root", "embedded", "max_reject_fraction", "validate")  # say when to stop, not what to write
 FORMAT = 1  # goes up when shards or manifest are laid out in another way
 ALL = ""  # the split of a location given as one path: divided by a hash of the key
@@ -31,6 +32,18 @@ def embedded_folder(data_dir: str, dataset: Dataset) -> epath.Path:
     return epath.Path(absolute(data_dir)) / "embedded" / name
 
 
+def tfds_folder(dataset: Dataset) -> epath.Path:
+    """Where TensorFlow Datasets keeps a prepared builder: <root>/<name>[/<config>]/<version>.
+
+    Raises:
+        UsageError: no version is given; without one the data could change under the same name.
+    """
+    name, _, version = str(dataset.builder).partition(":")
+    if not version:
+        raise UsageError(f"dataset.builder: {name!r} has no version; write dataset.builder={name}:<version>, as in coco/2017:1.1.0")
+    return epath.Path(absolute(dataset.root or "~/tensorflow_datasets")) / name / version
+
+
 def locate(data_dir: str, dataset: Dataset) -> dict[str, dict[str, str]]:
     """Absolute paths by field and split; split `ALL` where a field is one path.
 
@@ -44,6 +57,8 @@ def locate(data_dir: str, dataset: Dataset) -> dict[str, dict[str, str]]:
         fields = " ".join(f"dataset.{field}=<path>" for field in absent)
         raise UsageError(f"dataset {dataset.name} needs {fields}; as in: make data DATA={dataset.name} ARGS=\"{fields}\"")
     root = embedded_folder(data_dir, dataset) if dataset.embedded else epath.Path(absolute(dataset.root)) if dataset.root else None
+    if dataset.source == "tfds":
+        return {"images": {ALL: str(tfds_folder(dataset))}}
     found = {}
     for field in LOCATIONS:
         value = getattr(dataset, field)
@@ -75,7 +90,7 @@ class Digests:
         stale = [name for name, stat in stats.items() if known.get(name, [None])[:2] != stat]
         if stale or len(known) != len(stats):
             with ThreadPoolExecutor() as pool:
-                fresh = dict(zip(stale, pool.map(lambda name: _sha256(os.path.join(place, name) if name else place), stale), strict=True))
+                fresh = dict(zip(stale, pool.map(lambda name: _sha256(path_of(place, name)), stale), strict=True))
             known = {name: [*stat, fresh.get(name) or known[name][2]] for name, stat in stats.items()}
             self._folder.mkdir(parents=True, exist_ok=True)
             partial = memory.with_suffix(f".{os.getpid()}")
@@ -84,11 +99,20 @@ class Digests:
         return {name: entry[2] for name, entry in known.items()}
 
 
+def path_of(place: str, name: str) -> str:
+    """Path of a file that `Digests.of` found in a folder, behind a pattern, or as the place itself."""
+    return os.path.join(os.path.dirname(place) if glob.has_magic(place) else place, name) if name else place
+
+
 def _stats(place: str) -> Iterator[tuple[str, list[int]]]:
     """Size and time of change of every file, sorted by path."""
     if os.path.isfile(place):
         stat = os.stat(place)
         yield "", [stat.st_size, stat.st_mtime_ns]
+    elif glob.has_magic(place):
+        for file in sorted(glob.glob(place)):
+            stat = os.stat(file)
+            yield os.path.basename(file), [stat.st_size, stat.st_mtime_ns]
     elif os.path.isdir(place):
         yield from sorted(_walk(place, ""))
     else:

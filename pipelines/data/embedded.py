@@ -61,9 +61,8 @@ def _digits(random: np.random.RandomState) -> dict[str, tuple[Array, Array]]:
 def _write_digits(folder: Path, random: np.random.RandomState) -> None:
     for split, (images, classes) in _digits(random).items():
         for number, (pixels, digit) in enumerate(zip(images, classes, strict=True)):
-            file = folder / split / str(digit) / f"{number:04d}.png"
-            file.parent.mkdir(parents=True, exist_ok=True)
-            _grown(pixels, 32, 32).convert("RGB").save(file)
+            # JPEG: of other formats Model Garden's classification parser ignores the range of random crops.
+            _save(folder / split / str(digit) / f"{number:04d}.jpg", np.asarray(_grown(pixels, 32, 32).convert("RGB")))
 
 
 def _grown(pixels: Array, width: int, height: int) -> Image.Image:

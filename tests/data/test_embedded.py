@@ -42,7 +42,7 @@ def test_scenes_have_visible_disjoint_digits_on_disjoint_photographs(monkeypatch
 
 def test_digits_build_as_a_folder_of_images(build: Build) -> None:
     built = build("dataset=digits")
-    assert built.labels == tuple("0123456789") and built.formats == ("png",)
+    assert built.labels == tuple("0123456789") and built.formats == ("jpeg",)
     assert {name: split.examples for name, split in built.splits.items()} == {"train": 1437, "validation": 360}
 
 

@@ -13,7 +13,7 @@ def test_a_recorded_run_comes_out_identical_and_changes_show(trellis, tiny, tmp_
     (again,) = (tmp_path / "reproductions").iterdir()
     assert summary(again)["weights_sha256"] == summary(tmp_path / "first")["weights_sha256"]
     assert json.loads((again / "reproduction.json").read_text())["verdict"] == "identical"
-    trellis("train", *arguments(tiny, tmp_path, "resnet", "other", "task.train_data.crop_area_range=[0.9,1.0]"))
+    trellis("train", *arguments(tiny, tmp_path, "resnet", "other", "task.train_data.aug_rand_hflip=true"))
     printed = trellis("compare", f"run={tmp_path / 'first'}", f"against={tmp_path / 'other'}", *common, code=1)
-    assert "task.train_data.crop_area_range: [0.6, 1.0] -> [0.9, 1.0]" in printed
+    assert "task.train_data.aug_rand_hflip: False -> True" in printed
     assert "first at step 1" in printed
