@@ -3,13 +3,13 @@
 import sys
 import time
 from collections.abc import Sequence
-from contextlib import nullcontext
 from types import TracebackType
 from typing import TextIO
 
 from rich.console import Console
 from rich.live import Live
 from rich.table import Table
+from rich.text import Text
 
 from pipelines.search.trials import Trial
 
@@ -26,14 +26,17 @@ class Display:
         # Refreshed by the sweep itself: with a thread beside it, starting processes would not be safe.
         self._live = Live(console=self._console, auto_refresh=False) if self._console.is_terminal else None
         self._goal, self._stream = goal, stream
-        self._shown, self._every = 0.0, 0
+        self._shown = 0.0
+        self._trials: Sequence[Trial] = ()
 
     def __enter__(self) -> "Display":
-        (self._live or nullcontext()).__enter__()
+        if self._live:
+            self._live.__enter__()
         return self
 
     def __exit__(self, kind: type | None, error: BaseException | None, trace: TracebackType | None) -> None:
         if self._live:
+            self._live.update(self._table(), refresh=True)
             self._live.__exit__(kind, error, trace)  # type: ignore[arg-type]
 
     def changed(self, trial: Trial) -> None:
@@ -45,19 +48,21 @@ class Display:
 
     def refresh(self, every: Sequence[Trial]) -> None:
         """Redraws the table when it is time."""
+        self._trials = every
         if self._live and time.monotonic() - self._shown >= REFRESH_S:
-            self._live.update(self._table(every), refresh=True)
+            self._live.update(self._table(), refresh=True)
             self._shown = time.monotonic()
 
-    def _table(self, every: Sequence[Trial]) -> Table:
+    def _table(self) -> Table:
         sign = -1 if self._goal == "maximize" else 1
-        ordered = sorted(every, key=lambda trial: (ORDER[trial.state], sign * (trial.value or 0)))
+        ordered = sorted(self._trials, key=lambda trial: (ORDER[trial.state], sign * (trial.value or 0)))
         room = max(3, self._console.height - 6)
-        counts = {state: sum(trial.state == state for trial in every) for state in ORDER}
+        counts = {state: sum(trial.state == state for trial in self._trials) for state in ORDER}
         caption = ", ".join(f"{count} {state}" for state, count in counts.items() if count)
         table = Table("trial", "state", caption=caption, expand=False)
         for trial in ordered[:room]:
-            table.add_row(trial.label, trial.progress() if trial.state == "running" else _outcome(trial))
+            state = trial.progress() if trial.state == "running" else _outcome(trial)
+            table.add_row(Text(trial.label), Text(state))  # As they are: brackets are no markup here.
         return table
 
 

@@ -1,5 +1,6 @@
 """The course of a sweep with trials that are over at once: what is run, what is not, what is remembered."""
 
+import io
 import itertools
 import json
 import subprocess
@@ -10,6 +11,7 @@ import psutil
 import pytest
 
 from pipelines.search import ranking, schedule
+from pipelines.search.display import Display
 from pipelines.search.ledger import Ledger
 from pipelines.search.schedule import Schedule
 from pipelines.search.space import Parameter, Space
@@ -160,3 +162,16 @@ def test_the_ranking_is_drawn_and_written_for_any_settings(tmp_path):
     assert ranking.as_csv(rows).count("\n") == 9
     assert "0.1" in ranking.as_text(rows).splitlines()[1]
     assert ranking.as_text([]) == "no trial has finished"
+
+
+def test_a_terminal_shows_a_table_and_a_pipe_a_line_for_each_event(tmp_path):
+    class Terminal(io.StringIO):
+        def isatty(self) -> bool:
+            return True
+
+    trial = Trial("t", {"task.model.input_size": [32, 32]}, [], tmp_path, state="failed", reason="no [/such] thing")
+    for stream, expected in ((io.StringIO(), "trial input_size=[32,32]: failed: no [/such] thing\n"), (Terminal(), "1 failed")):
+        with Display("maximize", stream) as display:
+            display.refresh([trial])
+            display.changed(trial)
+        assert expected in stream.getvalue() and "no [/such] thing" in stream.getvalue()
