@@ -152,8 +152,8 @@ def label(settings: Mapping[str, Any]) -> str:
 
 
 def short(name: str) -> str:
-    """A parameter's name without the path before it."""
-    return name.lstrip("+").rpartition(".")[2]
+    """A parameter's name without the path before it; a bare `type` says nothing, so it takes its owner's name."""
+    return name.lstrip("+").removesuffix(".type").rpartition(".")[2]
 
 
 def brief(value: Any) -> str:
