@@ -58,3 +58,28 @@ def parse(serialized: bytes) -> dict[str, list[Any]]:
         raise ValueError(f"not a tf.train.Example: {error}") from None
     features = example.features.feature
     return {name: list(getattr(features[name], features[name].WhichOneof("kind") or "bytes_list").value) for name in features}
+
+
+def require(serialized: bytes, *names: str) -> dict[str, list[Any]]:
+    """The features of an example that must have some of them.
+
+    Raises:
+        ValueError: the bytes are no example, or a feature is missing or empty.
+    """
+    features = parse(serialized)
+    missing = [name for name in names if not features.get(name)]
+    if missing:
+        raise ValueError(f"no feature {', '.join(missing)}")
+    return features
+
+
+def text(features: Mapping[str, list[Any]], name: str) -> str:
+    """The first value of a feature as text; empty where there is none."""
+    return features[name][0].decode("utf-8", "replace") if features.get(name) else ""
+
+
+def head(features: Mapping[str, list[Any]]) -> dict[str, Any]:
+    """What the records of all tasks have in them; only the image is certain."""
+    sizes = {name: (features.get(f"image/{name}") or [0])[0] for name in ("height", "width")}
+    names = {"file": text(features, "image/filename"), "id": text(features, "image/source_id"), "format": text(features, "image/format")}
+    return {**names, **sizes, "image": features["image/encoded"][0], "sha256": text(features, "image/key/sha256")}

@@ -15,6 +15,7 @@ VERSION = 1
 METRIC = "AP"
 GARDEN_TASKS = {"RetinaNetTask", "MaskRCNNTask"}  # Model Garden task configurations that read these records
 FIRST_LABEL = 1  # 0 is the background
+parse = _wire.parse
 
 
 def encode(record: Mapping[str, Any]) -> bytes:
@@ -40,6 +41,30 @@ def encode(record: Mapping[str, Any]) -> bytes:
             "image/object/mask": [item["mask"] for item in objects if item.get("mask") is not None],
         }
     )
+
+
+def decode(serialized: bytes) -> dict[str, Any]:
+    """Reads back a record, ours or another tool's with the official features.
+
+    Raises:
+        ValueError: a feature is missing or does not fit the others.
+    """
+    features = _wire.require(serialized, "image/encoded", "image/height", "image/width")
+    sides = [features.get(f"image/object/bbox/{side}", []) for side in ("ymin", "xmin", "ymax", "xmax")]
+    labels = features.get("image/object/class/label", [])
+    columns = {
+        "box": list(zip(*sides, strict=True)),
+        "label": labels,
+        "text": [text.decode() for text in features.get("image/object/class/text", [])] or [""] * len(labels),
+        "area": features.get("image/object/area") or [0.0] * len(labels),
+        "is_crowd": features.get("image/object/is_crowd") or [0] * len(labels),
+        "mask": features.get("image/object/mask") or [None] * len(labels),
+    }
+    lengths = {name: len(values) for name, values in columns.items()}
+    if len(set(lengths.values())) > 1:
+        raise ValueError(f"objects have columns of unequal length: {lengths}")
+    objects = [dict(zip(columns, values, strict=True)) for values in zip(*columns.values(), strict=True)]
+    return {**_wire.head(features), "objects": objects}
 
 
 def inputs(files: Mapping[str, str], labels: Sequence[str], formats: Collection[str]) -> dict[str, Any]:

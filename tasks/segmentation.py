@@ -13,6 +13,7 @@ VERSION = 1
 METRIC = "mean_iou"
 GARDEN_TASKS = {"SemanticSegmentationTask"}  # Model Garden task configurations that read these records
 FIRST_LABEL = 0
+parse = _wire.parse
 
 
 def encode(record: Mapping[str, Any]) -> bytes:
@@ -30,6 +31,16 @@ def encode(record: Mapping[str, Any]) -> bytes:
             "image/segmentation/class/format": [b"png"],
         }
     )
+
+
+def decode(serialized: bytes) -> dict[str, Any]:
+    """Reads back a record, ours or another tool's with the official features.
+
+    Raises:
+        ValueError: a feature is missing or does not fit the others.
+    """
+    features = _wire.require(serialized, "image/encoded", "image/height", "image/width", "image/segmentation/class/encoded")
+    return {**_wire.head(features), "mask": features["image/segmentation/class/encoded"][0]}
 
 
 def inputs(files: Mapping[str, str], labels: Sequence[str], formats: Collection[str]) -> dict[str, Any]:

@@ -39,25 +39,25 @@ def run(dataset: Dataset, task: ModuleType, folder: str, *, found: content.Found
     target = epath.Path(folder)
     target.mkdir(parents=True, exist_ok=True)
     (target / manifest.FILE).unlink(missing_ok=True)
-    listing = source.listing(sources.Request(dataset, found.places, found.digests))
+    listing = source.listing(sources.Request(dataset, found.places, found.digests, parse=task.parse))
     recipe = content.digest([content.recipe(dataset, task.VERSION), listing.labels, listing.has_masks])
     with Validation(dataset, listing) as validation:
         try:
             listed = index.write(str(target / "index"), listing.items, dataset.shards, recipe)
             waiting = tuple(shard for shard in sorted(listed.shards) if not _kept(target, shard, listed.shards[shard]))
             if waiting:
-                job = records.Job(folder, listed, dataset.source, sources.Request(dataset, found.places, {}, listing.shared), task.encode, waiting)
+                job = records.Job(folder, listed, dataset.source, sources.Request(dataset, found.places, {}, listing.shared, task.parse), task.encode, waiting)
                 with Progress(target, listed, waiting):
                     records.write(job, runner)
         except Exception as error:
             _explain(error, target)
             raise
         summaries = [_summary(target, shard) for shard in sorted(listed.shards)]
-        built = _manifest(dataset, task, target, listing=listing, listed=listed, summaries=summaries, found=found)
-        _write_rejects(target, listed, summaries)
+        built = describe(dataset, task, target, listing=listing, listed=listed, summaries=summaries, found=found)
+        write_rejects(target, listed, summaries)
         manifest.check_rejects(built, dataset.max_reject_fraction)
         validation.check(built)
-    _finish(target, built, summaries)
+    finish(target, built, summaries)
     return built
 
 
@@ -108,19 +108,19 @@ def _rejects(listed: Index, summaries: list[Summary]) -> list[Reject]:
     return sorted({*listed.rejects, *(Reject(*entry) for one in summaries for entry in one.rejects)})
 
 
-def _write_rejects(target: epath.Path, listed: Index, summaries: list[Summary]) -> None:
+def write_rejects(target: epath.Path, listed: Index, summaries: list[Summary]) -> None:
     with (target / manifest.REJECTS).open("w") as lines:
         for reject in _rejects(listed, summaries):
             lines.write(json.dumps(asdict(reject)) + "\n")
 
 
-def _manifest(
+def describe(
     dataset: Dataset, task: ModuleType, target: epath.Path, *, listing: Listing, listed: Index, summaries: list[Summary], found: content.Found
 ) -> Manifest:
     by_split = {split: [one for one in summaries if index.split_of(one.file) == split] for split in listed.examples}
     splits = {split: Split(sum(one.examples for one in of), tuple(_shard(one) for one in of)) for split, of in by_split.items()}
     rejects = _rejects(listed, summaries)
-    built = Manifest(
+    return Manifest(
         dataset=dataset.name,
         fingerprint=target.name.rsplit("-", 1)[1],
         task=dataset.task,
@@ -139,7 +139,6 @@ def _manifest(
         versions={name: importlib.metadata.version(name) for name in ("trellis", "apache-beam", "opencv-python-headless", "pillow", "pycocotools")},
         directory=str(target),
     )
-    return built
 
 
 def _shard(one: Summary) -> Shard:
@@ -182,7 +181,7 @@ def _warnings(labels: tuple[str, ...], by_split: Mapping[str, list[Summary]]) ->
     return tuple(found)
 
 
-def _finish(target: epath.Path, built: Manifest, summaries: list[Summary]) -> None:
+def finish(target: epath.Path, built: Manifest, summaries: list[Summary]) -> None:
     """The manifest last; then what only served the build goes."""
     for name, text in ((SHARDS, json.dumps({one.file: vars(one) for one in summaries})), (manifest.FILE, built.to_json())):
         partial = target / f"{name}.partial"

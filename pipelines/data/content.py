@@ -163,7 +163,9 @@ def find(data_dir: str, dataset: Dataset) -> Found:
 
 def recipe(dataset: Dataset, version: int) -> Digest:
     """Digest over all that shapes a record beside the source's content: the data set's node, the task's version, the format."""
-    node = {key: value for key, value in asdict(dataset).items() if key not in LOCATIONS + PASSIVE}
+    # The lists of a TFDS builder are names of splits, not places.
+    places = () if dataset.source == "tfds" else LOCATIONS
+    node = {key: value for key, value in asdict(dataset).items() if key not in (*places, *PASSIVE)}
     return digest({"format": FORMAT, "version": version, "node": node})
 
 

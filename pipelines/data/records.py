@@ -106,8 +106,10 @@ def write_shard(grouped: tuple[str, Iterable[tuple[int, int]]], job: Job) -> str
 def _record(example: Example, job: Job, counted: Summary) -> dict[str, Any] | None:
     """The record of an example; None, with the reason in the summary, where there is none."""
     try:
-        image = images.read(_content(example), job.request.dataset.convert)
-        found = sources.load(job.source).load(example, image, job.request)
+        source = sources.load(job.source)
+        content = source.content(example, job.request) if hasattr(source, "content") else _content(example)
+        image = images.read(content, job.request.dataset.convert)
+        found = source.load(example, image, job.request)
     except Rejected as rejected:
         counted.reject(example, rejected)
         return None

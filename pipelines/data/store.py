@@ -26,6 +26,8 @@ def obtain(cfg: Config, task: ModuleType) -> Manifest:
         raise UsageError("no dataset; choose one with dataset=<name>, see: trellis list")
     if dataset.embedded:
         _generate(cfg.data_dir, dataset)
+    if dataset.source == "tfds":
+        _prepare(dataset)
     found = content.find(cfg.data_dir, dataset)
     folder = manifest.directory(cfg.data_dir, dataset, task.VERSION, found)
     with _alone(folder):
@@ -37,10 +39,11 @@ def obtain(cfg: Config, task: ModuleType) -> Manifest:
         print(f"data: building {dataset.name} with the {cfg.runner.get('engine', 'local')} runner in {folder}", flush=True)
         # Imports Beam, which takes seconds and complains about cloud libraries; nothing above needs it.
         logging.disable(logging.WARNING)
-        from pipelines.data import build
+        from pipelines.data import adoption, build
 
         logging.disable(logging.NOTSET)
-        built = build.run(dataset, task, folder, found=found, runner=cfg.runner)
+        make = adoption.run if dataset.source == "tfrecord" else build.run
+        built = make(dataset, task, folder, found=found, runner=cfg.runner)
     print(f"data: wrote {_described(built)}")
     for warning in built.warnings:
         print(f"data: warning: {warning}")
@@ -63,6 +66,18 @@ def _generate(data_dir: str, dataset: Dataset) -> None:
         from pipelines.data import embedded
 
         embedded.generate(str(dataset.embedded), folder, dataset.seed)
+
+
+def _prepare(dataset: Dataset) -> None:
+    content.locate("", dataset)  # names what is missing
+    folder = content.tfds_folder(dataset)
+    if (folder / "dataset_info.json").exists():
+        return
+    print(f"data: preparing {dataset.builder} with TensorFlow Datasets in {folder}", flush=True)
+    # Imports TensorFlow, which takes seconds and is needed once.
+    from pipelines.data import preparation
+
+    preparation.run(dataset, folder)
 
 
 @contextmanager

@@ -25,6 +25,7 @@ class Summary:
     bytes: int = 0
     sha256: str = ""
     objects: int = 0
+    masks: int = 0
     clipped: int = 0
     formats: dict[str, int] = field(default_factory=Counter)
     classes: dict[str, int] = field(default_factory=Counter)
@@ -53,6 +54,7 @@ class Summary:
             self.classes[record["text"]] += 1
         for item in record.get("objects", ()):
             self.objects += 1
+            self.masks += item.get("mask") is not None
             self.classes[item["text"]] += 1
             side = math.sqrt((item["box"][2] - item["box"][0]) * (item["box"][3] - item["box"][1]) * image.height * image.width)
             self.box_sizes[str(_bin(side, 8))] += 1

@@ -5,6 +5,7 @@ The interface of a source module:
     TASKS                                                         tasks whose records it can fill
     listing(request) -> Listing                                   in the launching process, streaming
     load(example, image: Image, request: Request) -> record       on a worker; raises Rejected
+    content(example, request) -> bytes                            optional: the image, where it is no file of its own
 """
 
 import functools
@@ -12,7 +13,7 @@ import hashlib
 import importlib
 import math
 import os
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from types import ModuleType
 from typing import Any
@@ -29,6 +30,7 @@ class Request:
     places: Mapping[str, Mapping[str, str]]
     digests: Mapping[str, Mapping[str, Mapping[str, str]]]  # empty on workers
     shared: Mapping[str, Any] = field(default_factory=dict)  # what `listing` found out for `load`
+    parse: Callable[[bytes], dict[str, list[Any]]] | None = None  # the features of a serialized tf.train.Example
 
 
 @dataclass(frozen=True)

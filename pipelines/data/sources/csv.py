@@ -1,6 +1,7 @@
 """A table of images: one row each, with columns for path, label and, if wanted, split and group."""
 
 import csv
+import io
 from collections.abc import Iterator
 from typing import Any
 
@@ -30,12 +31,11 @@ def listing(request: Request) -> Listing:
 
 
 def _rows(file: str, columns: dict[str, str | None]) -> list[dict[str, str]]:
-    with epath.Path(file).open("r", encoding="utf-8-sig", newline="") as text:
-        try:
-            reader = csv.DictReader(text)
-            rows = list(reader)
-        except (csv.Error, UnicodeDecodeError) as error:
-            raise UsageError(f"{file}: not a table in UTF-8: {error}") from None
+    try:
+        reader = csv.DictReader(io.StringIO(epath.Path(file).read_bytes().decode("utf-8-sig"), newline=""))
+        rows = list(reader)
+    except (csv.Error, UnicodeDecodeError) as error:
+        raise UsageError(f"{file}: not a table in UTF-8: {error}") from None
     for use, name in columns.items():
         if name and name not in (reader.fieldnames or ()):
             raise UsageError(f"{file}: no column {name!r} for {use}; the columns are {', '.join(reader.fieldnames or ())}; name it: dataset.columns.{use}=<column>")

@@ -1,0 +1,162 @@
+"""A prepared TensorFlow Datasets builder, read from its own files: images stay encoded and nothing imports TensorFlow."""
+
+import json
+import struct
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+from etils import epath
+
+from pipelines.config import UsageError
+from pipelines.data import sources, tfrecord
+from pipelines.data.content import ALL
+from pipelines.data.images import Image
+from pipelines.data.masks import encode_classes, read_classes
+from pipelines.data.sources import Example, Listing, Reject, Rejected, Request
+
+TASKS = ("classification", "detection", "segmentation")
+# Feature by use, the first that a record has; `dataset.columns` names others.
+FEATURES = {
+    "image": ("image", "image_left"),
+    "name": ("image/filename", "file_name", "image/file_name"),
+    "id": ("image/id", "image_id"),
+    "label": ("label",),
+    "boxes": ("objects/bbox",),
+    "classes": ("objects/label",),
+    "crowd": ("objects/is_crowd", "objects/is_difficult"),
+    "areas": ("objects/area",),
+    "mask": ("segmentation_label", "segmentation_mask", "label/segmentation"),
+}
+NEEDED = {"classification": ("image", "label"), "detection": ("image", "boxes", "classes"), "segmentation": ("image", "mask")}
+VALIDATION = ("validation", "val", "test")
+
+
+def listing(request: Request) -> Listing:
+    """Every record of the training and the validation split."""
+    folder = epath.Path(request.places["images"][ALL])
+    info = json.loads((folder / "dataset_info.json").read_text())
+    if info.get("fileFormat", "tfrecord") != "tfrecord":
+        raise UsageError(f"{folder}: prepared as {info['fileFormat']}; prepare it as tfrecord")
+    files = _files(request, info)
+    features = _features(request, folder / files["train"][0])
+    labels = request.dataset.labels or _labels(folder, features["classes" if request.dataset.task == "detection" else "label"])
+    labels = tuple(str(label) for label in labels)
+    shared = {"features": features, "labels": labels}
+    return Listing(labels, request.dataset.task == "segmentation", _items(request, folder, files), shared)
+
+
+def _files(request: Request, info: Mapping[str, Any]) -> dict[str, list[str]]:
+    """Names of files by our split; the builder's own splits by `dataset.lists`, else by their names."""
+    theirs = {split["name"]: split for split in info["splits"]}
+    wanted = request.dataset.lists or {"train": "train", **{"validation": name for name in reversed(VALIDATION) if name in theirs}}
+    missing = [name for name in wanted.values() if name not in theirs]
+    if missing:
+        raise UsageError(f"dataset.lists: {request.dataset.builder} has no split {', '.join(missing)}; there are: {', '.join(theirs)}")
+    found = {}
+    for ours, name in wanted.items():
+        count, prefix = len(theirs[name]["shardLengths"]), f"{info['name']}-{name}.tfrecord"
+        found[ours] = [f"{prefix}-{number:05d}-of-{count:05d}" for number in range(count)]
+    return found
+
+
+def _features(request: Request, file: epath.Path) -> dict[str, str]:
+    with file.open("rb") as records:
+        names = set(request.parse(next(tfrecord.read(records))))
+    given = request.dataset.columns or {}
+    found = {use: given.get(use) or next((name for name in choice if name in names), "") for use, choice in FEATURES.items()}
+    # Lists are absent where an example has none: what is typical stands in for them.
+    found |= {use: choice[0] for use, choice in FEATURES.items() if not found[use] and use in ("boxes", "classes")}
+    missing = [use for use in NEEDED[request.dataset.task] if not found[use]]
+    if missing:
+        raise UsageError(f"dataset.columns: no feature for {', '.join(missing)} in {request.dataset.builder}; it has {', '.join(sorted(names))}")
+    return found
+
+
+def _labels(folder: epath.Path, feature: str) -> list[str]:
+    file = folder / f"{feature.replace('/', '-')}.labels.txt"
+    if not file.exists():
+        raise UsageError(f"dataset.labels: {folder} has no names for {feature or 'its masks'}; write dataset.labels=[…]")
+    return file.read_text().splitlines()
+
+
+def _items(request: Request, folder: epath.Path, files: Mapping[str, list[str]]) -> Iterator[Example | Reject]:
+    whole = "validation" in files
+    for ours, names in files.items():
+        for name in names:
+            content = request.digests["images"][ALL].get(name, "missing")
+            for number, (start, length) in enumerate(_positions(folder / name)):
+                key = f"{name}:{number:06d}"
+                split = ours if whole else sources.split_of(ALL, key, request.dataset)
+                yield Example(split, key, str(folder / name), key, sources.digest(content, str(start)), {"start": start, "length": length})
+
+
+def _positions(file: epath.Path) -> Iterator[tuple[int, int]]:
+    """Where each record of a file starts, and how long it is."""
+    at, size = 0, file.stat().length
+    with file.open("rb") as records:
+        while at < size:
+            records.seek(at)
+            (length,) = struct.unpack("<Q", records.read(8))
+            yield at + 12, length
+            at += 16 + length
+
+
+def _parsed(example: Example, request: Request) -> dict[str, list[Any]]:
+    with epath.Path(example.file).open("rb") as records:
+        records.seek(example.more["start"])
+        try:
+            return request.parse(records.read(example.more["length"]))
+        except ValueError as error:
+            raise Rejected("record_corrupt", f"{error}; prepare the builder again") from None
+
+
+def content(example: Example, request: Request) -> bytes:
+    """The encoded image of one record."""
+    return _parsed(example, request).get(request.shared["features"]["image"], [b""])[0]
+
+
+def load(example: Example, image: Image, request: Request) -> dict[str, Any]:
+    """What the task needs of one record, under the builder's own id where it has a numeric one."""
+    features, record = request.shared["features"], _parsed(example, request)
+    one = {use: (record.get(name) or [None])[0] for use, name in features.items() if name}
+    identity = {"id": one["id"]} if isinstance(one.get("id"), int) and one["id"] >= 0 else {}
+    named = {"file": one["name"].decode("utf-8", "replace")} if isinstance(one.get("name"), bytes) else {}
+    return {**identity, **named, **LOADERS[request.dataset.task](record, image, request, features)}
+
+
+def _classification(record: Mapping[str, list[Any]], image: Image, request: Request, features: Mapping[str, str]) -> dict[str, Any]:
+    label = record[features["label"]][0]
+    if not 0 <= label < len(request.shared["labels"]):
+        raise Rejected("unknown_class", f"label {label} has no name in dataset.labels")
+    return {"label": label, "text": request.shared["labels"][label]}
+
+
+def _detection(record: Mapping[str, list[Any]], image: Image, request: Request, features: Mapping[str, str]) -> dict[str, Any]:
+    flat, classes = record.get(features["boxes"], []), record.get(features["classes"], [])
+    crowd = record.get(features["crowd"]) or [0] * len(classes)
+    areas = record.get(features["areas"]) or [None] * len(classes)
+    found: dict[str, Any] = {"objects": [], "rejects": [], "clipped": 0}
+    for number, (label, is_crowd, area) in enumerate(zip(classes, crowd, areas, strict=True)):
+        top, left, bottom, right = flat[4 * number : 4 * number + 4]
+        try:
+            if not 0 <= label < len(request.shared["labels"]):
+                raise Rejected("unknown_category", f"label {label} has no name in dataset.labels")
+            pixels = [left * image.width, top * image.height, (right - left) * image.width, (bottom - top) * image.height]
+            box, clipped = sources.clipped(pixels, image.height, image.width)
+        except Rejected as rejected:
+            found["rejects"].append((f"object {number}", rejected))
+            continue
+        found["clipped"] += clipped and not (0 <= min(top, left) and max(bottom, right) <= 1)
+        item = {"box": (max(0.0, top), max(0.0, left), min(1.0, bottom), min(1.0, right)), "label": label + 1, "text": request.shared["labels"][label]}
+        found["objects"].append({**item, "is_crowd": int(is_crowd), "area": float(area) if area else (box[2] - box[0]) * (box[3] - box[1])})
+    return found
+
+
+def _segmentation(record: Mapping[str, list[Any]], image: Image, request: Request, features: Mapping[str, str]) -> dict[str, Any]:
+    classes = read_classes(record[features["mask"]][0])
+    if classes.shape != (image.height, image.width):
+        raise Rejected("mask_size", f"the mask is {classes.shape[1]}x{classes.shape[0]}, the image {image.width}x{image.height}")
+    return {"mask": encode_classes(classes)}
+
+
+LOADERS = {"classification": _classification, "detection": _detection, "segmentation": _segmentation}

@@ -1,0 +1,199 @@
+"""Every source gives records that say what it said."""
+
+import io
+import json
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from pipelines.config import UsageError
+from pipelines.data.manifest import Manifest
+from tests.data.conftest import coco
+from tests.data.test_store import digests, examples
+
+Build = Callable[..., Manifest]
+
+
+def picture(file: Path, size: tuple[int, int] = (32, 24), mode: str = "RGB", colour: int = 0) -> Path:
+    file.parent.mkdir(parents=True, exist_ok=True)
+    Image.new(mode, size, colour).save(file)
+    return file
+
+
+def test_csv_takes_labels_splits_and_groups_from_columns(build: Build, tmp_path: Path) -> None:
+    lines = ["file,kind,part,patient"]
+    for number in range(12):
+        picture(tmp_path / "images" / f"{number}.png", colour=number)
+        lines.append(f"{number}.png,{'ab'[number % 2]},{'val' if number > 8 else 'train'},{number // 4}")
+    (tmp_path / "table.csv").write_text("\n".join([*lines, "missing.png,a,train,1", "../x.png,a,train,1", "1.png,a,train,1", "2.png,,train,1"]))
+    columns = "dataset.columns={path:file,label:kind,split:part,group:null}"
+    given = ["dataset=csv", f"dataset.images={tmp_path}/images", f"dataset.annotations={tmp_path}/table.csv", "dataset.max_reject_fraction=1"]
+    built = build(*given, columns)
+    assert built.labels == ("a", "b")
+    assert {name: split.examples for name, split in built.splits.items()} == {"train": 9, "validation": 3}
+    assert built.rejects == {"image_missing": 1, "path_escapes": 1, "duplicate_key": 1, "unknown_class": 1}
+    with pytest.raises(UsageError, match="no column 'path' for path; the columns are file, kind, part, patient; name it: dataset.columns.path="):
+        build(*given)
+    (tmp_path / "table.csv").write_text("\n".join(lines))
+    grouped = build(*given, "dataset.columns={path:file,label:kind,group:patient}", "dataset.validation_fraction=0.5")
+    names = {split: {example["image/filename"][0].decode() for example in examples(grouped, split)} for split in grouped.splits}
+    groups = {split: {int(name.split(".")[0]) // 4 for name in found} for split, found in names.items()}
+    assert groups["train"] | groups["validation"] == {0, 1, 2} and not groups["train"] & groups["validation"]
+
+
+VOC_XML = """<annotation><filename>{name}.jpg</filename><size><width>32</width><height>24</height><depth>3</depth></size>
+<object><name>cat</name><difficult>0</difficult><bndbox><xmin>5</xmin><ymin>5</ymin><xmax>20</xmax><ymax>16</ymax></bndbox></object>
+<object><name>dog</name><difficult>1</difficult><bndbox><xmin>1</xmin><ymin>1</ymin><xmax>32</xmax><ymax>24</ymax></bndbox></object>
+<object><name>cow</name><bndbox><xmin>9</xmin><ymin>5</ymin><xmax>3</xmax><ymax>16</ymax></bndbox></object></annotation>"""
+
+
+def voc(root: Path) -> Path:
+    for number in range(6):
+        picture(root / "JPEGImages" / f"{number}.jpg", colour=number)
+        (root / "Annotations").mkdir(exist_ok=True)
+        (root / "Annotations" / f"{number}.xml").write_text(VOC_XML.format(name=number))
+        mask = Image.fromarray(np.tile(np.arange(32, dtype=np.uint8) % 3, (24, 1)), "P")
+        mask.putpalette([value for index in range(256) for value in (index, 0, 255 - index)])
+        (root / "SegmentationClass").mkdir(exist_ok=True)
+        mask.save(root / "SegmentationClass" / f"{number}.png")
+    for kind in ("Main", "Segmentation"):
+        (root / "ImageSets" / kind).mkdir(parents=True)
+        (root / "ImageSets" / kind / "train.txt").write_text("0\n1\n2\n3\n99\n")
+        (root / "ImageSets" / kind / "val.txt").write_text("4 1\n5 -1\n")
+    return root
+
+
+def test_voc_boxes_count_pixels_from_one_and_difficult_ones_are_crowds(build: Build, tmp_path: Path) -> None:
+    built = build("dataset=voc", f"dataset.root={voc(tmp_path / 'voc')}", "dataset.labels=[cat,dog]", "dataset.max_reject_fraction=1")
+    assert {name: split.examples for name, split in built.splits.items()} == {"train": 4, "validation": 2}
+    assert built.rejects == {"image_missing": 1, "unknown_category": 6}
+    example = examples(built, "validation")[0]
+    assert example["image/object/class/label"] == [1, 2] and example["image/object/is_crowd"] == [0, 1]
+    corners = [example[f"image/object/bbox/{side}"][0] for side in ("xmin", "ymin", "xmax", "ymax")]
+    assert corners == pytest.approx([4 / 32, 4 / 24, 20 / 32, 16 / 24])
+    assert "unknown_category" not in build("dataset=voc", f"dataset.root={tmp_path}/voc", "dataset.labels=null", "dataset.max_reject_fraction=1").rejects
+
+
+def test_voc_masks_take_the_palettes_indices(build: Build, tmp_path: Path) -> None:
+    built = build("dataset=voc_masks", f"dataset.root={voc(tmp_path / 'voc')}", "dataset.labels=[background,cat,dog]", "dataset.max_reject_fraction=1")
+    mask = np.asarray(Image.open(io.BytesIO(examples(built, "train")[0]["image/segmentation/class/encoded"][0])))
+    assert mask.tolist() == np.tile(np.arange(32) % 3, (24, 1)).tolist()
+    assert built.classes["train"] == {"background": 4 * 24 * 11, "cat": 4 * 24 * 11, "dog": 4 * 24 * 10}
+
+
+def test_cityscapes_pairs_by_suffix_and_maps_its_label_ids(build: Build, tmp_path: Path) -> None:
+    for split, city in (("train", "aachen"), ("val", "ulm")):
+        for number in range(2):
+            picture(tmp_path / "leftImg8bit" / split / city / f"{city}_{number}_leftImg8bit.png", colour=number)
+            picture(tmp_path / "gtFine" / split / city / f"{city}_{number}_gtFine_labelIds.png", mode="L", colour=7 if number else 3)
+            picture(tmp_path / "gtFine" / split / city / f"{city}_{number}_gtFine_color.png")
+    built = build("dataset=cityscapes", f"dataset.root={tmp_path}")
+    assert not built.rejects and len(built.labels) == 19
+    found = sorted(Image.open(io.BytesIO(example["image/segmentation/class/encoded"][0])).getextrema() for example in examples(built, "train"))
+    assert found == [(0, 0), (255, 255)]
+
+
+def test_masks_that_do_not_fit_are_rejected(build: Build, tmp_path: Path) -> None:
+    for number in range(8):
+        picture(tmp_path / "images" / f"{number}.png", colour=number)
+        picture(tmp_path / "masks" / f"{number}.png", mode="L", colour=1)
+    picture(tmp_path / "masks" / "1.png", size=(5, 5), mode="L")
+    picture(tmp_path / "masks" / "2.png", mode="L", colour=9)
+    picture(tmp_path / "masks" / "3.png", mode="RGB")
+    (tmp_path / "masks" / "4.png").write_bytes(b"nonsense")
+    (tmp_path / "masks" / "5.png").unlink()
+    picture(tmp_path / "masks" / "extra.png", mode="L")
+    given = ["dataset=mask_folder", f"dataset.images={tmp_path}/images", f"dataset.masks={tmp_path}/masks", "dataset.max_reject_fraction=1", "dataset.validation_fraction=0"]
+    built = build(*given, "dataset.labels=[background,thing]")
+    assert built.rejects == {"mask_size": 1, "unknown_class": 1, "mask_mode": 1, "mask_unreadable": 1, "no_mask": 1, "no_image": 1}
+    with pytest.raises(UsageError, match="dataset.labels: masks carry no names"):
+        build(*given)
+
+
+def test_coco_keeps_category_ids_where_asked(build: Build, tmp_path: Path) -> None:
+    file, _ = coco(tmp_path / "images")
+    built = build("dataset=coco", f"dataset.images={tmp_path}/images", f"dataset.annotations={file}", "dataset.keep_category_ids=true")
+    assert len(built.labels) == 8 and built.labels[2] == "cat" and built.labels[7] == "dog"
+    assert sorted(examples(built, "train")[0]["image/object/class/label"]) == [3, 3, 8]
+
+
+def test_coco_without_masks_and_with_names_that_are_not_ascii(build: Build, tmp_path: Path) -> None:
+    _, document = coco(tmp_path / "images")
+    document["categories"][0]["name"] = "Kätzchen"
+    (tmp_path / "images" / "001.jpg").rename(tmp_path / "images" / "größe.jpg")
+    document["images"][0]["file_name"] = "größe.jpg"
+    (tmp_path / "images.json").write_text(json.dumps(document, ensure_ascii=False))
+    built = build("dataset=coco", f"dataset.images={tmp_path}/images", f"dataset.annotations={tmp_path}/images.json", "dataset.include_masks=false")
+    assert built.labels[0] == "Kätzchen" and not built.has_masks and not built.rejects
+    assert "image/object/mask" not in examples(built, "train")[0]
+
+
+def test_existing_records_are_adopted_as_they_are(build: Build, tmp_path: Path) -> None:
+    file, _ = coco(tmp_path / "images")
+    made = build("dataset=coco", f"dataset.images={tmp_path}/images", f"dataset.annotations={file}")
+    patterns = f"dataset.images={{train:'{made.directory}/train-*',validation:'{made.directory}/validation-*'}}"
+    adopted = build("dataset=tfrecord", patterns)
+    assert adopted.labels == made.labels and adopted.has_masks and adopted.classes == made.classes
+    assert digests(adopted) == digests(made)
+    assert all((Path(adopted.directory) / shard.file).is_symlink() for split in adopted.splits.values() for shard in split.shards)
+    assert build("dataset=tfrecord", patterns) == adopted
+
+
+def test_records_that_do_not_fit_are_not_adopted(build: Build, tmp_path: Path) -> None:
+    file, _ = coco(tmp_path / "images")
+    made = build("dataset=coco", f"dataset.images={tmp_path}/images", f"dataset.annotations={file}")
+    folder = tmp_path / "records"
+    folder.mkdir()
+    content = next(Path(made.directory).glob("train-*")).read_bytes()
+    (folder / "a.tfrecord").write_bytes(content[:-3])
+    with pytest.raises(UsageError, match="1 records do not fit.*\n.*record file: file_corrupt: record at byte"):
+        build("dataset=tfrecord", f"dataset.images={{train:'{folder}'}}")
+    (folder / "a.tfrecord").write_bytes(content)
+    with pytest.raises(UsageError, match="record_malformed: no feature image/class/label"):
+        build("dataset=tfrecord", "dataset.task=classification", f"dataset.images={{train:'{folder}'}}")
+    with pytest.raises(UsageError, match="label 2 is not one of dataset.labels"):
+        build("dataset=tfrecord", "dataset.labels=[cat]", f"dataset.images={{train:'{folder}'}}")
+
+
+BUILDER = """
+import sys, numpy as np, tensorflow_datasets as tfds
+class Tiny(tfds.core.GeneratorBasedBuilder):
+    VERSION = tfds.core.Version("1.2.0")
+    def _info(self):
+        box = {"bbox": tfds.features.BBoxFeature(), "label": tfds.features.ClassLabel(names=["cat", "dog"])}
+        return tfds.core.DatasetInfo(builder=self, features=tfds.features.FeaturesDict({
+            "image": tfds.features.Image(), "image/id": np.int64, "label": tfds.features.ClassLabel(names=["yes", "no"]), "objects": tfds.features.Sequence(box)}))
+    def _split_generators(self, dl_manager):
+        return {"train": self._generate_examples(8), "test": self._generate_examples(3)}
+    def _generate_examples(self, count):
+        for number in range(count):
+            box = {"bbox": tfds.features.BBox(0.25, 0.5, 0.75, 1.0), "label": number % 2}
+            yield number, {"image": np.full((24, 32, 3), number, np.uint8), "image/id": 100 + number, "label": number % 2, "objects": [box] * (number % 3)}
+Tiny(data_dir=sys.argv[1], file_format="tfrecord").download_and_prepare()
+"""
+
+
+@pytest.mark.slow
+def test_a_builder_of_ones_own_passes_its_images_through(build: Build, tmp_path: Path) -> None:
+    subprocess.run([sys.executable, "-c", BUILDER, str(tmp_path / "tfds")], check=True, capture_output=True)
+    given = ["dataset=tfds", f"dataset.root={tmp_path}/tfds", "dataset.builder=tiny:1.2.0"]
+    built = build(*given)
+    assert built.labels == ("yes", "no") and built.formats == ("png",)
+    assert {name: split.examples for name, split in built.splits.items()} == {"train": 8, "validation": 3}
+    detection = build(*given, "dataset.task=detection")
+    assert detection.labels == ("cat", "dog") and detection.counts["objects_written"] == 7 + 3
+    example = next(example for example in examples(detection, "train") if example["image/source_id"] == [b"102"])
+    assert [example[f"image/object/bbox/{side}"] for side in ("ymin", "xmin", "ymax", "xmax")] == [[0.25] * 2, [0.5] * 2, [0.75] * 2, [1.0] * 2]
+    assert example["image/object/class/label"] == [1, 1]
+    with pytest.raises(UsageError, match="dataset.lists: tiny:1.2.0 has no split dev; there are: "):
+        build(*given, "dataset.lists={train:dev}")
+
+
+def test_a_builder_needs_its_version(build: Build) -> None:
+    with pytest.raises(UsageError, match=r"'coco/2017' has no version; write dataset.builder=coco/2017:<version>"):
+        build("dataset=tfds", "dataset.builder=coco/2017")
