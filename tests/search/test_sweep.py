@@ -50,7 +50,7 @@ def wait_for(condition, timeout_s: float = 300):
     return found
 
 
-def test_a_good_and_a_bad_trial_are_ranked_recorded_and_only_the_bad_one_repeated(trellis, tiny, tmp_path):
+def test_a_good_and_a_bad_trial_are_run_ranked_and_recorded(trellis, tiny, tmp_path):
     command = arguments(tiny, tmp_path, "trainer.optimizer_config.optimizer.type=sgd,sgdd", "jobs=2")
     printed = trellis("sweep", *command, code=1)
     found = summary(tmp_path)
@@ -59,8 +59,6 @@ def test_a_good_and_a_bad_trial_are_ranked_recorded_and_only_the_bad_one_repeate
     assert re.search(r"^failed: optimizer=sgdd: .*sgdd", printed, re.MULTILINE)
     assert found["headline"] == {"metric": "accuracy", "value": good["value"]}
     assert found["best"]["command"].startswith("make train EXP=resnet") and found["best"]["command"] in printed
-    again = trellis("sweep", *command, code=1)
-    assert "1 of them finished earlier" in again and "optimizer=sgd:" not in again
     assert len(events(tmp_path, "finished")) == 1
     client, parent, children = recorded(tmp_path)
     assert {run.info.run_id for run in children} >= {good["mlflow_run_id"]} and len(children) <= 2
