@@ -116,9 +116,9 @@ def _placed(cfg: Config, request: Request) -> Config:
         cfg = dataclasses.replace(cfg, name="_".join(names)[:60])
     if "run_dir" in chosen:
         return cfg
-    words = [cfg.name, *filter(None, [chosen.get("sweep")]), *map(trials.short, [*request.lists, *request.ranges])]
+    varied = [*filter(None, [chosen.get("sweep")]), *map(trials.short, [*request.lists, *request.ranges])]
     identity = space.identity(config.compose(request.fixed), "")
-    name = re.sub(r"[^A-Za-z0-9_.-]+", "_", "-".join(words))
+    name = re.sub(r"[^A-Za-z0-9_.-]+", "_", "-".join(dict.fromkeys([cfg.name, *varied])))
     return dataclasses.replace(cfg, run_dir=str(Path(cfg.runs_dir) / "sweeps" / f"{name}-{identity[:6]}"))
 
 
