@@ -100,6 +100,7 @@ class Trial:
         self.metric = metric or headline.get("metric", "")
         value = summary.get("metrics", {}).get(metric) if metric else headline.get("value")
         self.run_id = summary.get("mlflow_run_id")
+        self.seconds = self.seconds or round(sum(summary.get("seconds", {}).values()), 1)
         if value is None or not math.isfinite(float(value)):
             known = ", ".join(sorted(summary.get("metrics", {}))) or "none"
             self.state, self.reason = "failed", f"{self.metric or 'headline'} is {value}; metrics of the evaluation: {known}"
