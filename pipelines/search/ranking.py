@@ -12,6 +12,7 @@ from pipelines.search.trials import Trial, brief, label, short
 
 MOST_ROWS = 25  # of the picture and the table on screen; ranking.csv has them all
 MOST_PANELS = 3
+MOST_TICKS = 6
 
 
 @dataclass(frozen=True)
@@ -144,6 +145,9 @@ def draw(rows: Sequence[Row], title: str, path: Path) -> None:
         xs = [x for x, _ in points]
         if min(xs) > 0 and max(xs) / min(xs) >= 8:
             panel.set_xscale("log")
+        if len(set(xs)) <= MOST_TICKS:  # The values themselves: on a short logarithmic axis matplotlib's labels overlap.
+            panel.minorticks_off()
+            panel.set_xticks(sorted(set(xs)), [brief(x) for x in sorted(set(xs))], fontsize=8)
         panel.set_xlabel(short(name))
         panel.set_ylabel(metric)
     for panel in panels:
