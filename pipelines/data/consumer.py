@@ -1,5 +1,6 @@
-"""The consumer's side of validation: Model Garden's decoder and parser over built records.    Run by `validation`."""
+"""Records as Model Garden reads them: its decoder and parser, to validate a build and to look at it.    Run by `validation`."""
 
+import itertools
 import json
 import sys
 from collections.abc import Callable, Iterator
@@ -7,10 +8,13 @@ from typing import Any
 
 import numpy as np
 import tensorflow as tf
+from official.core import task_factory
 from official.vision.dataloaders import classification_input, retinanet_input, segmentation_input, tf_example_decoder
+from official.vision.ops import box_ops, preprocess_ops
 
 from pipelines.data import manifest
 from pipelines.data.manifest import Manifest
+from pipelines.data.preview import Picture
 
 SIZE = 64  # of the parsed image; enough to run the parser
 
@@ -95,6 +99,80 @@ def parser(built: Manifest) -> Callable[[tf.Tensor], Any]:
         decoder = detection_decoder(built)
         parse = retinanet_input.Parser(size, min_level=3, max_level=5, num_scales=1, aspect_ratios=[1.0], anchor_size=4.0).parse_fn(is_training=False)
     return lambda record: parse(decoder.decode(record))
+
+
+def as_decoded(built: Manifest, count: int) -> Iterator[Picture]:
+    """The first records of every shard in turn, as the official decoder returns them."""
+    each = -(-count // sum(len(split.shards) for split in built.splits.values()))
+    for file, number, record in itertools.islice(records(built, each), count):
+        yield DECODED[built.task](record, built, f"{file.split('-of-')[0]} #{number}")
+
+
+def _decoded_class(record: tf.Tensor, built: Manifest, caption: str) -> Picture:
+    decoded = classification_input.Decoder().decode(record)
+    return Picture(_image(decoded["image/encoded"]), f"{built.labels[int(decoded['image/class/label'])]}   {caption}")
+
+
+def _decoded_objects(record: tf.Tensor, built: Manifest, caption: str) -> Picture:
+    decoded = {name: value.numpy() for name, value in detection_decoder(built).decode(record).items()}
+    height, width = decoded["image"].shape[:2]
+    boxes = decoded["groundtruth_boxes"] * [height, width, height, width]
+    masks = decoded["groundtruth_instance_masks"] if built.has_masks else ()
+    return Picture(decoded["image"], caption, boxes, [int(label) - 1 for label in decoded["groundtruth_classes"]], masks)
+
+
+def _decoded_classes(record: tf.Tensor, built: Manifest, caption: str) -> Picture:
+    decoded = segmentation_input.Decoder().decode(record)
+    classes = tf.io.decode_image(decoded["image/segmentation/class/encoded"], channels=1)[..., 0].numpy()
+    return Picture(_image(decoded["image/encoded"]), caption, classes=classes)
+
+
+def _image(encoded: tf.Tensor) -> np.ndarray:
+    return tf.io.decode_image(encoded, channels=3, expand_animations=False).numpy()
+
+
+DECODED: dict[str, Callable[[tf.Tensor, Manifest, str], Picture]] = {
+    "classification": _decoded_class,
+    "detection": _decoded_objects,
+    "segmentation": _decoded_classes,
+}
+
+
+def as_trained(params: Any, built: Manifest, count: int) -> Iterator[Picture]:
+    """Training batches as the experiment's own task gives them to its model: augmented, resized, its targets decoded."""
+    dataset = task_factory.get_task(params.task).build_inputs(params.task.train_data)
+    pictures = (picture for images, labels in dataset for picture in _pictures(images.numpy(), labels, built))
+    yield from itertools.islice(pictures, count)
+
+
+def _pictures(images: np.ndarray, labels: Any, built: Manifest) -> Iterator[Picture]:
+    for number, pixels in enumerate(images):
+        shown = (pixels.astype(np.float32) * preprocess_ops.STDDEV_NORM + preprocess_ops.MEAN_NORM) * 255
+        image = np.clip(shown, 0, 255).astype(np.uint8)
+        if built.task == "classification":
+            label = labels[number].numpy()
+            yield Picture(image, built.labels[int(label.argmax() if label.ndim else label)])
+        elif built.task == "segmentation":
+            classes = labels["masks"][number, ..., 0].numpy().astype(np.int32)
+            yield Picture(image, "", classes=np.where((classes < 0) | (classes > 255), 255, classes))
+        else:
+            boxes, classes = _targets(labels, number)
+            yield Picture(image, f"{len(boxes)} objects to learn", boxes, [int(label) - 1 for label in classes])
+
+
+def _targets(labels: Any, number: int) -> tuple[np.ndarray, np.ndarray]:
+    """Boxes and classes that an image's targets stand for."""
+    if "gt_boxes" in labels:
+        real = labels["gt_classes"][number].numpy() > 0
+        return labels["gt_boxes"][number].numpy()[real], labels["gt_classes"][number].numpy()[real]
+    found: dict[tuple[int, ...], int] = {}
+    for level, targets in labels["cls_targets"].items():
+        classes = tf.reshape(targets[number], [-1]).numpy()
+        anchors = tf.reshape(labels["anchor_boxes"][level][number], [-1, 4])
+        boxes = box_ops.decode_boxes(tf.reshape(labels["box_targets"][level][number], [-1, 4]), anchors).numpy()
+        # Many anchors learn one box.
+        found |= {tuple(int(round(value)) for value in boxes[place]): int(classes[place]) for place in np.flatnonzero(classes > 0)}
+    return np.array(list(found), np.float32).reshape(-1, 4), np.array(list(found.values()), np.int64)
 
 
 def main() -> None:

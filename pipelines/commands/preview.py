@@ -1,0 +1,40 @@
+"""Draws a contact sheet of the data and a page of statistics.    make preview DATA=digit_scenes
+
+With an experiment (make preview EXP=retinanet) the pictures are what its model is trained on: augmented and resized.
+"""
+
+import os
+
+from etils import epath
+
+import tasks
+from pipelines import config
+from pipelines.config import Config, UsageError
+from pipelines.data import store
+
+PICTURES = 24
+
+
+def run(cfg: Config) -> int:
+    """Writes <data_dir>/previews/<data set>.png and .html."""
+    cfg = config.anchored(cfg)
+    if cfg.dataset is None:
+        raise UsageError("nothing to look at; choose with DATA=<name> or EXP=<name>, see: make list")
+    task = tasks.load(cfg.dataset.task)
+    data = store.obtain(cfg, task)
+    os.environ.setdefault("TF_USE_LEGACY_KERAS", "1")
+    from pipelines.data import consumer, preview  # TensorFlow: 10 s.
+
+    name = f"{data.dataset}-{data.fingerprint}"
+    if cfg.garden:
+        from pipelines.training import parameters
+
+        pictures = consumer.as_trained(parameters.build(cfg, task, data), data, PICTURES)
+        name = f"{name}-{cfg.name}"
+    else:
+        pictures = consumer.as_decoded(data, PICTURES)
+    file = epath.Path(cfg.data_dir) / "previews" / f"{name}.png"
+    count = preview.sheet(pictures, data.labels, file)
+    preview.page(data, file.name, file.with_suffix(".html"))
+    print(f"{count} pictures: {file}\nstatistics: {file.with_suffix('.html')}")
+    return 0

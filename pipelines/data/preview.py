@@ -1,0 +1,102 @@
+"""Looks at built data: a contact sheet of pictures with what is known of them, and a page of the manifest's figures."""
+
+import colorsys
+import html
+import io
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from etils import epath
+from PIL import Image, ImageDraw
+
+from pipelines.data import manifest
+from pipelines.data.manifest import Manifest
+
+SIDE = 256  # pixels of one picture on the sheet, without its caption
+CAPTION = 14
+COLUMNS = 6
+
+
+@dataclass(frozen=True)
+class Picture:
+    """One image as a decoder or parser returned it."""
+
+    image: np.ndarray  # height x width x 3, uint8
+    caption: str
+    boxes: Sequence[Sequence[float]] = ()  # (top, left, bottom, right) in pixels
+    labels: Sequence[int] = ()  # of the boxes, from 0
+    masks: Sequence[np.ndarray] = ()  # of the boxes, height x width
+    classes: np.ndarray | None = None  # height x width, from 0; 255 is ignored
+
+
+def sheet(pictures: Iterable[Picture], names: Sequence[str], file: epath.Path) -> int:
+    """Writes a contact sheet as PNG and returns the number of pictures on it."""
+    tiles = [_tile(picture, names) for picture in pictures]
+    rows = -(-len(tiles) // COLUMNS)
+    canvas = Image.new("RGB", (COLUMNS * (SIDE + 4), rows * (SIDE + CAPTION + 4)), "white")
+    for number, tile in enumerate(tiles):
+        canvas.paste(tile, (number % COLUMNS * (SIDE + 4), number // COLUMNS * (SIDE + CAPTION + 4)))
+    content = io.BytesIO()
+    canvas.save(content, "PNG")
+    file.parent.mkdir(parents=True, exist_ok=True)
+    file.write_bytes(content.getvalue())
+    return len(tiles)
+
+
+def _colour(label: int) -> tuple[int, int, int]:
+    """A colour that neighbours in number do not share."""
+    red, green, blue = colorsys.hsv_to_rgb(label * 0.381966 % 1, 0.9, 1.0)
+    return int(255 * red), int(255 * green), int(255 * blue)
+
+
+def _tile(picture: Picture, names: Sequence[str]) -> Image.Image:
+    pixels = picture.image.astype(np.float32)
+    for label, mask in zip(picture.labels, picture.masks, strict=False):
+        pixels[mask > 0] = 0.5 * pixels[mask > 0] + 0.5 * np.array(_colour(label), np.float32)
+    if picture.classes is not None:
+        colours = np.array([_colour(label) for label in range(256)], np.float32)
+        shown = (picture.classes > 0) & (picture.classes != 255)
+        pixels[shown] = 0.5 * pixels[shown] + 0.5 * colours[picture.classes[shown]]
+    height, width = pixels.shape[:2]
+    scale = SIDE / max(height, width)
+    image = Image.fromarray(pixels.astype(np.uint8)).resize((max(1, round(width * scale)), max(1, round(height * scale))))
+    tile = Image.new("RGB", (SIDE, SIDE + CAPTION), "white")
+    tile.paste(image, (0, 0))
+    draw = ImageDraw.Draw(tile)
+    for box, label in zip(picture.boxes, picture.labels, strict=True):
+        top, left, bottom, right = (round(float(value) * scale) for value in box)
+        draw.rectangle((left, top, max(left, right - 1), max(top, bottom - 1)), outline=_colour(label), width=2)
+        draw.text((left + 3, top + 1), _name(label, names), fill="white", stroke_width=1, stroke_fill="black")
+    draw.text((2, SIDE + 1), picture.caption[:42], fill="black")
+    return tile
+
+
+def _name(label: int, names: Sequence[str]) -> str:
+    return names[label] if 0 <= label < len(names) else f"class {label}?"
+
+
+def page(built: Manifest, image: str, file: epath.Path) -> None:
+    """Writes the manifest's figures as one HTML page that needs no other file but the sheet."""
+    sections = [
+        f"<h1>{html.escape(built.dataset)}</h1><p>{html.escape(built.task)}, fingerprint {built.fingerprint}, {len(built.labels)} classes</p>",
+        "".join(f"<p class=warning>{html.escape(warning)}</p>" for warning in built.warnings),
+        f"<img src='{html.escape(image)}' alt='contact sheet'>",
+        _bars("Examples", {split: found.examples for split, found in built.splits.items()}),
+        *(_bars(f"Classes in {split}", counts) for split, counts in built.classes.items()),
+        _bars("Size of objects: side of the square of equal area, pixels from", built.box_sizes),
+        _bars("Size of images: width x height, pixels from", built.image_sizes),
+        _bars("Counts", built.counts),
+        _bars(f"Rejected, by reason (each one in {manifest.REJECTS})", built.rejects),
+    ]
+    style = "body{font:14px sans-serif;margin:2em}table{border-spacing:0}td{padding:1px 8px}.bar{background:#4a7;height:12px}.warning{background:#fd8;padding:6px}img{max-width:100%}"
+    file.write_text(f"<!doctype html><meta charset=utf-8><title>{html.escape(built.dataset)}</title><style>{style}</style>{''.join(sections)}\n")
+
+
+def _bars(title: str, counts: Mapping[str, int]) -> str:
+    if not counts:
+        return ""
+    most = max(counts.values()) or 1
+    bar = "<tr><td>{}</td><td align=right>{}</td><td><div class=bar style='width:{}px'></div></td></tr>"
+    rows = "".join(bar.format(html.escape(str(name)), count, round(400 * count / most)) for name, count in counts.items())
+    return f"<h2>{html.escape(title)}</h2><table>{rows}</table>"
