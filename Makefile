@@ -12,7 +12,7 @@ READY := .venv/ready
 TRELLIS := .venv/bin/trellis
 CHOICE = $(if $(EXP),experiment=$(EXP)) $(if $(DATA),dataset=$(DATA)) $(if $(RUNTIME),runtime=$(RUNTIME)) $(if $(SWEEP),sweep=$(SWEEP)) $(if $(RUN),run=$(RUN)) $(ARGS)
 
-.PHONY: setup lock data train evaluate list show check doctor ui test test-slow bench help
+.PHONY: setup lock data train evaluate sweep reproduce compare sync list show check doctor ui test test-slow bench bench-data help
 
 $(READY): requirements.lock bootstrap.lock
 	$(PYTHON) -m venv .venv
@@ -36,6 +36,18 @@ train: $(READY)           ## train and evaluate:           make train EXP=retina
 evaluate: $(READY)        ## evaluate a run's best model:  make evaluate RUN=<run id or directory>
 	$(TRELLIS) evaluate $(CHOICE)
 
+sweep: $(READY)           ## launch a sweep:               make sweep EXP=resnet SWEEP=learning_rate
+	$(TRELLIS) sweep $(CHOICE)
+
+reproduce: $(READY)       ## make a run or figure again:   make reproduce RUN=<run>   EXP=published/<id>
+	$(TRELLIS) reproduce $(CHOICE)
+
+compare: $(READY)         ## two runs side by side:        make compare RUN=<run> ARGS="against=<run>"
+	$(TRELLIS) compare $(CHOICE)
+
+sync: $(READY)            ## send MLflow what it missed while its server was away
+	$(TRELLIS) sync $(CHOICE)
+
 list: $(READY)            ## experiments, datasets, runtimes, sweeps
 	$(TRELLIS) list
 
@@ -56,6 +68,11 @@ test: $(READY)            ## fast tests (minutes, no network, no accelerator)
 
 test-slow: $(READY)       ## slow tests: whole trainings, kills, resumes
 	.venv/bin/python -m pytest -q -m slow $(ARGS)
+
+bench: bench-data         ## measure against the official tools, side by side
+
+bench-data: $(READY)      ## records per second and memory against create_coco_tf_record
+	.venv/bin/python -m benchmarks.data $(ARGS)
 
 help:                     ## this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):[^#]*## */  \1\t/' | expand -t 16

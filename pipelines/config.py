@@ -107,6 +107,7 @@ class Config:
     garden: str | None = None  # name registered in Model Garden's experiment factory
     imports: list[str] = field(default_factory=list)  # modules that register it, beyond the standard ones
     epochs: float | None = None  # gives `trainer.train_steps` from the data's size where that is not set
+    evaluations: int = 10  # at most, evenly spread over a run whose `trainer.validation_interval` is not set
     seed: int = 0
     determinism: bool = True
     data_dir: str = MISSING

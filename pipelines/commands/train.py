@@ -38,6 +38,7 @@ def run(cfg: Config) -> int:
 
 
 def _train(cfg: Config, task: Any, data: Manifest, run_dir: Path, seconds: dict[str, float], started: float) -> int:
+    sender = runs.start_sender(cfg)  # Imports MLflow while this process imports TensorFlow.
     from pipelines.training import determinism, experiment, faults, parameters  # TensorFlow: 10 s.
 
     cfg = replace(cfg, threads=determinism.pin_threads(cfg.threads))  # Recorded as counts, not as "all cores".
@@ -45,7 +46,10 @@ def _train(cfg: Config, task: Any, data: Manifest, run_dir: Path, seconds: dict[
     outcome = experiment.Outcome()
     headline = params.trainer.best_checkpoint_eval_metric
     try:
-        with faults.Interruption() as signals, runs.record(cfg, parent=cfg.parent, interrupted=(faults.Interrupted,)) as recorder:
+        with (
+            faults.Interruption() as signals,
+            runs.record(cfg, parent=cfg.parent, interrupted=(faults.Interrupted,), sender=sender) as recorder,
+        ):
             recorder.file("params.yaml", yaml.safe_dump(params.as_dict(), sort_keys=False))
             recorder.file("manifest.json", data.to_json())
             recorder.dataset(data.dataset, data.fingerprint, str(data.directory), json.loads(data.to_json()))

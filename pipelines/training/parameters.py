@@ -14,7 +14,6 @@ from official.vision import registry_imports  # noqa: F401  registers the standa
 from pipelines.config import Config, UsageError, nearest
 from pipelines.data.manifest import Manifest
 
-EVALUATIONS = 10  # at most, where the recipe sets no `trainer.validation_interval`
 LOOP_STEPS = 20  # between two reports, where the recipe sets no `trainer.steps_per_loop`
 
 
@@ -153,13 +152,18 @@ def _schedule(params: Any, cfg: Config, examples: Mapping[str, int]) -> None:
     if train.train_steps == published:
         return  # The registered schedule stands as it is.
     if "validation_interval" not in given:
-        train.validation_interval = min(train.train_steps, max(epoch, math.ceil(train.train_steps / EVALUATIONS)))
+        train.validation_interval = min(train.train_steps, max(epoch, math.ceil(train.train_steps / cfg.evaluations)))
     if "checkpoint_interval" not in given:
         train.checkpoint_interval = train.validation_interval
     if "steps_per_loop" not in given:
         train.steps_per_loop = _divisor(math.gcd(train.checkpoint_interval, train.validation_interval), LOOP_STEPS)
     if "summary_interval" not in given:
         train.summary_interval = train.steps_per_loop
+    if train.summary_interval % train.steps_per_loop:
+        raise UsageError(
+            f"trainer.summary_interval: {train.summary_interval} is not a multiple of trainer.steps_per_loop "
+            f"({train.steps_per_loop}); leave both out, or set both"
+        )
     rate = train.optimizer_config.learning_rate
     schedule = rate.get() if rate.type else None
     if schedule is not None and "decay_steps" in schedule.as_dict() and not _given_decay(given):

@@ -66,6 +66,7 @@ def test_png_images_are_not_read_as_jpeg():
         (["dataset=digits"], "cannot train on dataset digits, which is for classification"),
         (["garden=retinanet_resnetfpn_coc"], "did you mean retinanet_resnetfpn_coco"),
         (["imports=[no.such.module]"], "no.such.module cannot be imported"),
+        (["trainer.steps_per_loop=10", "trainer.summary_interval=5"], "summary_interval: 5 is not a multiple"),
         (["trainer.train_steps=0"], "trainer.train_steps: must be at least 1"),
     ],
 )
