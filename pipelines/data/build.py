@@ -104,13 +104,13 @@ def _summary(target: epath.Path, shard: str) -> Summary:
     return found
 
 
-def _rejects(listed: Index, summaries: list[Summary]) -> list[Reject]:
-    return sorted({*listed.rejects, *(Reject(*entry) for one in summaries for entry in one.rejects)})
+def rejects_of(listed: Index, summaries: list[Summary]) -> list[Reject]:
+    return sorted([*listed.rejects, *(Reject(*entry) for one in summaries for entry in one.rejects)])
 
 
 def write_rejects(target: epath.Path, listed: Index, summaries: list[Summary]) -> None:
     with (target / manifest.REJECTS).open("w") as lines:
-        for reject in _rejects(listed, summaries):
+        for reject in rejects_of(listed, summaries):
             lines.write(json.dumps(asdict(reject)) + "\n")
 
 
@@ -119,7 +119,7 @@ def describe(
 ) -> Manifest:
     by_split = {split: [one for one in summaries if index.split_of(one.file) == split] for split in listed.examples}
     splits = {split: Split(sum(one.examples for one in of), tuple(_shard(one) for one in of)) for split, of in by_split.items()}
-    rejects = _rejects(listed, summaries)
+    rejects = rejects_of(listed, summaries)
     return Manifest(
         dataset=dataset.name,
         fingerprint=target.name.rsplit("-", 1)[1],

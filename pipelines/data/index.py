@@ -49,10 +49,11 @@ def write(folder: str, items: Iterable[Example | Reject], shards: Mapping[str, i
             index.rejects.append(item)
             continue
         position = sources.position(item.key)
+        objects = len(item.more.get("rows", ()))
         if not (sources.is_text(item.key) and sources.is_text(item.name)):
-            index.rejects.append(Reject(item.split, item.name, item.key, *sources.NOT_TEXT))
+            index.rejects.append(Reject(item.split, item.name, item.key, *sources.NOT_TEXT, objects=objects))
         elif position in seen.setdefault(item.split, set()):
-            index.rejects.append(Reject(item.split, item.name, item.key, "duplicate_key", "an example with this key is there already; remove one"))
+            index.rejects.append(Reject(item.split, item.name, item.key, "duplicate_key", "an example with this key is there already; remove one", objects=objects))
         else:
             seen[item.split].add(position)
             if item.split not in files:

@@ -68,13 +68,13 @@ def _scan(given: str, file: str) -> Scan:
     with open(file, "rb") as content:
         for section, start, length, value in stream.elements(content, file, SECTIONS):
             seen.add(section)
-            if not isinstance(value, dict):
-                scan.malformed.append(_malformed(given, section, start, value))
+            if not isinstance(value, dict) and section != "categories":
+                scan.malformed.append(_malformed(given, section, start, value, whole=section == "images"))
             elif section == "annotations":
                 _add_annotation(scan, start, length, value)
             elif section == "images":
                 _add_image(scan, start, value)
-            elif isinstance(value.get("id"), int) and isinstance(value.get("name"), str):
+            elif isinstance(value, dict) and isinstance(value.get("id"), int) and isinstance(value.get("name"), str):
                 scan.categories[value["id"]] = _utf8(value["name"])
             else:
                 raise UsageError(f"{file}: category {value} has no whole number as id, or no name")
