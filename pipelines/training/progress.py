@@ -14,7 +14,8 @@ class Meter:
     def __init__(self, total: int, evaluations: int, stream: TextIO) -> None:
         self.total, self.evaluations = total, evaluations
         self.seconds = {"train": 0.0, "evaluate": 0.0}
-        self.steps_per_second = 0.0
+        self.steps_per_second = 0.0  # over the whole run, as reported at its end
+        self._recent = 0.0  # as shown on the way
         self._steps_timed, self._time_timed, self._evaluated = 0, 0.0, 0
         self._since: float | None = None
         self._step = 0
@@ -51,12 +52,12 @@ class Meter:
         elapsed, steps = now - (self._since or now), step - self._step
         self._since, self._step = now, step
         self.seconds["train"] += elapsed
-        if not self._first:  # The first block holds the tracing of the graph.
+        if not self._first and elapsed > 0:  # The first block holds the tracing of the graph.
             self._steps_timed += steps
             self._time_timed += elapsed
-        self._first = False
-        if self._time_timed:
             self.steps_per_second = self._steps_timed / self._time_timed
+            self._recent = 0.8 * (self._recent or steps / elapsed) + 0.2 * steps / elapsed
+        self._first = False
         loss = values.get("training_loss", values.get("total_loss", float("nan")))
         note = f"{self._rate()}  ETA {self._left()}  loss {loss:.4f}"
         if self._live and self._bar is not None:
@@ -80,11 +81,11 @@ class Meter:
             self._live.update(self._bar, description="training")
 
     def _rate(self) -> str:
-        return f"{self.steps_per_second:.2f} steps/s" if self.steps_per_second else "- steps/s"
+        return f"{self._recent:.2f} steps/s" if self._recent else "- steps/s"
 
     def _left(self) -> str:
-        if not self.steps_per_second:
+        if not self._recent:
             return "-"
         each = self.seconds["evaluate"] / self._evaluated if self._evaluated else 0.0
-        left = (self.total - self._step) / self.steps_per_second + each * max(0, self.evaluations - self._evaluated)
+        left = (self.total - self._step) / self._recent + each * max(0, self.evaluations - self._evaluated)
         return f"{int(left) // 60}:{int(left) % 60:02d}"
