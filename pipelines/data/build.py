@@ -136,7 +136,7 @@ def describe(
         box_sizes=summary.total(summaries, "box_sizes"),
         warnings=_warnings(listing.labels, by_split),
         source={"kind": dataset.source, "digests": {field: {split: content.digest(files) for split, files in by.items()} for field, by in found.digests.items()}},
-        versions={name: importlib.metadata.version(name) for name in ("trellis", "apache-beam", "opencv-python-headless", "pillow", "pycocotools")},
+        versions={name: importlib.metadata.version(name) for name in ("trellis", "apache-beam", "pillow", "pycocotools")},
         directory=str(target),
     )
 

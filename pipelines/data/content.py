@@ -2,6 +2,7 @@
 
 import glob
 import hashlib
+import itertools
 import json
 import os
 from collections.abc import Iterator
@@ -18,6 +19,7 @@ EMBEDDED = {"digits": 2, "digit_scenes": 1, "digit_masks": 1}  # generators of `
 LOCATIONS = ("images", "annotations", "masks", "lists")
 REQUIRED = {"coco": ("images", "annotations"), "image_folder": ("images",), "mask_folder": ("images", "masks"), "csv": ("images", "annotations"), "voc": ("images",), "tfds": ("builder",), "tfrecord": ("images",)}
 PASSIVE = ("root", "embedded", "max_reject_fraction", "validate")  # say when to stop, not what to write
+TOGETHER = 64  # files that one thread hashes in a row
 FORMAT = 1  # goes up when shards or manifest are laid out in another way
 ALL = ""  # the split of a location given as one path: divided by a hash of the key
 
@@ -90,7 +92,9 @@ class Digests:
         stale = [name for name, stat in stats.items() if known.get(name, [None])[:2] != stat]
         if stale or len(known) != len(stats):
             with ThreadPoolExecutor() as pool:
-                fresh = dict(zip(stale, pool.map(lambda name: _sha256(path_of(place, name)), stale), strict=True))
+                groups = [stale[at : at + TOGETHER] for at in range(0, len(stale), TOGETHER)]
+                hashed = pool.map(lambda names: [_sha256(path_of(place, name)) for name in names], groups)
+                fresh = dict(zip(stale, itertools.chain.from_iterable(hashed), strict=True))
             known = {name: [*stat, fresh.get(name) or known[name][2]] for name, stat in stats.items()}
             self._folder.mkdir(parents=True, exist_ok=True)
             partial = memory.with_suffix(f".{os.getpid()}")

@@ -5,7 +5,6 @@ import struct
 import zlib
 from typing import Any
 
-import cv2
 import numpy as np
 from PIL import Image
 from pycocotools import mask as rle
@@ -33,8 +32,14 @@ def encode_object(segmentation: Any, height: int, width: int) -> bytes:
     pixels = rle.decode(encoded)[top : top + box_height, first : left + box_width]
     packed = np.packbits(pixels, axis=1)
     rows[top : top + box_height, 1 + first // 8 : 1 + first // 8 + packed.shape[1]] = packed
-    header = struct.pack(">IIBBBBB", width, height, 1, 3, 0, 0, 0)
-    return _HEAD + _chunk(b"IHDR", header) + _chunk(b"PLTE", _PALETTE) + _chunk(b"IDAT", zlib.compress(rows, 1)) + _chunk(b"IEND", b"")
+    return _png(rows, width, depth=1, palette=_PALETTE)
+
+
+def _png(rows: np.ndarray, width: int, *, depth: int, palette: bytes = b"") -> bytes:
+    """Rows with their filter bytes as PNG: of grey, or of a palette's entries."""
+    header = struct.pack(">IIBBBBB", width, len(rows), depth, 3 if palette else 0, 0, 0, 0)
+    parts = [(b"IHDR", header), (b"PLTE", palette), (b"IDAT", zlib.compress(rows, 1)), (b"IEND", b"")]
+    return _HEAD + b"".join(_chunk(kind, content) for kind, content in parts if content or kind == b"IEND")
 
 
 def _chunk(kind: bytes, content: bytes) -> bytes:
@@ -88,7 +93,9 @@ def _compressed(counts: str, height: int, width: int) -> dict[str, Any]:
 
 def encode_classes(classes: np.ndarray) -> bytes:
     """A PNG of one 8-bit channel: a class per pixel."""
-    return cv2.imencode(".png", classes, (cv2.IMWRITE_PNG_COMPRESSION, 1))[1].tobytes()
+    rows = np.zeros((classes.shape[0], 1 + classes.shape[1]), np.uint8)
+    rows[:, 1:] = classes
+    return _png(rows, classes.shape[1], depth=8)
 
 
 def read_classes(content: bytes) -> np.ndarray:

@@ -60,10 +60,10 @@ class _Text:
         raise UsageError(f"{self._name}: not JSON at byte {self.start + self.at}: {reason}; is the file whole?")
 
 
-def elements(file: IO[bytes], name: str, sections: Collection[str]) -> Iterator[tuple[str, int, int, Any]]:
-    """Yields (section, first byte, length, value) of every element of the arrays named, in the order of the file.
+def elements(file: IO[bytes], name: str, sections: Collection[str]) -> Iterator[tuple[str, int, str, Any]]:
+    """Yields (section, first byte, text, value) of every element of the arrays named, in the order of the file.
 
-    Text inside a value is Latin-1: read the bytes again where text matters.
+    Text is Latin-1, one character for one byte: read the bytes again where words matter.
 
     Raises:
         UsageError: the file is not JSON; the message names the byte.
@@ -85,7 +85,7 @@ def elements(file: IO[bytes], name: str, sections: Collection[str]) -> Iterator[
         text.expect(",")
 
 
-def _array(text: _Text, section: str) -> Iterator[tuple[str, int, int, Any]]:
+def _array(text: _Text, section: str) -> Iterator[tuple[str, int, str, Any]]:
     if text.peek() == "]":
         text.at += 1
         return
@@ -93,7 +93,7 @@ def _array(text: _Text, section: str) -> Iterator[tuple[str, int, int, Any]]:
         text.peek()
         first = text.start + text.at
         value = text.value()
-        yield section, first, text.start + text.at - first, value
+        yield section, first, text.text[first - text.start : text.at], value
         if text.peek() == "]":
             text.at += 1
             return

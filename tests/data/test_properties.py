@@ -101,4 +101,4 @@ def test_the_stream_finds_every_element_whatever_the_chunk(
             found = list(stream.elements(file, "stream.json", ["images"]))
     finally:
         stream.CHUNK = before
-    assert [json.loads(raw[start : start + length].decode("utf-8", "surrogatepass")) for _, start, length, _ in found] == items
+    assert [json.loads(raw[start : start + len(text)].decode("utf-8", "surrogatepass")) for _, start, text, _ in found] == items

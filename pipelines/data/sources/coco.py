@@ -66,12 +66,12 @@ def _labels(categories: Mapping[int, str], *, keep: bool) -> tuple[str, ...]:
 def _scan(given: str, file: str) -> Scan:
     scan, seen = Scan(given), set()
     with open(file, "rb") as content:
-        for section, start, length, value in stream.elements(content, file, SECTIONS):
+        for section, start, text, value in stream.elements(content, file, SECTIONS):
             seen.add(section)
             if not isinstance(value, dict) and section != "categories":
                 scan.malformed.append(_malformed(given, section, start, value, whole=section == "images"))
             elif section == "annotations":
-                _add_annotation(scan, start, length, value)
+                _add_annotation(scan, start, text, value)
             elif section == "images":
                 _add_image(scan, start, value)
             elif isinstance(value, dict) and isinstance(value.get("id"), int) and isinstance(value.get("name"), str):
@@ -97,7 +97,7 @@ def _malformed(given: str, section: str, start: int, value: Any, *, whole: bool 
     return Reject(given or "train", "", f"{section} at byte {start}", f"{section[:-1]}_malformed", advice, whole=whole)
 
 
-def _add_annotation(scan: Scan, start: int, length: int, value: dict[str, Any]) -> None:
+def _add_annotation(scan: Scan, start: int, text: str, value: dict[str, Any]) -> None:
     image = value.get("image_id")
     if not isinstance(image, int | str):
         scan.malformed.append(_malformed(scan.given, "annotations", start, value))
@@ -107,8 +107,8 @@ def _add_annotation(scan: Scan, start: int, length: int, value: dict[str, Any]) 
     scan.id.append(number if isinstance(number, int) and abs(number) < 2**62 else 0)
     scan.image.append(scan.numbers.setdefault(image, len(scan.numbers)))
     scan.start.append(start)
-    scan.length.append(length)
-    scan.digest.append(sources.position(json.dumps(value, sort_keys=True)))
+    scan.length.append(len(text))
+    scan.digest.append(sources.position(text))
     scan.has_masks |= bool(value.get("segmentation"))
 
 
