@@ -27,7 +27,7 @@ def run(cfg: Config) -> int:
 
     name = f"{data.dataset}-{data.fingerprint}"
     if cfg.garden:
-        from pipelines.training import parameters
+        from pipelines.training import parameters  # TensorFlow as well.
 
         pictures = consumer.as_trained(parameters.build(cfg, task, data), data, PICTURES)
         name = f"{name}-{cfg.name}"

@@ -15,7 +15,16 @@ import apache_beam as beam
 from etils import epath
 
 from pipelines.config import Dataset, UsageError
-from pipelines.data import build, content, images, index, manifest, runners, summary, tfrecord
+from pipelines.data import (
+    build,
+    content,
+    images,
+    index,
+    manifest,
+    runners,
+    summary,
+    tfrecord,
+)
 from pipelines.data.images import Image
 from pipelines.data.index import Index
 from pipelines.data.manifest import Manifest

@@ -9,7 +9,12 @@ from typing import Any
 import numpy as np
 import tensorflow as tf
 from official.core import task_factory
-from official.vision.dataloaders import classification_input, retinanet_input, segmentation_input, tf_example_decoder
+from official.vision.dataloaders import (
+    classification_input,
+    retinanet_input,
+    segmentation_input,
+    tf_example_decoder,
+)
 from official.vision.ops import box_ops, preprocess_ops
 
 from pipelines.data import manifest
@@ -171,7 +176,7 @@ def _targets(labels: Any, number: int) -> tuple[np.ndarray, np.ndarray]:
         anchors = tf.reshape(labels["anchor_boxes"][level][number], [-1, 4])
         boxes = box_ops.decode_boxes(tf.reshape(labels["box_targets"][level][number], [-1, 4]), anchors).numpy()
         # Many anchors learn one box.
-        found |= {tuple(int(round(value)) for value in boxes[place]): int(classes[place]) for place in np.flatnonzero(classes > 0)}
+        found |= {tuple(round(float(value)) for value in boxes[place]): int(classes[place]) for place in np.flatnonzero(classes > 0)}
     return np.array(list(found), np.float32).reshape(-1, 4), np.array(list(found.values()), np.int64)
 
 

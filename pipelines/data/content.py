@@ -67,7 +67,7 @@ def locate(data_dir: str, dataset: Dataset) -> dict[str, dict[str, str]]:
         if value is None:
             continue
         by_split = value if isinstance(value, dict) else {ALL: value}
-        for split, path in by_split.items():
+        for path in by_split.values():
             if not isinstance(path, str) or not path:
                 raise UsageError(f"dataset.{field}: {path!r} is not a path; write dataset.{field}=<path> or dataset.{field}={{train:<path>,validation:<path>}}")
         found[field] = {split: str(root / path) if root else absolute(path) for split, path in by_split.items()}

@@ -177,12 +177,11 @@ def _other(content: bytes) -> Image:
 
 def _converted(image: Image, treatments: set[str]) -> Image:
     try:
-        picture = Pillow.open(io.BytesIO(image.content))
-        picture.load()
+        opened = Pillow.open(io.BytesIO(image.content))
+        opened.load()
     except Exception as error:
         raise Rejected("image_corrupt", f"cannot be decoded for its conversion: {error!r}") from None
-    if "apply" in treatments:
-        picture = ImageOps.exif_transpose(picture)
+    picture: Pillow.Image = ImageOps.exif_transpose(opened) if "apply" in treatments else opened
     kind = "jpeg" if "jpeg" in treatments or (image.format == "jpeg" and "png" not in treatments) else "png"
     if picture.mode.startswith("I;16") or picture.mode == "I":
         picture = picture.point(lambda value: value / 256).convert("L")  # the high byte

@@ -4,6 +4,7 @@ import sys
 import threading
 import time
 from collections.abc import Collection
+from typing import Self
 
 from etils import epath
 
@@ -27,7 +28,7 @@ class Progress:
         self._stop = threading.Event()
         self._thread = threading.Thread(target=self._watch, daemon=True)
 
-    def __enter__(self) -> "Progress":
+    def __enter__(self) -> Self:
         self._thread.start()
         return self
 

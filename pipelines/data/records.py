@@ -113,8 +113,8 @@ def _record(example: Example, job: Job, counted: Summary) -> dict[str, Any] | No
     except Rejected as rejected:
         counted.reject(example, rejected)
         return None
-    for name, rejected in found.pop("rejects", ()):
-        counted.reject(example, rejected, name)
+    for name, reason in found.pop("rejects", ()):
+        counted.reject(example, reason, name)
     record = {
         "key": example.key,
         "file": example.name,

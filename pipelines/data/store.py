@@ -42,8 +42,8 @@ def obtain(cfg: Config, task: ModuleType) -> Manifest:
         from pipelines.data import adoption, build
 
         logging.disable(logging.NOTSET)
-        make = adoption.run if dataset.source == "tfrecord" else build.run
-        built = make(dataset, task, folder, found=found, runner=cfg.runner)
+        room: ModuleType = adoption if dataset.source == "tfrecord" else build
+        built = room.run(dataset, task, folder, found=found, runner=cfg.runner)
     print(f"data: wrote {_described(built)}")
     for warning in built.warnings:
         print(f"data: warning: {warning}")

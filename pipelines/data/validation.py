@@ -7,7 +7,7 @@ import json
 import os
 import subprocess
 import sys
-from typing import Any
+from typing import Any, Self
 
 from pipelines.config import Dataset, UsageError
 from pipelines.data.manifest import Manifest
@@ -27,7 +27,7 @@ class Validation:
         self._dataset = dataset
         self._consumer: subprocess.Popen[str] | None = None
 
-    def __enter__(self) -> "Validation":
+    def __enter__(self) -> Self:
         if self._dataset.validate != "none":
             environment = {**os.environ, "TF_USE_LEGACY_KERAS": "1", "TF_CPP_MIN_LOG_LEVEL": "3", "CUDA_VISIBLE_DEVICES": "-1"}
             pipes: dict[str, Any] = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "stderr": subprocess.PIPE}

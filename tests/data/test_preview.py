@@ -31,7 +31,7 @@ def test_a_sheet_shows_boxes_masks_and_classes(tmp_path: Path) -> None:
 
 
 def test_a_page_holds_the_manifests_figures_and_warnings(build: Build, tmp_path: Path) -> None:
-    file, document = coco(tmp_path / "images")
+    file, _ = coco(tmp_path / "images")
     built = build("dataset=coco", f"dataset.images={tmp_path}/images", f"dataset.annotations={file}")
     preview.page(built, "sheet.png", epath.Path(tmp_path / "page.html"))
     text = (tmp_path / "page.html").read_text()

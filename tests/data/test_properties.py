@@ -10,15 +10,15 @@ from etils import epath
 from PIL import Image
 
 hypothesis = pytest.importorskip("hypothesis")
-from hypothesis import HealthCheck, given, settings  # noqa: E402
-from hypothesis import strategies as st  # noqa: E402
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 
-import tasks  # noqa: E402
-from pipelines.config import Dataset, UsageError  # noqa: E402
-from pipelines.data import build, content, index, sources, stream  # noqa: E402
-from pipelines.data.records import Job, positions, write_shard  # noqa: E402
-from pipelines.data.sources import coco  # noqa: E402
-from pipelines.data.summary import read  # noqa: E402
+import tasks
+from pipelines.config import Dataset, UsageError
+from pipelines.data import build, content, index, sources, stream
+from pipelines.data.records import Job, positions, write_shard
+from pipelines.data.sources import coco
+from pipelines.data.summary import read
 
 numbers = st.one_of(st.integers(-5, 60), st.floats(-50, 100), st.sampled_from([float("nan"), float("inf"), None, "7", True]))
 boxes = st.one_of(st.lists(numbers, max_size=5), st.none(), st.text(max_size=3), st.tuples(st.integers(0, 20), st.integers(0, 20), st.integers(1, 8), st.integers(1, 8)).map(list))

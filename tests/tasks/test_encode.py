@@ -7,11 +7,15 @@ import pytest
 from PIL import Image
 
 os.environ.setdefault("TF_USE_LEGACY_KERAS", "1")
-import tensorflow as tf  # noqa: E402
-from official.vision.dataloaders import classification_input, segmentation_input, tf_example_decoder  # noqa: E402
+import tensorflow as tf
+from official.vision.dataloaders import (
+    classification_input,
+    segmentation_input,
+    tf_example_decoder,
+)
 
-import tasks  # noqa: E402
-from tasks import _wire  # noqa: E402
+import tasks
+from tasks import _wire
 
 
 def png(mode: str, size: tuple[int, int] = (32, 24), colour: int = 1) -> bytes:

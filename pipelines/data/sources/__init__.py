@@ -30,7 +30,7 @@ class Request:
     places: Mapping[str, Mapping[str, str]]
     digests: Mapping[str, Mapping[str, Mapping[str, str]]]  # empty on workers
     shared: Mapping[str, Any] = field(default_factory=dict)  # what `listing` found out for `load`
-    parse: Callable[[bytes], dict[str, list[Any]]] | None = None  # the features of a serialized tf.train.Example
+    parse: Callable[[bytes], dict[str, list[Any]]] = lambda serialized: {}  # the features of a serialized tf.train.Example
 
 
 @dataclass(frozen=True)

@@ -201,7 +201,7 @@ def _object(annotation: Mapping[str, Any], image: Image, request: Request) -> tu
     if not label:
         raise Rejected("unknown_category", f"category {category!r} is not in the list of categories")
     box, clipped = sources.clipped(annotation.get("bbox"), image.height, image.width)
-    area = annotation.get("area")
+    area: Any = annotation.get("area")
     item = {
         "box": (box[0] / image.height, box[1] / image.width, box[2] / image.height, box[3] / image.width),
         "label": label,

@@ -48,7 +48,8 @@ def listing(request: Request) -> Listing:
 def _files(request: Request, info: Mapping[str, Any]) -> dict[str, list[str]]:
     """Names of files by our split; the builder's own splits by `dataset.lists`, else by their names."""
     theirs = {split["name"]: split for split in info["splits"]}
-    wanted = request.dataset.lists or {"train": "train", **{"validation": name for name in reversed(VALIDATION) if name in theirs}}
+    held_out = next((name for name in VALIDATION if name in theirs), None)
+    wanted = request.dataset.lists or {"train": "train", **({"validation": held_out} if held_out else {})}
     missing = [name for name in wanted.values() if name not in theirs]
     if missing:
         raise UsageError(f"dataset.lists: {request.dataset.builder} has no split {', '.join(missing)}; there are: {', '.join(theirs)}")

@@ -1,8 +1,8 @@
 """Pascal VOC: XML boxes, or the masks of its segmentation split, for the images that a list file names."""
 
-import xml.etree.ElementTree as ElementTree
 from collections.abc import Iterator
 from typing import Any
+from xml.etree import ElementTree
 
 from etils import epath
 
@@ -10,7 +10,14 @@ from pipelines.config import UsageError
 from pipelines.data import sources
 from pipelines.data.content import ALL
 from pipelines.data.images import Image
-from pipelines.data.sources import Example, Listing, Reject, Rejected, Request, mask_folder
+from pipelines.data.sources import (
+    Example,
+    Listing,
+    Reject,
+    Rejected,
+    Request,
+    mask_folder,
+)
 
 TASKS = ("detection", "segmentation")
 
