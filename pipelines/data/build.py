@@ -53,6 +53,7 @@ def run(dataset: Dataset, task: ModuleType, folder: str, *, found: content.Found
             _explain(error, target)
             raise
         summaries = [_summary(target, shard) for shard in sorted(listed.shards)]
+        _require_all(listed, summaries)
         built = describe(dataset, task, target, listing=listing, listed=listed, summaries=summaries, found=found)
         write_rejects(target, listed, summaries)
         manifest.check_rejects(built, dataset.max_reject_fraction)
@@ -102,6 +103,12 @@ def _summary(target: epath.Path, shard: str) -> Summary:
     if found is None:
         raise RuntimeError(f"the runner reported success and {shard} was not written")
     return found
+
+
+def _require_all(listed: Index, summaries: list[Summary]) -> None:
+    ended = sum(one.examples + sum(Reject(*entry).whole for entry in one.rejects) for one in summaries)
+    if ended != sum(listed.examples.values()):
+        raise RuntimeError(f"{sum(listed.examples.values())} examples went in, {ended} came out: the runner lost or repeated some")
 
 
 def rejects_of(listed: Index, summaries: list[Summary]) -> list[Reject]:

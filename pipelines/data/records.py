@@ -7,6 +7,7 @@ import hashlib
 import logging
 import os
 import socket
+from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from typing import Any
@@ -18,6 +19,9 @@ from pipelines.data import images, index, runners, sources, summary, tfrecord
 from pipelines.data.index import Index
 from pipelines.data.sources import Example, Rejected
 from pipelines.data.summary import Summary
+
+
+PARTS = 64  # of a split's index, at most
 
 
 @dataclass(frozen=True)
@@ -51,19 +55,27 @@ class ReadSource(beam.PTransform):
         self._job = job
 
     def expand(self, pipeline: beam.Pipeline) -> beam.PCollection:
-        splits = sorted({index.split_of(shard) for shard in self._job.shards})
-        return pipeline | "Name the splits" >> beam.Create(splits, reshuffle=False) | "List positions" >> beam.FlatMap(positions, self._job)
+        splits = Counter(index.split_of(shard) for shard in self._job.shards)
+        # As many parts as shards: a runner that keeps a collection's partitions spreads the shards over as many workers.
+        parts = [(split, part, min(count, PARTS)) for split, count in sorted(splits.items()) for part in range(min(count, PARTS))]
+        return pipeline | "Name parts of the index" >> beam.Create(parts, reshuffle=False) | "List positions" >> beam.FlatMap(positions, self._job)
 
 
-def positions(split: str, job: Job) -> Iterator[tuple[str, tuple[int, int]]]:
-    """(shard, (hash of the key, byte in the index)) of every example of a split, and one mark for each shard."""
+def positions(named: tuple[str, int, int], job: Job) -> Iterator[tuple[str, tuple[int, int]]]:
+    """(shard, (hash of the key, byte in the index)) of every example in a part of a split, and one mark for each shard."""
+    split, part, parts = named
     wanted = {shard for shard in job.shards if index.split_of(shard) == split}
     count = sum(index.split_of(shard) == split for shard in job.index.shards)
     # The mark makes an empty shard appear behind the shuffle.
-    yield from ((shard, (-1, -1)) for shard in sorted(wanted))
-    at = 0
+    yield from ((shard, (-1, -1)) for shard in sorted(wanted) if part == 0)
+    size = job.index.file(split).stat().length
+    at, end = size * part // parts, size * (part + 1) // parts
     with job.index.file(split).open("rb") as lines:
-        for line in lines:
+        if at:
+            lines.seek(at - 1)
+            at += len(lines.readline()) - 1  # a line belongs to the part it starts in
+        while at < end:
+            line = lines.readline()
             position = sources.position(index.parse(line).key)
             shard = index.shard_name(split, position % count, count)
             if shard in wanted:

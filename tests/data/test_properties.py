@@ -71,8 +71,9 @@ def test_every_image_and_every_object_ends_in_a_shard_or_among_the_rejects(folde
         return
     job = Job(str(target), listed, "coco", sources.Request(dataset, places, {}, listing.shared), tasks.load("detection").encode, tuple(listed.shards))
     located: dict[str, list] = {}
-    for shard, position in positions("train", job):
-        located.setdefault(shard, []).append(position)
+    for part in range(3):
+        for shard, position in positions(("train", part, 3), job):
+            located.setdefault(shard, []).append(position)
     for grouped in located.items():
         write_shard(grouped, job)
     summaries = [read(target, shard) for shard in listed.shards]

@@ -82,7 +82,8 @@ def test_a_dask_scheduler_with_two_workers_writes_the_same_bytes(build: Build, o
             built = build(*overrides, "runner=dask", f"runner.options.dask_client_address={address}", data_dir=tmp_path / "dask")
             with distributed.Client(address) as client:
                 used = client.run(lambda: {"pipelines.data.records", "tensorflow"} & set(__import__("sys").modules))
-    assert list(used.values()) == [{"pipelines.data.records"}] * 2
+    # The scheduler may give all of so small a build to one of them.
+    assert set().union(*used.values()) == {"pipelines.data.records"}
     assert built.to_json() == reference
 
 

@@ -2,9 +2,12 @@
 
 import json
 
+import pytest
+
 from tests.training.test_experiment import arguments, summary
 
 
+@pytest.mark.slow
 def test_a_recorded_run_comes_out_identical_and_changes_show(trellis, tiny, tmp_path):
     common = [f"runs_dir={tmp_path}", *tiny["classification"][-1:]]
     trellis("train", *arguments(tiny, tmp_path, "resnet", "first"))

@@ -50,6 +50,7 @@ def wait_for(condition, timeout_s: float = 300):
     return found
 
 
+@pytest.mark.slow
 def test_a_good_and_a_bad_trial_are_run_ranked_and_recorded(trellis, tiny, tmp_path):
     command = arguments(tiny, tmp_path, "trainer.optimizer_config.optimizer.type=sgd,sgdd", "jobs=2")
     printed = trellis("sweep", *command, code=1)
