@@ -15,7 +15,7 @@ from etils import epath
 
 from pipelines.config import Dataset, UsageError, absolute
 
-EMBEDDED = {"digits": 2, "digit_scenes": 1, "digit_masks": 1}  # generators of `embedded`; the number goes up with their bytes
+EMBEDDED = {"digits": 2, "digit_scenes": 2, "digit_masks": 2}  # generators of `embedded`; the number goes up with their bytes
 LOCATIONS = ("images", "annotations", "masks", "lists")
 REQUIRED = {"coco": ("images", "annotations"), "image_folder": ("images",), "mask_folder": ("images", "masks"), "csv": ("images", "annotations"), "voc": ("images",), "tfds": ("builder",), "tfrecord": ("images",)}
 PASSIVE = ("root", "embedded", "max_reject_fraction", "validate")  # say when to stop, not what to write

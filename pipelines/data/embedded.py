@@ -16,7 +16,7 @@ from pycocotools import mask as rle
 from sklearn.datasets import load_digits, load_sample_images
 
 SIZE = 128  # pixels, both sides of a scene
-SCENES = {"train": 1600, "validation": 200}
+SCENES = {"train": 4000, "validation": 200}
 DIGITS = {"train": 1437, "validation": 360}
 NAMES = tuple(str(digit) for digit in range(10))
 VISIBLE = 0.35  # opacity above which a pixel belongs to a digit

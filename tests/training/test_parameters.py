@@ -23,7 +23,7 @@ def built(*overrides: str, train: int = 160, validation: int = 20, labels: int =
 
 @pytest.mark.parametrize("name", SHORT)
 def test_every_short_experiment_builds_strictly(name):
-    params = built(f"experiment={name}", train=1600, validation=200)
+    params = built(f"experiment={name}", train=4000, validation=200)
     assert params.trainer.best_checkpoint_eval_metric
     assert params.trainer.train_steps > 1 and params.trainer.validation_steps * params.task.validation_data.global_batch_size >= 200
 
