@@ -46,7 +46,7 @@ def create(runner: dict[str, Any], *, examples: int = 0, shards: int = 1) -> tup
     if engine == "local":
         processes = runner.get("processes") or (os.cpu_count() or 1 if examples >= MANY else 1)
         if processes > 1 and shards > 1:
-            given = {"direct_num_workers": min(processes, shards), "direct_running_mode": "multi_processing", **given}
+            given = {"direct_num_workers": min(processes, shards), "direct_running_mode": "multi_processing", "default_sdk_harness_log_level": "WARNING", **given}
     created = _created(engine)
     _refuse_unknown(given)
     return created, PipelineOptions(flags(given))
