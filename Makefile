@@ -12,7 +12,7 @@ READY := .venv/ready
 TRELLIS := .venv/bin/trellis
 CHOICE = $(if $(EXP),experiment=$(EXP)) $(if $(DATA),dataset=$(DATA)) $(if $(RUNTIME),runtime=$(RUNTIME)) $(if $(SWEEP),sweep=$(SWEEP)) $(if $(RUN),run=$(RUN)) $(ARGS)
 
-.PHONY: setup lock data train evaluate sweep reproduce compare sync list show check doctor ui test test-slow bench bench-data help
+.PHONY: setup lock data preview train evaluate sweep reproduce compare sync list show check doctor ui test test-slow bench bench-data help
 
 $(READY): requirements.lock bootstrap.lock
 	$(PYTHON) -m venv .venv
@@ -29,6 +29,9 @@ lock: $(READY)            ## renew requirements.lock and bootstrap.lock from pyp
 
 data: $(READY)            ## build TFRecords:              make data DATA=digit_scenes
 	$(TRELLIS) data $(CHOICE)
+
+preview: $(READY)         ## look at data, or at what an experiment makes of them
+	$(TRELLIS) preview $(CHOICE)
 
 train: $(READY)           ## train and evaluate:           make train EXP=retinanet
 	$(TRELLIS) train $(CHOICE)

@@ -10,7 +10,7 @@ from apache_beam.runners.runner import PipelineRunner, create_runner
 
 from pipelines.config import UsageError, nearest
 
-MANY = 4000  # examples from which starting processes pays
+MANY = 10_000  # examples from which starting processes pays
 # Beam's runner by engine; `local` and `direct` are its in-process one.
 RUNNERS = {
     "local": None,
