@@ -91,11 +91,15 @@ def test_absent_data_are_named_with_their_origin_and_the_command(trellis, tmp_pa
 
 
 REHEARSALS = {
-    "coco_retinanet_r50fpn_640_72ep": ["task.init_checkpoint=null", "task.model.input_size=[128,128,3]", "task.model.backbone.resnet.model_id=10"],
+    "coco_retinanet_r50fpn_640_72ep": [
+        "task.init_checkpoint=null", "task.model.input_size=[128,128,3]", "task.model.backbone.resnet.model_id=10",
+        "task.model.detection_generator.pre_nms_top_k=100",
+    ],
     "coco_maskrcnn_r50fpn_640": [
         "task.model.input_size=[128,128,3]", "task.model.backbone.resnet.model_id=10", "task.model.detection_head.fc_dims=64",
         "task.model.roi_generator.num_proposals=50", "task.model.roi_generator.test_num_proposals=50",
         "task.model.roi_sampler.num_sampled_rois=32", "task.model.mask_sampler.num_sampled_masks=8",
+        "task.model.detection_generator.pre_nms_top_k=100",
     ],
     "imagenet_resnet50_90ep": ["task.model.input_size=[64,64,3]", "task.model.backbone.resnet.model_id=10"],
     "pascal_deeplabv3plus_r101": [
