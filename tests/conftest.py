@@ -2,6 +2,7 @@
 
 import json
 import os
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -21,6 +22,11 @@ def scratch(tmp_path_factory):
     os.environ["TMPDIR"] = str(tmp_path_factory.mktemp("tmp"))
 
 
+def _heed_interrupts() -> None:
+    # A shell starts background jobs with SIGINT ignored, and children inherit that.
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
+
+
 class Trellis:
     """The console command in a process of its own."""
 
@@ -28,6 +34,7 @@ class Trellis:
         return subprocess.Popen(
             [sys.executable, "-m", "pipelines", *arguments],
             cwd=ROOT, env={**os.environ, **variables}, text=True, stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
+            preexec_fn=_heed_interrupts,
         )  # fmt: skip
 
     def __call__(self, *arguments: str, code: int = 0, **variables: str) -> str:
