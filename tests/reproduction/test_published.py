@@ -104,7 +104,7 @@ REHEARSALS = {
     "imagenet_resnet50_90ep": ["task.model.input_size=[64,64,3]", "task.model.backbone.resnet.model_id=10"],
     "pascal_deeplabv3plus_r101": [
         "task.init_checkpoint=null", "task.model.backbone.dilated_resnet.model_id=50", "task.train_data.output_size=[64,64]",
-        "task.validation_data.output_size=[64,64]", "task.validation_data.groundtruth_padded_size=[64,64]",
+        "task.validation_data.output_size=[64,64]", "task.validation_data.groundtruth_padded_size=[160,160]",
     ],
 }  # fmt: skip
 
