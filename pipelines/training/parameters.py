@@ -56,7 +56,7 @@ def build(cfg: Config, task: Any = None, data: Manifest | None = None) -> config
         if not params.trainer.best_checkpoint_eval_metric:
             params.trainer.best_checkpoint_eval_metric = task.METRIC
     _refuse_impossible(params, cfg)
-    params.trainer.best_checkpoint_export_subdir = params.trainer.best_checkpoint_export_subdir or "best"
+    params.trainer.best_checkpoint_export_subdir = "best"  # where evaluation and tracking look for it
     if data is not None:
         inputs = task.inputs(data.patterns(), data.labels, data.formats)
         _refuse_conflicts(cfg.task, inputs, "task", data)
