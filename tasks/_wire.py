@@ -46,6 +46,19 @@ def serialize(features: Mapping[str, Iterable[bytes] | Iterable[int] | Iterable[
     return example.SerializeToString(deterministic=True)
 
 
+def image(record: Mapping[str, Any]) -> dict[str, list[Any]]:
+    """The features of the image itself, which every task's record has; `head` reads them back."""
+    return {
+        "image/encoded": [record["image"]],
+        "image/format": [record["format"].encode()],
+        "image/filename": [record["file"].encode()],
+        "image/source_id": [str(record["id"]).encode()],
+        "image/key/sha256": [record["sha256"].encode()],
+        "image/height": [record["height"]],
+        "image/width": [record["width"]],
+    }
+
+
 def parse(serialized: bytes) -> dict[str, list[Any]]:
     """The features of a serialized `tf.train.Example`, each a list.
 

@@ -23,13 +23,7 @@ def encode(record: Mapping[str, Any]) -> bytes:
     objects = record["objects"]
     return _wire.serialize(
         {
-            "image/encoded": [record["image"]],
-            "image/format": [record["format"].encode()],
-            "image/filename": [record["file"].encode()],
-            "image/source_id": [str(record["id"]).encode()],
-            "image/key/sha256": [record["sha256"].encode()],
-            "image/height": [record["height"]],
-            "image/width": [record["width"]],
+            **_wire.image(record),
             "image/object/bbox/ymin": [float(item["box"][0]) for item in objects],
             "image/object/bbox/xmin": [float(item["box"][1]) for item in objects],
             "image/object/bbox/ymax": [float(item["box"][2]) for item in objects],

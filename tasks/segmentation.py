@@ -20,13 +20,7 @@ def encode(record: Mapping[str, Any]) -> bytes:
     """Serializes one record as the `tf.train.Example` that Model Garden's segmentation decoder reads."""
     return _wire.serialize(
         {
-            "image/encoded": [record["image"]],
-            "image/format": [record["format"].encode()],
-            "image/filename": [record["file"].encode()],
-            "image/source_id": [str(record["id"]).encode()],
-            "image/key/sha256": [record["sha256"].encode()],
-            "image/height": [record["height"]],
-            "image/width": [record["width"]],
+            **_wire.image(record),
             "image/segmentation/class/encoded": [record["mask"]],
             "image/segmentation/class/format": [b"png"],
         }
