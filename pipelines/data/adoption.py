@@ -1,11 +1,12 @@
 """Adopts TFRecords that somebody else wrote: every record is read and checked, nothing is written again.
 
-The data set's folder holds links to the files. A record that does not fit stops the adoption: files that are not
+The data set's folder holds links to the files, and the lengths of their records. A record that does not fit stops the adoption: files that are not
 rewritten cannot leave one out.
 """
 
 import hashlib
 import os
+from array import array
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from types import ModuleType
@@ -76,7 +77,7 @@ def _linked(target: epath.Path, found: content.Found) -> Iterator[tuple[str, str
     for split, place in found.places["images"].items():
         if split not in ("train", "validation"):
             raise UsageError("dataset.images: say which files are which: dataset.images={train:<folder or pattern>,validation:<folder or pattern>}")
-        files = found.digests["images"][split]
+        files = {name: digest for name, digest in found.digests["images"][split].items() if not name.endswith(manifest.LENGTHS)}
         if not files:
             raise UsageError(f"dataset.images.{split}: no files in {place}")
         for number, (name, digest) in enumerate(sorted(files.items())):
@@ -93,12 +94,14 @@ def _scan(adoption: Adoption, files: dict[str, str], runner: dict[str, Any]) -> 
 
 
 def scan(named: tuple[str, str], adoption: Adoption) -> str:
-    """Reads one file and writes what is in it beside its link."""
+    """Reads one file and writes the lengths of its records, and what is in it, beside its link."""
     shard, digest = named
     folder = epath.Path(adoption.folder)
     counted = Summary(file=shard, inputs=digest, sha256=digest, bytes=(folder / shard).stat().length)
+    lengths, partial = array("I"), folder / f"{shard}.{os.getpid()}.partial"
     with (folder / shard).open("rb") as records:
         for number, serialized in enumerate(_framed(records, shard, counted)):
+            lengths.append(len(serialized))
             example = Example(index.split_of(shard), str(number), shard, shard, "", {})
             try:
                 record = adoption.decode(serialized)
@@ -110,7 +113,8 @@ def scan(named: tuple[str, str], adoption: Adoption) -> str:
                     counted.reject(example, Rejected(code, advice))
                 continue
             counted.count({**record, "sha256": hashlib.sha256(image.content).hexdigest()}, image)
-    summary.write(counted, folder, folder / f"{shard}.{os.getpid()}.partial")
+    tfrecord.write_lengths(lengths, folder / (shard + manifest.LENGTHS), partial)
+    summary.write(counted, folder, partial)
     return shard
 
 

@@ -65,27 +65,33 @@ def run(dataset: Dataset, task: ModuleType, folder: str, *, found: content.Found
 def _kept(target: epath.Path, shard: str, inputs: str) -> bool:
     """Whether the shard is there: from an interrupted build, or taken over from an earlier build of other content."""
     known = summary.read(target, shard)
-    if known and known.inputs == inputs and (target / shard).exists() and (target / shard).stat().length == known.bytes:
+    if known and known.inputs == inputs and _whole(target, known):
         return True
     name = target.name.rsplit("-", 1)[0]
     for other in sorted(target.parent.glob(f"{name}-*/{SHARDS}")):
         entry = json.loads(other.read_text()).get(shard)
-        if entry and entry["inputs"] == inputs and other.parent != target and _take_over(other.parent / shard, target / shard, Summary(**entry)):
+        if entry and entry["inputs"] == inputs and other.parent != target and _take_over(other.parent, target, Summary(**entry)):
             return True
     return False
 
 
+def _whole(folder: epath.Path, known: Summary) -> bool:
+    sizes = {folder / known.file: known.bytes, folder / (known.file + manifest.LENGTHS): 4 * known.examples}
+    return all(file.exists() and file.stat().length == size for file, size in sizes.items())
+
+
 def _take_over(old: epath.Path, new: epath.Path, known: Summary) -> bool:
-    if not old.exists() or old.stat().length != known.bytes:
+    if not _whole(old, known):
         return False
-    partial = new.with_name(f"{new.name}.{os.getpid()}.partial")
-    partial.unlink(missing_ok=True)
-    try:
-        os.link(old, partial)
-    except OSError:
-        old.copy(partial, overwrite=True)
-    partial.replace(new)
-    summary.write(known, new.parent, partial)
+    partial = new / f"{known.file}.{os.getpid()}.partial"
+    for name in (known.file, known.file + manifest.LENGTHS):
+        partial.unlink(missing_ok=True)
+        try:
+            os.link(old / name, partial)
+        except OSError:
+            (old / name).copy(partial, overwrite=True)
+        partial.replace(new / name)
+    summary.write(known, new, partial)
     return True
 
 
@@ -194,7 +200,7 @@ def finish(target: epath.Path, built: Manifest, summaries: list[Summary]) -> Non
         partial = target / f"{name}.partial"
         partial.write_text(text)
         partial.replace(target / name)
-    wanted = {one.file for one in summaries} | {SHARDS, manifest.FILE, manifest.REJECTS}
+    wanted = {one.file + suffix for one in summaries for suffix in ("", manifest.LENGTHS)} | {SHARDS, manifest.FILE, manifest.REJECTS}
     for file in target.iterdir():
         if file.name == "index":
             file.rmtree()

@@ -20,7 +20,7 @@ LOCATIONS = ("images", "annotations", "masks", "lists")
 REQUIRED = {"coco": ("images", "annotations"), "image_folder": ("images",), "mask_folder": ("images", "masks"), "csv": ("images", "annotations"), "voc": ("images",), "tfds": ("builder",), "tfrecord": ("images",)}
 PASSIVE = ("root", "embedded", "max_reject_fraction", "validate")  # say when to stop, not what to write
 TOGETHER = 64  # files that one thread hashes in a row
-FORMAT = 1  # goes up when shards or manifest are laid out in another way
+FORMAT = 2  # goes up when shards or manifest are laid out in another way
 ALL = ""  # the split of a location given as one path: divided by a hash of the key
 
 Digest = str

@@ -12,6 +12,7 @@ from pipelines.data import content
 
 FILE = "manifest.json"
 REJECTS = "rejects.jsonl"
+LENGTHS = ".lengths"  # beside each shard: bytes of its records, in order, as little-endian uint32
 
 
 @dataclass(frozen=True)
@@ -116,10 +117,11 @@ def load_if_built(directory: str) -> Manifest | None:
 
 
 def damaged(built: Manifest) -> list[Shard]:
-    """Shards that are missing or have another size than when they were written."""
+    """Shards that are missing or have another size than when they were written, or whose lengths do."""
     folder = epath.Path(built.directory)
-    sizes = {file.name: file.stat().length for file in folder.glob("*.tfrecord")}
-    return [shard for split in built.splits.values() for shard in split.shards if sizes.get(shard.file) != shard.bytes]
+    sizes = {file.name: file.stat().length for file in folder.glob("*.tfrecord*")}
+    shards = (shard for split in built.splits.values() for shard in split.shards)
+    return [shard for shard in shards if (sizes.get(shard.file), sizes.get(shard.file + LENGTHS)) != (shard.bytes, 4 * shard.examples)]
 
 
 def check_rejects(built: Manifest, allowed: float) -> None:

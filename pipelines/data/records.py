@@ -7,6 +7,7 @@ import hashlib
 import logging
 import os
 import socket
+from array import array
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
@@ -15,7 +16,7 @@ from typing import Any
 import apache_beam as beam
 from etils import epath
 
-from pipelines.data import images, index, runners, sources, summary, tfrecord
+from pipelines.data import images, index, manifest, runners, sources, summary, tfrecord
 from pipelines.data.index import Index
 from pipelines.data.sources import Example, Rejected
 from pipelines.data.summary import Summary
@@ -95,22 +96,27 @@ class WriteShards(beam.PTransform):
 
 
 def write_shard(grouped: tuple[str, Iterable[tuple[int, int]]], job: Job) -> str:
-    """Writes one shard, then its summary; each appears whole or not at all."""
+    """Writes one shard, the lengths of its records, then its summary; each appears whole or not at all."""
     shard, located = grouped
     folder = epath.Path(job.folder)
     counted = Summary(file=shard, inputs=job.index.shards[shard])
     partial = folder / f"{shard}.{socket.gethostname()}.{os.getpid()}.partial"
-    sha256 = hashlib.sha256()
+    sha256, lengths = hashlib.sha256(), array("I")
     with partial.open("wb") as file, job.index.file(index.split_of(shard)).open("rb") as lines:
         for _, at in sorted(position for position in located if position[1] >= 0):
             lines.seek(at)
             record = _record(index.parse(lines.readline()), job, counted)
-            for part in tfrecord.frame(job.encode(record)) if record else ():
+            if record is None:
+                continue
+            serialized = job.encode(record)
+            lengths.append(len(serialized))
+            for part in tfrecord.frame(serialized):
                 file.write(part)
                 sha256.update(part)
                 counted.bytes += len(part)
     counted.sha256 = sha256.hexdigest()
     partial.replace(folder / shard)
+    tfrecord.write_lengths(lengths, folder / (shard + manifest.LENGTHS), partial)
     summary.write(counted, folder, partial)
     return shard
 

@@ -1,10 +1,12 @@
 """The TFRecord format, without TensorFlow: length, checksum, bytes, checksum."""
 
 import struct
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from typing import IO
 
 import google_crc32c
+import numpy as np
+from etils import epath
 
 
 def _masked(content: bytes) -> int:
@@ -16,6 +18,12 @@ def frame(record: bytes) -> tuple[bytes, bytes, bytes]:
     """A record's header, the record, and its footer."""
     length = struct.pack("<Q", len(record))
     return length + struct.pack("<I", _masked(length)), record, struct.pack("<I", _masked(record))
+
+
+def write_lengths(lengths: Iterable[int], file: epath.Path, partial: epath.Path) -> None:
+    """Writes how many bytes each record of a shard has, for whoever reads in another order; the file appears whole."""
+    partial.write_bytes(np.fromiter(lengths, "<u4").tobytes())
+    partial.replace(file)
 
 
 def read(file: IO[bytes]) -> Iterator[bytes]:

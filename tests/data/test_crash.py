@@ -14,7 +14,7 @@ import pytest
 
 from pipelines.data.manifest import Manifest
 from tests.data.conftest import coco
-from tests.data.test_store import digests
+from tests.data.test_store import digests, lengths
 
 Build = Callable[..., Manifest]
 
@@ -29,7 +29,7 @@ def start(arguments: list[str], **more: object) -> subprocess.Popen[str]:
 
 
 def leftovers(folder: Path) -> list[str]:
-    return [file.name for file in folder.iterdir() if not file.name.endswith(".tfrecord") and file.name not in ("manifest.json", "rejects.jsonl", "shards.json")]
+    return [file.name for file in folder.iterdir() if not file.name.endswith((".tfrecord", ".tfrecord.lengths")) and file.name not in ("manifest.json", "rejects.jsonl", "shards.json")]
 
 
 @pytest.mark.slow
@@ -49,7 +49,7 @@ def test_killed_at_random_moments_then_run_again_gives_the_same_bytes(build: Bui
             victim.communicate()
         subprocess.run(command(tmp_path, data_dir), check=True, capture_output=True)
         again = build(*command(tmp_path, tmp_path)[4:-1], data_dir=data_dir)
-        assert digests(again) == digests(whole) and again == whole
+        assert digests(again) == digests(whole) and again == whole and lengths(again, "train") == lengths(whole, "train")
         assert leftovers(Path(again.directory)) == []
 
 

@@ -14,7 +14,7 @@ from PIL import Image
 from pipelines.config import UsageError
 from pipelines.data.manifest import Manifest
 from tests.data.conftest import coco
-from tests.data.test_store import digests, examples
+from tests.data.test_store import digests, examples, lengths
 
 Build = Callable[..., Manifest]
 
@@ -142,6 +142,7 @@ def test_existing_records_are_adopted_as_they_are(build: Build, tmp_path: Path) 
     assert digests(adopted) == digests(made)
     assert all((Path(adopted.directory) / shard.file).is_symlink() for split in adopted.splits.values() for shard in split.shards)
     assert build("dataset=tfrecord", patterns) == adopted
+    assert all(lengths(adopted, split) == lengths(made, split) != [] for split in adopted.splits)
 
 
 def test_records_that_do_not_fit_are_not_adopted(build: Build, tmp_path: Path) -> None:
@@ -149,7 +150,7 @@ def test_records_that_do_not_fit_are_not_adopted(build: Build, tmp_path: Path) -
     made = build("dataset=coco", f"dataset.images={tmp_path}/images", f"dataset.annotations={file}")
     folder = tmp_path / "records"
     folder.mkdir()
-    content = next(Path(made.directory).glob("train-*")).read_bytes()
+    content = next(Path(made.directory).glob("train-*.tfrecord")).read_bytes()
     (folder / "a.tfrecord").write_bytes(content[:-3])
     with pytest.raises(UsageError, match="1 records do not fit.*\n.*record file: file_corrupt: record at byte"):
         build("dataset=tfrecord", f"dataset.images={{train:'{folder}'}}")

@@ -1,5 +1,6 @@
 """Records on disk: equal for equal input, whole or absent, and mended."""
 
+import io
 import os
 import resource
 import subprocess
@@ -7,13 +8,14 @@ import sys
 from collections.abc import Callable
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from pipelines.config import UsageError, compose
 from pipelines.data import manifest, tfrecord
 from pipelines.data.manifest import Manifest
 from tasks import _wire
-from tests.data.conftest import coco
+from tests.data.conftest import coco, save
 
 Build = Callable[..., Manifest]
 
@@ -25,6 +27,10 @@ def digests(built: Manifest) -> list[str]:
 def examples(built: Manifest, split: str) -> list[dict]:
     folder = Path(built.directory)
     return [_wire.parse(record) for shard in built.splits[split].shards for record in tfrecord.read((folder / shard.file).open("rb"))]
+
+
+def lengths(built: Manifest, split: str) -> list[int]:
+    return [int(length) for shard in built.splits[split].shards for length in np.fromfile(f"{built.directory}/{shard.file}.lengths", "<u4")]
 
 
 def test_shuffled_input_writes_the_same_bytes(build: Build, tmp_path: Path) -> None:
@@ -69,6 +75,31 @@ def test_a_second_build_returns_what_is_there_without_beam_or_tensorflow(build: 
     assert after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime < 2
     assert done.stdout.splitlines()[-1] == "set()"
     assert built.directory in done.stdout
+
+
+def test_lengths_beside_a_shard_lead_to_each_of_its_records(build: Build, tmp_path: Path) -> None:
+    file, document = coco(tmp_path / "images", 30)
+    document["images"][4]["width"] = 640  # a record that is left out
+    save(tmp_path / "images", document)
+    built = build("dataset=coco", f"dataset.images={tmp_path}/images", f"dataset.annotations={file}", "dataset.shards={train:3}", "dataset.max_reject_fraction=1")
+    for shard in built.splits["train"].shards:
+        content, at = Path(built.directory, shard.file).read_bytes(), 12
+        records = list(tfrecord.read(io.BytesIO(content)))
+        found = np.fromfile(f"{built.directory}/{shard.file}.lengths", "<u4").tolist()
+        assert len(found) == shard.examples > 0
+        for length, record in zip(found, records, strict=True):
+            assert content[at : at + length] == record
+            at += length + 16
+
+
+def test_lost_lengths_are_written_again(build: Build, tmp_path: Path) -> None:
+    file, _ = coco(tmp_path / "images")
+    overrides = ["dataset=coco", f"dataset.images={tmp_path}/images", f"dataset.annotations={file}"]
+    built = build(*overrides)
+    before = lengths(built, "train")
+    Path(built.directory, built.splits["train"].shards[0].file + ".lengths").unlink()
+    assert manifest.damaged(built) == [built.splits["train"].shards[0]]
+    assert lengths(build(*overrides), "train") == before
 
 
 def test_find_names_a_damaged_shard_and_building_mends_it(build: Build, tmp_path: Path) -> None:
