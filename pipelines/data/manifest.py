@@ -128,21 +128,39 @@ def check_rejects(built: Manifest, allowed: float) -> None:
     """Stops where more was rejected than is allowed.
 
     Raises:
-        UsageError: with the commonest reasons and the file that lists every reject.
+        UsageError: with the commonest reasons, the file that lists every reject, and the option that allows them.
     """
     counts = built.counts
     lost = {
-        "examples": counts.get("examples_rejected", 0) / max(1, counts.get("examples_read", 0)),
-        "objects": (counts.get("objects_rejected", 0) + counts.get("objects_of_rejected_examples", 0)) / max(1, counts.get("objects_read", 0)),
+        "examples": (counts.get("examples_rejected", 0), counts.get("examples_read", 0)),
+        "objects": (counts.get("objects_rejected", 0) + counts.get("objects_of_rejected_examples", 0), counts.get("objects_read", 0)),
     }
-    for kind, share in lost.items():
-        if share > allowed:
-            reasons = ", ".join(f"{count} {code}" for code, count in Counter(built.rejects).most_common(5))
-            raise UsageError(
-                f"{share:.1%} of the {kind} were rejected, dataset.max_reject_fraction allows {allowed:.1%}: {reasons}\n"
-                f"each with what to do: {built.directory}/{REJECTS}\nto build without them: dataset.max_reject_fraction={_rounded_up(share)}"
-            )
+    shares = {kind: rejected / max(1, read) for kind, (rejected, read) in lost.items()}
+    if max(shares.values()) > allowed:
+        said = " and ".join(f"{shares[kind]:.1%} of the {kind} ({rejected} of {read})" for kind, (rejected, read) in lost.items() if rejected)
+        reasons = "\n".join(f"  {line}" for line in describe_rejects(built))
+        raise UsageError(
+            f"{said} were rejected, dataset.max_reject_fraction allows {allowed:.1%}:\n{reasons}\n"
+            f"to go on without them, add to the command: dataset.max_reject_fraction={_rounded_up(max(shares.values()))}"
+        )
 
 
 def _rounded_up(share: float) -> float:
     return min(1.0, int(share * 100 + 1) / 100)
+
+
+def describe_rejects(built: Manifest, most: int = 5) -> list[str]:
+    """Lines that say what was rejected: the commonest reasons, each with its first case, and where all of them are listed."""
+    if not built.rejects:
+        return []
+    listed, first = epath.Path(built.directory) / REJECTS, dict[str, str]()
+    with listed.open() as lines:
+        for reject in map(json.loads, lines):
+            # Names that are not UTF-8 are among the reasons.
+            case = f"{reject['file']} record {reject['record']}: {reject['advice']}".encode("utf-8", "replace").decode()
+            first.setdefault(reject["code"], case)
+            if len(first) == len(built.rejects):
+                break
+    common = Counter(built.rejects).most_common(most)
+    more = [f"and {len(built.rejects) - most} more reasons"] if len(built.rejects) > most else []
+    return [*(f"{count} {code}, as {first[code]}" for code, count in common), *more, f"each with what to do: {listed}"]

@@ -21,7 +21,6 @@ from pipelines.data.index import Index
 from pipelines.data.sources import Example, Rejected
 from pipelines.data.summary import Summary
 
-
 PARTS = 64  # of a split's index, at most
 
 

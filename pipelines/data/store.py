@@ -45,8 +45,10 @@ def obtain(cfg: Config, task: ModuleType) -> Manifest:
         room: ModuleType = adoption if dataset.source == "tfrecord" else build
         built = room.run(dataset, task, folder, found=found, runner=cfg.runner)
     print(f"data: wrote {_described(built)}")
-    for warning in built.warnings:
-        print(f"data: warning: {warning}")
+    if clipped := built.counts.get("boxes_clipped"):
+        print(f"data: {clipped} boxes reached over the edge of their image and were cut there")
+    for line in (*manifest.describe_rejects(built), *(f"warning: {warning}" for warning in built.warnings)):
+        print(f"data: {line}")
     return built
 
 

@@ -144,6 +144,7 @@ def _schedule(params: Any, cfg: Config, examples: Mapping[str, int]) -> None:
     epoch = steps_per_epoch(params, examples)
     if cfg.epochs is not None and "train_steps" not in given:
         train.train_steps = max(1, round(cfg.epochs * epoch))
+        _warn_of_few_steps(train, cfg.epochs, epoch)
     if "validation_steps" not in given:
         if params.runtime.distribution_strategy != "tpu":  # TPUs need batches of one shape
             task.validation_data.drop_remainder = False
@@ -168,6 +169,17 @@ def _schedule(params: Any, cfg: Config, examples: Mapping[str, int]) -> None:
     schedule = rate.get() if rate.type else None
     if schedule is not None and "decay_steps" in schedule.as_dict() and not _given_decay(given):
         schedule.decay_steps = train.train_steps
+
+
+def _warn_of_few_steps(train: Any, epochs: float, epoch: int) -> None:
+    """Few examples of one's own under a recipe made for many: it would end before its learning rate is reached."""
+    warmup = train.optimizer_config.warmup
+    steps = getattr(warmup.get(), "warmup_steps", 0) if warmup.type else 0
+    if steps and train.train_steps < 2 * steps:
+        print(
+            f"warning: epochs={epochs:g} of this data are {train.train_steps} steps, and {steps} are the learning rate's warm-up; "
+            f"to learn more: epochs={math.ceil(10 * steps / epoch)} ({math.ceil(10 * steps / epoch) * epoch} steps)"
+        )
 
 
 def steps_per_epoch(params: Any, examples: Mapping[str, int]) -> int:

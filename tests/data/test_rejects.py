@@ -174,7 +174,7 @@ def test_missing_images_and_wrong_sizes_take_their_objects_with_them(build: Buil
 
 def test_too_many_rejects_stop_the_build_and_say_how_to_go_on(build: Build, tmp_path: Path) -> None:
     root = folder(tmp_path / "images", {"empty.png": b""})
-    with pytest.raises(UsageError, match=r"7\.7% of the examples were rejected, .* allows 1\.0%: 1 image_empty\n.*rejects.jsonl\n.*max_reject_fraction=0.08"):
+    with pytest.raises(UsageError, match=r"7\.7% of the examples \(1 of 13\) were rejected, .* allows 1\.0%:\n  1 image_empty, as a/empty.png .*: the file has zero bytes.*\n.*rejects.jsonl\n.*max_reject_fraction=0.08"):
         build("dataset=image_folder", f"dataset.images={root}")
     assert next((tmp_path / "data").glob("image_folder-*/rejects.jsonl")).read_text().count("\n") == 1
     assert not list((tmp_path / "data").glob("image_folder-*/manifest.json"))

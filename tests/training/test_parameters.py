@@ -48,6 +48,13 @@ def test_steps_on_the_command_line_win_over_epochs():
     assert params.trainer.optimizer_config.learning_rate.cosine.decay_steps == 7
 
 
+def test_few_examples_under_a_recipe_for_many_are_warned_of(capsys):
+    assert built("experiment=retinanet", train=208).trainer.train_steps == 42
+    assert "epochs=3.2 of this data are 42 steps, and 50 are the learning rate's warm-up; to learn more: epochs=39 (507 steps)" in capsys.readouterr().out
+    built("experiment=retinanet", train=4000)
+    assert "warning" not in capsys.readouterr().out
+
+
 def test_png_images_are_not_read_as_jpeg():
     assert built("experiment=resnet").task.train_data.decode_jpeg_only is False
 

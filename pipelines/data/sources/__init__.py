@@ -157,15 +157,15 @@ def clipped(box: Any, height: int, width: int) -> tuple[tuple[float, float, floa
         Rejected: it is no box, has no area, or lies outside.
     """
     if not isinstance(box, list) or len(box) != 4 or not all(is_number(value) for value in box):
-        raise Rejected("box_malformed", f"box {box!r} is not [x, y, width, height] in pixels")
+        raise Rejected("box_malformed", f"box {box!r} is not [x, y, width, height] in pixels; correct it, or remove the object")
     left, top, box_width, box_height = (float(value) for value in box)
     if box_width <= 0 or box_height <= 0:
-        raise Rejected("box_empty", f"box {box} has no area")
+        raise Rejected("box_empty", f"box {box} has no area; correct it, or remove the object")
     bottom, right = top + box_height, left + box_width
     inner = (max(0.0, top), max(0.0, left), min(float(height), bottom), min(float(width), right))
     if inner[0] >= inner[2] or inner[1] >= inner[3]:
-        raise Rejected("box_outside", f"box {box} lies outside the image of {width}x{height}")
+        raise Rejected("box_outside", f"box {box} lies outside the image of {width}x{height}; correct it, or remove the object")
     # As float32 and as a fraction, the way it is stored, the box must still have an area.
     if (inner[2] - inner[0]) / height < 1e-6 or (inner[3] - inner[1]) / width < 1e-6:
-        raise Rejected("box_empty", f"box {box} has no area inside the image")
+        raise Rejected("box_empty", f"box {box} has no area inside the image; correct it, or remove the object")
     return inner, inner != (top, left, bottom, right)

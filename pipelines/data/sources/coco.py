@@ -127,9 +127,9 @@ def _items(request: Request, scan: Scan) -> Iterator[Example | Reject]:
     order = np.lexsort((digest, ids))
     repeated = np.zeros(len(ids), bool)
     repeated[order[1:]] = (np.diff(ids[order]) == 0) & (ids[order[1:]] != 0)
-    names = {number: str(image_id) for image_id, number in scan.numbers.items()} if repeated.any() else {}
+    names = {scan.numbers.get(entry["id"]): entry["name"] for entry in scan.images} if repeated.any() else {}
     for row in np.flatnonzero(repeated):
-        yield Reject(scan.given or "train", f"image {names[int(image[row])]}", str(ids[row]), "duplicate_annotation_id", "give each annotation an id of its own", whole=False)
+        yield Reject(scan.given or "train", names.get(int(image[row]), "no image"), str(ids[row]), "duplicate_annotation_id", "give each annotation an id of its own", whole=False)
     order = np.lexsort((digest, image))[~repeated[np.lexsort((digest, image))]]
     bounds = np.searchsorted(image[order], np.arange(len(scan.numbers) + 1))
     folder, files = sources.images_of(request, scan.given)
@@ -175,7 +175,7 @@ def load(example: Example, image: Image, request: Request) -> dict[str, Any]:
     stated, actual = (example.more["height"], example.more["width"]), (image.height, image.width)
     if stated != (None, None) and stated != actual:
         turned = "; the annotation was made on the turned image: dataset.convert={exif_rotation:apply}" if image.turned and stated == actual[::-1] else ""
-        raise Rejected("image_size", f"the annotation says {stated[1]}x{stated[0]}, the file is {actual[1]}x{actual[0]}{turned}")
+        raise Rejected("image_size", f"the annotation says {stated[1]}x{stated[0]}, the file is {actual[1]}x{actual[0]}{turned or '; correct the one or replace the other'}")
     file = _opened(request.places["annotations"][example.more["given"]])
     found: dict[str, Any] = {"objects": [], "rejects": [], "clipped": 0}
     annotations = [json.loads(os.pread(file, length, start).decode("utf-8", "replace")) for start, length in example.more["rows"]]
@@ -199,7 +199,7 @@ def _object(annotation: Mapping[str, Any], image: Image, request: Request) -> tu
     category = annotation.get("category_id")
     label, text = request.shared["labels"].get(category, (0, "")) if isinstance(category, int) else (0, "")
     if not label:
-        raise Rejected("unknown_category", f"category {category!r} is not in the list of categories")
+        raise Rejected("unknown_category", f"category {category!r} is not in the list of categories; add it there, or remove the object")
     box, clipped = sources.clipped(annotation.get("bbox"), image.height, image.width)
     area: Any = annotation.get("area")
     item = {

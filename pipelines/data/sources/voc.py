@@ -83,7 +83,7 @@ def load(example: Example, image: Image, request: Request) -> dict[str, Any]:
         raise Rejected("annotation_malformed", f"the annotation cannot be read: {error}") from None
     stated = tuple((root.findtext(f"size/{side}") or "").strip() for side in ("height", "width"))
     if stated != ("", "") and stated != (str(image.height), str(image.width)):
-        raise Rejected("image_size", f"the annotation says {stated[1]}x{stated[0]}, the file is {image.width}x{image.height}")
+        raise Rejected("image_size", f"the annotation says {stated[1]}x{stated[0]}, the file is {image.width}x{image.height}; correct the one or replace the other")
     found: dict[str, Any] = {"objects": [], "rejects": [], "clipped": 0}
     for number, node in enumerate(root.iter("object"), start=1):
         try:
@@ -98,11 +98,11 @@ def load(example: Example, image: Image, request: Request) -> dict[str, Any]:
 def _object(node: ElementTree.Element, image: Image, labels: dict[str, int]) -> tuple[dict[str, Any], bool]:
     name = (node.findtext("name") or "").strip()
     if name not in labels:
-        raise Rejected("unknown_category", f"class {name!r} is not in dataset.labels")
+        raise Rejected("unknown_category", f"class {name!r} is not in dataset.labels; add it there, or remove the object")
     try:
         left, top, right, bottom = (float(node.findtext(f"bndbox/{side}") or "") for side in ("xmin", "ymin", "xmax", "ymax"))
     except ValueError:
-        raise Rejected("box_malformed", "bndbox needs xmin, ymin, xmax and ymax, in pixels") from None
+        raise Rejected("box_malformed", "bndbox needs xmin, ymin, xmax and ymax, in pixels; correct it, or remove the object") from None
     # VOC counts pixels from 1 and includes the last one.
     box, clipped = sources.clipped([left - 1, top - 1, right - left + 1 if right > left else 0, bottom - top + 1 if bottom > top else 0], image.height, image.width)
     item = {
