@@ -17,6 +17,7 @@ from pipelines.config import Dataset, UsageError, absolute
 
 EMBEDDED = {"digits": 2, "digit_scenes": 2, "digit_masks": 2}  # generators of `embedded`; the number goes up with their bytes
 LOCATIONS = ("images", "annotations", "masks", "lists")
+SEVERAL = {"coco": ("images",)}  # fields of a source that take several folders; the second is found under `images 2`
 REQUIRED = {"coco": ("images", "annotations"), "image_folder": ("images",), "mask_folder": ("images", "masks"), "csv": ("images", "annotations"), "voc": ("images",), "tfds": ("builder",), "tfrecord": ("images",)}
 PASSIVE = ("root", "embedded", "max_reject_fraction", "validate")  # say when to stop, not what to write
 TOGETHER = 64  # files that one thread hashes in a row
@@ -47,7 +48,7 @@ def tfds_folder(dataset: Dataset) -> epath.Path:
 
 
 def locate(data_dir: str, dataset: Dataset) -> dict[str, dict[str, str]]:
-    """Absolute paths by field and split; split `ALL` where a field is one path.
+    """Absolute paths by field and split; split `ALL` where a field is not divided.
 
     Raises:
         UsageError: the source is unknown, lacks a field, or a field is neither a path nor a mapping from split to path.
@@ -61,16 +62,20 @@ def locate(data_dir: str, dataset: Dataset) -> dict[str, dict[str, str]]:
     root = embedded_folder(data_dir, dataset) if dataset.embedded else epath.Path(absolute(dataset.root)) if dataset.root else None
     if dataset.source == "tfds":
         return {"images": {ALL: str(tfds_folder(dataset))}}
-    found = {}
+    found: dict[str, dict[str, str]] = {}
     for field in LOCATIONS:
         value = getattr(dataset, field)
         if value is None:
             continue
         by_split = value if isinstance(value, dict) else {ALL: value}
-        for path in by_split.values():
-            if not isinstance(path, str) or not path:
-                raise UsageError(f"dataset.{field}: {path!r} is not a path; write dataset.{field}=<path> or dataset.{field}={{train:<path>,validation:<path>}}")
-        found[field] = {split: str(root / path) if root else absolute(path) for split, path in by_split.items()}
+        several = field in SEVERAL.get(dataset.source, ())
+        for split, given in by_split.items():
+            paths = given if several and isinstance(given, list) else [given]
+            if not paths or not all(isinstance(path, str) and path for path in paths):
+                more = f", several as dataset.{field}=[<path>,<path>]" if several else ""
+                raise UsageError(f"dataset.{field}: {given!r} is not a path; write dataset.{field}=<path> or dataset.{field}={{train:<path>,validation:<path>}}{more}")
+            for number, path in enumerate(paths, start=1):
+                found.setdefault(field if number == 1 else f"{field} {number}", {})[split] = str(root / path) if root else absolute(path)
     return found
 
 

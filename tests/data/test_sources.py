@@ -13,7 +13,7 @@ from PIL import Image
 
 from pipelines.config import UsageError
 from pipelines.data.manifest import Manifest
-from tests.data.conftest import coco
+from tests.data.conftest import coco, save
 from tests.data.test_store import digests, examples, lengths
 
 Build = Callable[..., Manifest]
@@ -131,6 +131,42 @@ def test_coco_without_masks_and_with_names_that_are_not_ascii(build: Build, tmp_
     built = build("dataset=coco", f"dataset.images={tmp_path}/images", f"dataset.annotations={tmp_path}/images.json", "dataset.include_masks=false")
     assert built.labels[0] == "Kätzchen" and not built.has_masks and not built.rejects
     assert "image/object/mask" not in examples(built, "train")[0]
+
+
+def test_coco_looks_for_images_in_several_folders(build: Build, tmp_path: Path) -> None:
+    file, _ = coco(tmp_path / "images", 12)
+    (tmp_path / "more").mkdir()
+    for number in range(1, 5):
+        (tmp_path / "images" / f"{number:03d}.jpg").rename(tmp_path / "more" / f"{number:03d}.jpg")
+    (tmp_path / "more" / "005.jpg").write_bytes((tmp_path / "images" / "005.jpg").read_bytes())  # the same twice
+    (tmp_path / "more" / "006.jpg").write_bytes((tmp_path / "images" / "007.jpg").read_bytes())  # another of the same name
+    (tmp_path / "images" / "008.jpg").unlink()
+    given = ["dataset=coco", f"dataset.annotations={file}", "dataset.max_reject_fraction=1"]
+    built = build(*given, f"dataset.images=[{tmp_path}/images,{tmp_path}/more]")
+    assert built.rejects == {"image_ambiguous": 1, "image_missing": 1} and built.counts["examples_written"] == 10
+    reasons = {reject["code"]: reject["advice"] for reject in map(json.loads, (Path(built.directory) / "rejects.jsonl").read_text().splitlines())}
+    assert f"{tmp_path}/images/006.jpg and {tmp_path}/more/006.jpg; rename or remove one" in reasons["image_ambiguous"]
+    assert "in none of the folders" in reasons["image_missing"]
+    both = f"[{tmp_path}/images,{tmp_path}/more]"
+    split = build(*given[:1], f"dataset.images={{train:{both},validation:{tmp_path}/more}}", f"dataset.annotations={{train:{file},validation:{file}}}", given[2])
+    assert {name: found.examples for name, found in split.splits.items()} == {"train": 10, "validation": 6}
+
+
+def test_several_folders_are_for_coco_alone(build: Build, tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match=r"dataset.images: \['a', 'b'\] is not a path; write dataset.images=<path>"):
+        build("dataset=image_folder", "dataset.images=[a,b]")
+    with pytest.raises(UsageError, match=r"several as dataset.images=\[<path>,<path>\]"):
+        build("dataset=coco", "dataset.images=[a,3]", "dataset.annotations=b")
+
+
+def test_an_image_named_in_another_way_is_still_known_by_its_content(build: Build, tmp_path: Path) -> None:
+    _, document = coco(tmp_path / "images")
+    document["images"][0]["file_name"] = "./001.jpg"
+    file = save(tmp_path / "images", document)
+    given = ["dataset=coco", f"dataset.images={tmp_path}/images", f"dataset.annotations={file}", "dataset.validation_fraction=0"]
+    before = build(*given)
+    (tmp_path / "images" / "001.jpg").write_bytes((tmp_path / "images" / "002.jpg").read_bytes())
+    assert not before.rejects and digests(build(*given)) != digests(before)
 
 
 def test_existing_records_are_adopted_as_they_are(build: Build, tmp_path: Path) -> None:

@@ -127,17 +127,41 @@ def is_text(name: str) -> bool:
     return "\0" not in name
 
 
-def images_of(request: Request, given: str) -> tuple[str, Mapping[str, str]]:
-    """The image folder for a split's annotations, and the digests of its files.
+def folders_of(request: Request, field: str, given: str) -> list[tuple[str, Mapping[str, str]]]:
+    """The folders of a field for a split's annotations, in their order, each with the digests of its files.
 
     Raises:
-        UsageError: images and annotations name different splits.
+        UsageError: the field and the annotations name different splits.
     """
-    places = request.places["images"]
-    split = given if given in places else ALL
-    if split not in places:
-        raise UsageError(f"dataset.images has {', '.join(places)}, dataset.annotations has {given or 'one file'}; give both the same splits")
-    return places[split], request.digests["images"][split]
+    split = given if given in request.places[field] else ALL
+    if split not in request.places[field]:
+        raise UsageError(f"dataset.{field} has {', '.join(request.places[field])}, dataset.annotations has {given or 'one file'}; give both the same splits")
+    fields = [name for name, by_split in request.places.items() if name.split()[0] == field and split in by_split]
+    return [(request.places[name][split], request.digests[name][split]) for name in fields]
+
+
+def find(name: str, folders: Iterable[tuple[str, Mapping[str, str]]]) -> tuple[str, str]:
+    """Path and digest of a file that an annotation names, in the first folder that has it.
+
+    Raises:
+        Rejected: no folder has it, it lies outside, or two folders have different files of that name.
+    """
+    if not is_text(name):
+        raise Rejected(*NOT_TEXT)
+    places = {folder: inside(folder, name) for folder, _ in folders}
+    if not any(places.values()):
+        raise Rejected(*ESCAPES)
+    found = [(path, digest) for folder, files in folders if (path := places[folder]) and (digest := files.get(name) or files.get(_plain(path, folder)))]
+    if not found:
+        raise Rejected("image_missing", f"the file is {'in none of the folders' if len(places) > 1 else 'not there'}; add it or remove its entry")
+    if len({digest for _, digest in found}) > 1:
+        raise Rejected("image_ambiguous", f"different files have this name: {' and '.join(path for path, _ in found)}; rename or remove one")
+    return found[0]
+
+
+def _plain(path: str, folder: str) -> str:
+    """A file's path inside its folder, where it was written another way: ./0001.jpg."""
+    return os.path.relpath(os.path.realpath(path), _real(folder))
 
 
 def digest(*parts: str) -> str:

@@ -132,36 +132,29 @@ def _items(request: Request, scan: Scan) -> Iterator[Example | Reject]:
         yield Reject(scan.given or "train", names.get(int(image[row]), "no image"), str(ids[row]), "duplicate_annotation_id", "give each annotation an id of its own", whole=False)
     order = np.lexsort((digest, image))[~repeated[np.lexsort((digest, image))]]
     bounds = np.searchsorted(image[order], np.arange(len(scan.numbers) + 1))
-    folder, files = sources.images_of(request, scan.given)
+    folders = sources.folders_of(request, "images", scan.given)
     claimed: set[Any] = set()
     for entry in sorted(scan.images, key=lambda entry: (str(entry["id"]), entry["name"])):
         key, name = str(entry["id"]), entry["name"]
         split = sources.split_of(scan.given, key, request.dataset)
         number = scan.numbers.get(entry["id"])
         rows = order[bounds[number] : bounds[number + 1]] if number is not None else order[:0]
-        code, advice = _unfit(entry, folder, claimed)
-        if code:
-            yield Reject(split, name, key, code, advice, objects=0 if code == "duplicate_image_id" else len(rows))
-            claimed.add(entry["id"])
+        if entry["id"] in claimed:
+            yield Reject(split, name, key, "duplicate_image_id", "two images have this id; give each one of its own")
             continue
         claimed.add(entry["id"])
+        try:
+            file, sha256 = sources.find(name, folders)
+        except Rejected as rejected:
+            yield Reject(split, name, key, rejected.code, rejected.advice, objects=len(rows))
+            continue
         more = {"given": scan.given, "height": entry["height"], "width": entry["width"], "rows": [[int(start[row]), int(length[row])] for row in rows]}
-        content = sources.digest(files.get(name, "missing"), str(entry["height"]), str(entry["width"]), str(sorted(int(digest[row]) for row in rows)))
-        yield Example(split, key, os.path.join(folder, name), name, content, more)
+        content = sources.digest(sha256, str(entry["height"]), str(entry["width"]), str(sorted(int(digest[row]) for row in rows)))
+        yield Example(split, key, file, name, content, more)
     for image_id in sorted(set(scan.numbers) - claimed, key=str):
         rows = order[bounds[scan.numbers[image_id]] : bounds[scan.numbers[image_id] + 1]]
         for row in rows:
             yield Reject(scan.given or "train", f"image {image_id}", str(ids[row]), "unknown_image", "the list of images has no such id; add the image or remove the annotation", whole=False)
-
-
-def _unfit(entry: Mapping[str, Any], folder: str, claimed: set[Any]) -> tuple[str, str]:
-    if entry["id"] in claimed:
-        return "duplicate_image_id", "two images have this id; give each one of its own"
-    if not sources.is_text(entry["name"]):
-        return sources.NOT_TEXT
-    if sources.inside(folder, entry["name"]) is None:
-        return sources.ESCAPES
-    return "", ""
 
 
 @functools.lru_cache(maxsize=4)

@@ -11,7 +11,7 @@ from pipelines.config import UsageError
 from pipelines.data import sources
 from pipelines.data.content import ALL
 from pipelines.data.images import Image
-from pipelines.data.sources import Example, Listing, Reject, Request
+from pipelines.data.sources import Example, Listing, Reject, Rejected, Request
 
 TASKS = ("classification",)
 COLUMNS = {"path": "path", "label": "label", "split": None, "group": None}
@@ -44,19 +44,19 @@ def _rows(file: str, columns: dict[str, str | None]) -> list[dict[str, str]]:
 
 def _items(request: Request, tables: dict[str, list[dict[str, str]]], columns: dict[str, Any], numbers: dict[str, int]) -> Iterator[Example | Reject]:
     for given, rows in tables.items():
-        folder, digests = sources.images_of(request, given)
+        folders = sources.folders_of(request, "images", given)
         for number, row in enumerate(rows, start=2):
             name, label = (row[columns["path"]] or "").strip(), (row[columns["label"]] or "").strip()
             split = _split(given, row, columns, name, request)
-            if not name:
-                yield Reject(split, "", f"line {number}", "path_empty", "write the image's path, relative to dataset.images, or remove the row")
-            elif sources.inside(folder, name) is None:
-                yield Reject(split, name, f"line {number}", *sources.ESCAPES)
-            elif label not in numbers:
-                yield Reject(split, name, f"line {number}", "unknown_class", f"label {label!r} is not in dataset.labels")
-            else:
-                more = {"label": numbers[label], "text": label}
-                yield Example(split, name, f"{folder}/{name}", name, sources.digest(digests.get(name, "missing"), label), more)
+            try:
+                if not name:
+                    raise Rejected("path_empty", "write the image's path, relative to dataset.images, or remove the row")
+                file, sha256 = sources.find(name, folders)
+                if label not in numbers:
+                    raise Rejected("unknown_class", f"label {label!r} is not in dataset.labels")
+                yield Example(split, name, file, name, sources.digest(sha256, label), {"label": numbers[label], "text": label})
+            except Rejected as rejected:
+                yield Reject(split, name, f"line {number}", rejected.code, rejected.advice)
 
 
 def _split(given: str, row: dict[str, str], columns: dict[str, Any], name: str, request: Request) -> str:
