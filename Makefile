@@ -12,7 +12,7 @@ READY := .venv/ready
 TRELLIS := .venv/bin/trellis
 CHOICE = $(if $(EXP),experiment=$(EXP)) $(if $(DATA),dataset=$(DATA)) $(if $(RUNTIME),runtime=$(RUNTIME)) $(if $(SWEEP),sweep=$(SWEEP)) $(if $(RUN),run=$(RUN)) $(ARGS)
 
-.PHONY: setup lock data preview train evaluate sweep reproduce compare sync list show check doctor ui test test-slow bench bench-data help
+.PHONY: setup lock data preview train evaluate sweep reproduce compare bisect sync list show check doctor ui test test-slow test-chaos bench bench-data help
 
 $(READY): requirements.lock bootstrap.lock
 	$(PYTHON) -m venv .venv
@@ -48,6 +48,9 @@ reproduce: $(READY)       ## make a run or figure again:   make reproduce RUN=<r
 compare: $(READY)         ## two runs side by side:        make compare RUN=<run> ARGS="against=<run>"
 	$(TRELLIS) compare $(CHOICE)
 
+bisect: $(READY)          ## where two runs part:          make bisect RUN=<run> ARGS="against=<run>"
+	$(TRELLIS) bisect $(CHOICE)
+
 sync: $(READY)            ## send MLflow what it missed while its server was away
 	$(TRELLIS) sync $(CHOICE)
 
@@ -71,6 +74,9 @@ test: $(READY)            ## fast tests (minutes, no network, no accelerator)
 
 test-slow: $(READY)       ## slow tests: whole trainings, kills, resumes
 	.venv/bin/python -m pytest -q -m slow $(ARGS)
+
+test-chaos: $(READY)      ## kills at random moments: 5 in each of the 4 tasks' runs
+	CHAOS_KILLS=5 .venv/bin/python -m pytest -q -m slow tests/training/test_chaos.py -k killed $(ARGS)
 
 bench: bench-data         ## measure against the official tools, side by side
 

@@ -110,6 +110,7 @@ class Config:
     evaluations: int = 10  # at most, evenly spread over a run whose `trainer.validation_interval` is not set
     seed: int = 0
     determinism: bool = True
+    flight: bool = True  # record a fingerprint of every step, for `trellis bisect`
     data_dir: str = MISSING
     runs_dir: str = MISSING
     run_dir: str = MISSING

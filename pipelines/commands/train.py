@@ -64,6 +64,7 @@ def _train(cfg: Config, task: Any, data: Manifest, run_dir: Path, seconds: dict[
                     run_dir,
                     outcome,
                     exact=cfg.determinism,
+                    record_flight=cfg.flight,
                     report=recorder,
                     signals=signals,
                     evaluated_steps=frozenset(_recorded_figures(run_dir, headline)),
@@ -96,6 +97,8 @@ def _summarise(recorder: Any, outcome: Any, headline: str, seconds: dict[str, fl
         weights_sha256=outcome.weights_sha256,
         seconds={**seconds, **{name: round(value, 2) for name, value in outcome.seconds.items()}},
     )
+    if (recorder.run_dir / "flight.jsonl").exists():
+        recorder.file("flight.jsonl")
     for which, (path, step) in outcome.checkpoints.items():
         recorder.checkpoint(which, path, step)
 

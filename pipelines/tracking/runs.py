@@ -23,7 +23,7 @@ from pipelines.tracking.recording import (
 )
 from pipelines.tracking.recording import write_summary as write_summary
 
-TEXTS = ("config.yaml", "params.yaml", "manifest.json", "environment.json", "requirements.txt", "diff.patch", SUMMARY)
+TEXTS = ("config.yaml", "params.yaml", "manifest.json", "environment.json", "requirements.txt", "diff.patch", "flight.jsonl", SUMMARY)
 
 
 def store(cfg: config.Config) -> str:

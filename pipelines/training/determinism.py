@@ -3,7 +3,7 @@
 import functools
 import os
 import random
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
@@ -11,6 +11,8 @@ import tensorflow as tf
 import tf_keras
 
 from pipelines.config import Config, Threads
+from pipelines.training.randomness import Draws
+from pipelines.training.stream import Stream
 
 
 def cores() -> int:
@@ -34,6 +36,8 @@ def seed_everything(seed: int) -> None:
     random.seed(seed)
     np.random.seed(seed % 2**32)
     tf_keras.utils.set_random_seed(seed)
+    # Drop-out then draws with plain operations, which `stepwise` can tie to the step; a generator would be state to save.
+    tf_keras.backend.experimental.disable_tf_random_generator()
 
 
 def describe(cfg: Config) -> Mapping[str, Any]:
@@ -49,19 +53,37 @@ def describe(cfg: Config) -> Mapping[str, Any]:
     }
 
 
-def ordered(build_inputs: Callable[..., tf.data.Dataset]) -> Callable[..., tf.data.Dataset]:
-    """Wraps a task's `build_inputs` so that the same seed gives the same batches.
+def repeatable(task: Any, stream: Stream) -> None:
+    """Makes a task's input follow the stream; input that cannot follow it is at least the same in every run.
 
-    Augmentation operations hold state, so they must run one after the other: one thread, nothing tuned while running.
     Plain op determinism does not serve: its rewrite of the input pipeline breaks the official detection parsers.
     """
+    official = task.build_inputs
 
-    @functools.wraps(build_inputs)
-    def build(*args: Any, **kwargs: Any) -> tf.data.Dataset:
+    @functools.wraps(official)
+    def build_inputs(params: Any, *args: Any, **kwargs: Any) -> tf.data.Dataset:
+        with stream.reading():
+            dataset = official(params, *args, **kwargs)
         options = tf.data.Options()
         options.deterministic = True
-        options.autotune.enabled = False
-        options.threading.private_threadpool_size = 1
-        return build_inputs(*args, **kwargs).with_options(options)
+        if params.is_training and not stream.followed:
+            # Augmentation operations hold state here, so they must run one after the other: one thread, nothing tuned.
+            options.autotune.enabled = False
+            options.threading.private_threadpool_size = 1
+        return dataset.with_options(options)
 
-    return build
+    task.build_inputs = build_inputs
+
+
+def stepwise(task: Any, seed: int, step: tf.Variable) -> None:
+    """Ties what a training step draws at random (drop-out, sampling of proposals) to the global step and the replica."""
+    official = task.train_step
+
+    @functools.wraps(official)
+    def train_step(*args: Any, **kwargs: Any) -> Any:
+        replicas = tf.distribute.get_replica_context()
+        place = tf.cast(step, tf.int64) * replicas.num_replicas_in_sync + tf.cast(replicas.replica_id_in_sync_group, tf.int64)
+        with Draws(seed, "step", place):
+            return official(*args, **kwargs)
+
+    task.train_step = train_step

@@ -19,8 +19,9 @@ from official.modeling import performance
 from official.vision.utils import summary_manager
 
 from pipelines.config import UsageError
-from pipelines.training import determinism, faults, strategy
+from pipelines.training import determinism, faults, flight, strategy
 from pipelines.training.progress import Meter
+from pipelines.training.stream import Stream
 
 Report = Callable[[int, Mapping[str, float]], None]
 
@@ -62,6 +63,7 @@ def train(
     outcome: Outcome,
     *,
     exact: bool,
+    record_flight: bool,
     report: Report,
     signals: faults.Interruption,
     evaluated_steps: frozenset[int] = frozenset(),
@@ -74,6 +76,7 @@ def train(
             `train.log`.
         outcome: filled in as far as the run comes.
         exact: fix the order of the input, for bit-identical repeats.
+        record_flight: write `flight.jsonl`.
         report: called with the global step and the values of `train/…` and `validation/…`.
         signals: where signals arrive.
         evaluated_steps: steps whose evaluation an earlier start of this run has recorded already.
@@ -87,15 +90,28 @@ def train(
     _prepare(params)
     meter = Meter(trainer.train_steps, math.ceil(trainer.train_steps / trainer.validation_interval), sys.stdout)
     outcome.seconds = meter.seconds
+    stream = Stream(params.task.train_data.seed) if exact else None
     with _quiet(run_dir / "train.log"):
-        official = _official_trainer(params, task_strategy, folder, exact=exact, train=True)
+        official = _official_trainer(params, task_strategy, folder, stream, train=True)
         step = official.global_step
+        recording = None
+        if record_flight:
+            with task_strategy.scope():
+                recording = flight.Flight(run_dir / flight.FILE, trainer.steps_per_loop, stream)
+            recording.attach(official.task, official.optimizer, step)
         done = 0
+
+        def weights() -> str:
+            return weights_sha256(official.model.trainable_variables)
 
         def after_steps(output: Mapping[str, Any]) -> None:
             nonlocal done
             values, now = scalars(output), int(step.numpy())
-            faults.refuse_not_finite(_losses(values), done, now, runner.checkpoint_manager.latest_checkpoint)
+            steps = range(done + 1, now + 1)
+            if recording:
+                losses = recording.write(done, now, None if now % trainer.checkpoint_interval else weights)
+                steps = next((range(one, one + 1) for one, loss in zip(steps, losses) if not np.isfinite(loss)), steps)
+            faults.refuse_not_finite(_losses(values), steps, runner.checkpoint_manager.latest_checkpoint)
             meter.trained(now, values)
             report(now, {f"train/{name}": value for name, value in values.items()})
             done = now
@@ -136,6 +152,10 @@ def train(
             ),
         )
         done = int(step.numpy())
+        if stream:
+            stream.start = done
+        if recording:
+            recording.begin(done, weights)
         try:
             meter.start(done)
             if done == 0:
@@ -144,7 +164,11 @@ def train(
                 runner.controller.evaluate(trainer.validation_steps)
             signals.training = True
             with task_strategy.scope():
-                # What `runner.run` does, without the count of FLOPs that it ends with.
+                # What `runner.run` does, without the count of FLOPs that it ends with; after a stop between two evaluations
+                # the next one comes where it would have come.
+                if ahead := -done % trainer.validation_interval:
+                    runner.controller.train(min(done + ahead, trainer.train_steps), checkpoint_at_completion=False)
+                    runner.controller.evaluate(trainer.validation_steps)
                 runner.controller.train_and_evaluate(
                     train_steps=trainer.train_steps,
                     eval_steps=trainer.validation_steps,
@@ -154,13 +178,17 @@ def train(
             if signals.training:
                 _save(runner, int(step.numpy()))
             raise
+        except tf.errors.OpError as error:
+            if stream and stream.fault:
+                raise UsageError(f"{stream.fault}; mend the data with: make data DATA=<dataset>, then go on") from error
+            raise
         finally:
             signals.training = False
             meter.stop()
             outcome.steps_per_second = meter.steps_per_second
             outcome.steps = int(step.numpy())
             outcome.checkpoints = _checkpoints(folder, runner)
-        outcome.weights_sha256 = weights_sha256(official.model.trainable_variables)
+        outcome.weights_sha256 = weights()
 
 
 def evaluate(params: config_definitions.ExperimentConfig, checkpoint: str, run_dir: Path, *, exact: bool) -> Outcome:
@@ -170,7 +198,7 @@ def evaluate(params: config_definitions.ExperimentConfig, checkpoint: str, run_d
     outcome = Outcome(steps=0)
     meter = Meter(1, 1, sys.stdout)
     with _quiet(run_dir / "evaluate.log"):
-        official = _official_trainer(params, task_strategy, None, exact=exact, train=False)
+        official = _official_trainer(params, task_strategy, None, Stream(0) if exact else None, train=False)
         with task_strategy.scope():
             controller = orbit.Controller(
                 strategy=task_strategy,
@@ -216,16 +244,19 @@ def _official_trainer(
     params: config_definitions.ExperimentConfig,
     task_strategy: tf.distribute.Strategy,
     folder: Path | None,
+    stream: Stream | None,
     *,
-    exact: bool,
     train: bool,
 ) -> Any:
     with task_strategy.scope():
         task = task_factory.get_task(params.task, logging_dir=str(folder) if folder else None)
-        if exact:
-            task.build_inputs = determinism.ordered(task.build_inputs)
+        if stream:
+            determinism.repeatable(task, stream)
         exporter = train_utils.maybe_create_best_ckpt_exporter(params, str(folder)) if train else None
-        return train_utils.create_trainer(params, task, train=train, evaluate=True, checkpoint_exporter=exporter)
+        official = train_utils.create_trainer(params, task, train=train, evaluate=True, checkpoint_exporter=exporter)
+        if stream and train:
+            determinism.stepwise(task, stream.seed, official.global_step)
+        return official
 
 
 def _save(runner: Any, step: int) -> None:

@@ -55,11 +55,12 @@ class Interruption:
             raise Interrupted(self._signum)
 
 
-def refuse_not_finite(losses: Mapping[str, float], first_step: int, step: int, last_good: str | None) -> None:
-    """Raises `NotFinite` naming the offending terms, the steps they arose in and the checkpoint before them."""
+def refuse_not_finite(losses: Mapping[str, float], steps: range, last_good: str | None) -> None:
+    """Raises `NotFinite` naming the offending terms, the step or steps they arose in and the checkpoint before them."""
     offending = [f"{name}={value}" for name, value in losses.items() if not np.isfinite(value)]
     if offending:
+        where = f"step {steps[0]}" if len(steps) == 1 else f"steps {steps[0]} to {steps[-1]}"
         raise NotFinite(
-            f"{', '.join(offending)} in steps {first_step + 1} to {step}; last good checkpoint: {last_good or 'none'}; "
+            f"{', '.join(offending)} in {where}; last good checkpoint: {last_good or 'none'}; "
             f"a lower learning rate (trainer.optimizer_config) or warm-up is the usual mend"
         )

@@ -1,0 +1,23 @@
+"""Finds the first step at which two runs part, and what parted first.    make bisect RUN=<run> ARGS="against=<run>" """
+
+from pipelines.config import Config, UsageError
+from pipelines.reproduction import bisection
+from pipelines.tracking import runs
+
+
+def run(cfg: Config) -> int:
+    """Prints the step and the cause; returns 0 when the runs agree in every step that both have, else 1."""
+    if not cfg.against:
+        raise UsageError("against: name the run to compare with, as in: make bisect RUN=<run> ARGS=against=<run>")
+    records = []
+    for name in (cfg.run, cfg.against):
+        texts = runs.find(name, cfg).texts
+        if "flight.jsonl" not in texts:
+            raise UsageError(f"run: {name} has no flight record; it was made with flight=off, or by an earlier version")
+        records.append(texts["flight.jsonl"])
+    try:
+        parting = bisection.bisect(*records)
+    except ValueError as error:
+        raise UsageError(f"run: {error}") from None
+    print("\n".join(parting.lines()) if parting else "the runs agree in every step that both have")
+    return 1 if parting else 0

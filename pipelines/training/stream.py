@@ -1,0 +1,186 @@
+"""Training batches as a function of (seed, global step): each epoch a new order of all records, found by place, not by replay.
+
+Takes the place of the shuffling in Model Garden's `InputReader.read` for training data; the reader's own decoder and parser do
+the rest, their random draws tied to the example's place (`randomness`). A restart at any step goes on exactly, at no cost, and
+any number of threads gives the same batches.
+"""
+
+import functools
+import zlib
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import google_crc32c
+import numpy as np
+import tensorflow as tf
+from official.core import input_reader
+
+from pipelines.config import UsageError
+from pipelines.training.randomness import Draws
+
+HEADER, FOOTER = 12, 4  # bytes around a record: length and its checksum; the record's checksum
+
+
+class Records:
+    """Random access to the records of TFRecord shards.
+
+    Raises:
+        UsageError: a shard is missing or is no TFRecord file.
+    """
+
+    def __init__(self, shards: list[str]) -> None:
+        self._shards = sorted(shards)
+        lengths = [_lengths(shard) for shard in self._shards]
+        self._shard = np.repeat(np.arange(len(lengths)), [len(one) for one in lengths])
+        starts = [np.cumsum(one + HEADER + FOOTER) - one - FOOTER for one in lengths]
+        self._start, self._length = np.concatenate(starts), np.concatenate(lengths)
+
+    def __len__(self) -> int:
+        return len(self._start)
+
+    def read(self, index: int) -> tuple[bytes, int]:
+        """One record and its stored checksum.
+
+        Raises:
+            ValueError: the bytes are not those that were written.
+        """
+        shard, length = self._shards[self._shard[index]], int(self._length[index])
+        with open(shard, "rb", buffering=0) as file:
+            file.seek(int(self._start[index]))
+            content = file.read(length + FOOTER)
+        record, stored = content[:length], int.from_bytes(content[length:], "little")
+        crc = google_crc32c.value(record)
+        if len(content) < length + FOOTER or ((crc >> 15 | crc << 17) + 0xA282EAD8) & 0xFFFFFFFF != stored:
+            raise ValueError(f"{shard}: record {index} of the split, at byte {self._start[index]}, is damaged")
+        return record, stored
+
+
+def _lengths(shard: str) -> np.ndarray:
+    """Payload bytes of each record, int64: from the list beside the shard, else from the shard's own headers."""
+    listed = Path(f"{shard}.lengths")
+    if listed.exists():
+        return np.fromfile(listed, "<u4").astype(np.int64)
+    found, at, size = [], 0, Path(shard).stat().st_size
+    with open(shard, "rb") as file:
+        while header := file.read(8):
+            found.append(int.from_bytes(header, "little"))
+            at += found[-1] + HEADER + FOOTER
+            if at > size:
+                raise UsageError(f"{shard}: cut short; mend it with: make data DATA=<dataset>")
+            file.seek(at)
+    return np.array(found, np.int64)
+
+
+@dataclass
+class Stream:
+    """The order of the training data, shared by the input pipeline and whoever watches it.
+
+    Attributes:
+        start: global step of the first batch that an iterator gives; set it before training begins.
+        followed: whether a reader follows it.
+        fault: what was wrong with the data, when reading failed.
+        digests: per global step read so far, a checksum over the batch's records in order.
+    """
+
+    seed: int
+    start: int = 0
+    followed: bool = False
+    fault: str | None = None
+    digests: dict[int, int] = field(default_factory=dict)
+
+    def order(self, epoch: int, size: int) -> np.ndarray:
+        """Permutation of the records in one epoch, int64 of shape [size]."""
+        return _order(self.seed, epoch, size)
+
+    @contextmanager
+    def reading(self) -> Iterator[None]:
+        """Inside, training readers of Model Garden's that read plain record files follow this stream; others stay as they are."""
+        official = input_reader.InputReader.read
+
+        def read(reader: Any, input_context: Any = None, dataset: Any = None) -> tf.data.Dataset:
+            if dataset is not None or not follows(reader):
+                return official(reader, input_context, dataset)
+            return self._batches(reader, input_context or tf.distribute.InputContext())
+
+        input_reader.InputReader.read = read
+        try:
+            yield
+        finally:
+            input_reader.InputReader.read = official
+
+    def _batches(self, reader: Any, context: tf.distribute.InputContext) -> tf.data.Dataset:
+        self.followed = True
+        batch = context.get_per_replica_batch_size(reader._global_batch_size)
+        share = batch * context.num_replicas_in_sync // context.num_input_pipelines
+        first = context.input_pipeline_id * share
+        records = Records(reader._matched_files)
+        parse, postprocess = _chain(reader._decoder_fn, reader._parser_fn), reader._postprocess_fn
+
+        def read(steps_taken: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+            step = int(steps_taken) + self.start
+            places = step * reader._global_batch_size + first + np.arange(share)
+            epochs, offsets = np.divmod(places, len(records))
+            indices = [self.order(int(epoch), len(records))[offset] for epoch, offset in zip(epochs, offsets, strict=True)]
+            try:
+                found = [records.read(int(index)) for index in indices]
+            except (OSError, ValueError) as error:
+                self.fault = str(error)
+                raise
+            self.digests[step] = zlib.crc32(np.array([stored for _, stored in found], "<u4").tobytes())
+            # A reader that caches augments a record once, the same way in every epoch.
+            keys = np.array(indices if reader._cache else places, np.int64)
+            return keys, np.array([record for record, _ in found], object)
+
+        def parsed(key: tf.Tensor, record: tf.Tensor) -> Any:
+            with Draws(self.seed, "example", key):
+                return key, parse(record)
+
+        def mixed(keys: tf.Tensor, examples: Any) -> Any:
+            if postprocess is None:
+                return examples
+            with Draws(self.seed, "batch", keys[0]):
+                return postprocess(*examples) if isinstance(examples, tuple) else postprocess(examples)
+
+        def fetched(step: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+            keys, contents = tf.numpy_function(read, [step], [tf.int64, tf.string], stateful=True)
+            return tf.ensure_shape(keys, [share]), tf.ensure_shape(contents, [share])
+
+        # Whatever the threads, order and content stay: nothing below holds a state.
+        options = tf.data.Options()
+        options.deterministic = True
+        return (
+            tf.data.Dataset.range(np.iinfo(np.int64).max)
+            .map(fetched)
+            .prefetch(1)
+            .unbatch()
+            .map(parsed, num_parallel_calls=tf.data.AUTOTUNE)
+            .batch(batch, drop_remainder=True)
+            .map(mixed, num_parallel_calls=tf.data.AUTOTUNE)
+            .with_options(options)
+            .prefetch(reader._prefetch_buffer_size)
+        )
+
+
+def follows(reader: Any) -> bool:
+    """Whether a reader's batches can be a function of the step: plain files, nothing that mixes or drops examples."""
+    return (
+        reader._is_training
+        and isinstance(reader._matched_files, list)
+        and reader._dataset_fn is tf.data.TFRecordDataset
+        and not any((reader._combine_fn, reader._sample_fn, reader._filter_fn, reader._transform_and_batch_fn))
+        and not reader._enable_tf_data_service
+    )
+
+
+def _chain(decode: Callable[..., Any] | None, parse: Callable[..., Any] | None) -> Callable[..., Any]:
+    if decode is None or parse is None:
+        return decode or parse or (lambda record: record)
+    return lambda record: parse(decode(record))
+
+
+@functools.lru_cache(maxsize=2)  # A batch may lie across two epochs.
+def _order(seed: int, epoch: int, size: int) -> np.ndarray:
+    return np.random.Generator(np.random.Philox([seed % 2**64, epoch])).permutation(size)

@@ -1,0 +1,83 @@
+"""What a run gives does not depend on how often it was killed: every task, at random moments.    make test-chaos
+
+`CHAOS_KILLS` is the number of kills in each run; `make test-chaos` sets more than the slow tests have.
+"""
+
+import json
+import os
+import random
+import shutil
+import time
+from pathlib import Path
+
+import pytest
+
+from tests.training.test_experiment import arguments, check_run, summary
+
+KILLS = int(os.environ.get("CHAOS_KILLS", "1"))
+STEPS = 12
+METRICS = {"resnet": "accuracy", "retinanet": "AP", "maskrcnn": "mask_AP", "deeplabv3plus": "mean_iou"}
+
+
+def kill_once(trellis, command: list[str], moment: random.Random) -> None:
+    """Starts a training and kills it when a random line has come, and some more time has passed."""
+    process = trellis.start("train", *command)
+    lines = moment.randint(1, STEPS // 2)
+    for line in process.stdout:
+        lines -= line.startswith("step ")
+        if lines <= 0:
+            break
+    time.sleep(moment.uniform(0, 1))
+    process.kill()
+    process.communicate()
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", METRICS)
+def test_a_run_killed_at_random_moments_ends_like_one_that_was_not(trellis, tiny, tmp_path, name):
+    command = {
+        run: arguments(tiny, tmp_path, name, run, f"trainer.train_steps={STEPS}", "trainer.validation_interval=6",
+            "trainer.checkpoint_interval=3", *(["task.model.dropout_rate=0.3"] if name == "resnet" else []))
+        for run in ("straight", "killed")
+    }  # fmt: skip
+    trellis("train", *command["straight"])
+    straight = check_run(tmp_path, "straight", METRICS[name], STEPS)
+    seed = int(os.environ.get("CHAOS_SEED", "0"))
+    moment = random.Random(f"{name} {seed}")
+    for _ in range(KILLS):
+        kill_once(trellis, command["killed"], moment)
+    trellis("train", *command["killed"])
+    killed = check_run(tmp_path, "killed", METRICS[name], STEPS)
+    assert killed["weights_sha256"] == straight["weights_sha256"]
+    assert killed["metrics"] == straight["metrics"]
+    assert flight(tmp_path / "killed") == flight(tmp_path / "straight")
+
+
+def flight(run_dir: Path) -> list[dict]:
+    return [json.loads(line) for line in (run_dir / "flight.jsonl").read_text().splitlines()]
+
+
+@pytest.mark.slow
+def test_bisection_names_what_parted_first(trellis, tiny, tmp_path):
+    images = Path(tiny["classification"][1].partition("train: '")[2].partition("'")[0]).parent
+    shutil.copytree(images / "train", tmp_path / "fewer")
+    next((tmp_path / "fewer" / "0").iterdir()).unlink()
+    train = {
+        "base": [],
+        "seed": ["seed=1"],
+        "order": [f"dataset.images.train={tmp_path / 'fewer'}"],
+        "inputs": ["task.train_data.aug_rand_hflip=true"],
+        "rate": ["trainer.optimizer_config.optimizer.sgd.momentum=0.5"],
+    }
+    for run, more in train.items():
+        trellis("train", *arguments(tiny, tmp_path, "resnet", run, *more))
+    assert summary(tmp_path / "base")["status"] == "finished"
+
+    def bisect(one: str, other: str, code: int) -> str:
+        return trellis("bisect", f"run={tmp_path / one}", f"against={tmp_path / other}", f"runs_dir={tmp_path}", code=code)
+
+    assert "agree in every step" in bisect("base", "base", 0)
+    assert "part at step 0, first in the initial weights" in bisect("base", "seed", 1)
+    assert "part at step 1, first in the order of the data" in bisect("base", "order", 1)
+    assert "part at step 1, first in the inputs after augmentation" in bisect("base", "inputs", 1)
+    assert "first in the arithmetic" in bisect("base", "rate", 1)
