@@ -17,8 +17,8 @@ from pipelines.config import Dataset, UsageError, absolute
 
 EMBEDDED = {"digits": 2, "digit_scenes": 2, "digit_masks": 2}  # generators of `embedded`; the number goes up with their bytes
 LOCATIONS = ("images", "annotations", "masks", "lists")
-SEVERAL = {"coco": ("images",)}  # fields of a source that take several folders; the second is found under `images 2`
-REQUIRED = {"coco": ("images", "annotations"), "image_folder": ("images",), "mask_folder": ("images", "masks"), "csv": ("images", "annotations"), "voc": ("images",), "tfds": ("builder",), "tfrecord": ("images",)}
+SEVERAL = {"coco": ("images",), "coco_panoptic": ("images",)}  # fields of a source that take several folders; the second is found under `images 2`
+REQUIRED = {"coco": ("images", "annotations"), "coco_panoptic": ("images", "annotations", "masks"), "image_folder": ("images",), "mask_folder": ("images", "masks"), "csv": ("images", "annotations"), "voc": ("images",), "tfds": ("builder",), "tfrecord": ("images",)}
 PASSIVE = ("root", "embedded", "max_reject_fraction", "validate")  # say when to stop, not what to write
 TOGETHER = 64  # files that one thread hashes in a row
 FORMAT = 2  # goes up when shards or manifest are laid out in another way

@@ -23,7 +23,19 @@ def encode_object(segmentation: Any, height: int, width: int) -> bytes:
     Raises:
         Rejected: the segmentation is none of these, does not fit the image, or covers no pixel.
     """
-    encoded = _run_lengths(segmentation, height, width)
+    return _encoded(_run_lengths(segmentation, height, width), height, width)
+
+
+def encode_pixels(pixels: np.ndarray) -> bytes:
+    """The same from the pixels that belong to an object.
+
+    Raises:
+        Rejected: there are none.
+    """
+    return _encoded(rle.encode(np.asfortranarray(pixels, np.uint8)), *pixels.shape)
+
+
+def _encoded(encoded: dict[str, Any], height: int, width: int) -> bytes:
     left, top, box_width, box_height = (int(value) for value in rle.toBbox(encoded))
     if box_width <= 0 or box_height <= 0:
         raise Rejected("mask_empty", "the mask covers no pixel of the image")
@@ -104,11 +116,28 @@ def read_classes(content: bytes) -> np.ndarray:
     Raises:
         Rejected: it is no image, or has no one class of 8 bits per pixel.
     """
+    picture = _opened(content)
+    if picture.mode not in ("L", "P", "1"):
+        raise Rejected("mask_mode", f"a mask has one 8-bit channel, this one has mode {picture.mode}")
+    return np.asarray(picture, np.uint8)
+
+
+def read_segments(content: bytes) -> np.ndarray:
+    """Segment ids of a panoptic PNG: red + 256 green + 65536 blue.
+
+    Raises:
+        Rejected: it is no image, or has no three channels.
+    """
+    picture = _opened(content)
+    if picture.mode != "RGB":
+        raise Rejected("mask_mode", f"a panoptic PNG has three 8-bit channels, this one has mode {picture.mode}")
+    return np.asarray(picture, np.int32) @ np.array([1, 256, 65536], np.int32)
+
+
+def _opened(content: bytes) -> Image.Image:
     try:
         picture = Image.open(io.BytesIO(content))
         picture.load()
     except Exception as error:
         raise Rejected("mask_unreadable", f"the mask cannot be decoded: {error}") from None
-    if picture.mode not in ("L", "P", "1"):
-        raise Rejected("mask_mode", f"a mask has one 8-bit channel, this one has mode {picture.mode}")
-    return np.asarray(picture, np.uint8)
+    return picture

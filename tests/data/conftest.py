@@ -43,6 +43,26 @@ def save(folder: Path, document: dict[str, Any]) -> Path:
     return file
 
 
+def coco_panoptic(folder: Path, images: int = 10) -> dict[str, Any]:
+    """Photographs of 32x24 whose PNGs show sky on top, below it a cat of id 70000 and a crowd of cats, and two rows of nothing."""
+    (folder / "images").mkdir(parents=True)
+    (folder / "masks").mkdir()
+    noise = np.random.RandomState(0)
+    categories = [{"id": 2, "name": "cat", "isthing": 1}, {"id": 5, "name": "sky", "isthing": 0}, {"id": 9, "name": "dog", "isthing": 1}]
+    document: dict[str, Any] = {"images": [], "annotations": [], "categories": categories}
+    for number in range(1, images + 1):
+        Image.fromarray(noise.randint(0, 255, (24, 32, 3), np.uint8)).save(folder / "images" / f"{number}.jpg")
+        segments = np.zeros((24, 32), np.uint32)
+        segments[:10], segments[10:22, :8], segments[10:22, 8:] = 300, 70000, 5
+        Image.fromarray(np.stack([segments & 255, segments >> 8 & 255, segments >> 16], axis=-1).astype(np.uint8)).save(folder / "masks" / f"{number}.png")
+        document["images"].append({"id": number, "file_name": f"{number}.jpg", "height": 24, "width": 32})
+        shapes = [(300, 5, [0, 0, 32, 10], 0), (70000, 2, [0, 10, 8, 12], 0), (5, 2, [8, 10, 24, 12], 1)]
+        described = [{"id": identity, "category_id": category, "bbox": box, "area": box[2] * box[3], "iscrowd": crowd} for identity, category, box, crowd in shapes]
+        document["annotations"].append({"image_id": number, "file_name": f"{number}.png", "segments_info": described})
+    (folder / "panoptic.json").write_text(json.dumps(document))
+    return document
+
+
 @pytest.fixture
 def build(tmp_path: Path) -> Callable[..., Manifest]:
     """Builds a data set the way the verb does."""

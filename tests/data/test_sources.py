@@ -13,7 +13,7 @@ from PIL import Image
 
 from pipelines.config import UsageError
 from pipelines.data.manifest import Manifest
-from tests.data.conftest import coco, save
+from tests.data.conftest import coco, coco_panoptic, save
 from tests.data.test_store import digests, examples, lengths
 
 Build = Callable[..., Manifest]
@@ -167,6 +167,80 @@ def test_an_image_named_in_another_way_is_still_known_by_its_content(build: Buil
     before = build(*given)
     (tmp_path / "images" / "001.jpg").write_bytes((tmp_path / "images" / "002.jpg").read_bytes())
     assert not before.rejects and digests(build(*given)) != digests(before)
+
+
+def panoptic(folder: Path, *more: str) -> list[str]:
+    return ["dataset=coco_panoptic", f"dataset.images={folder}/images", f"dataset.masks={folder}/masks", f"dataset.annotations={folder}/panoptic.json", *more]
+
+
+def test_panoptic_segments_become_a_class_for_each_pixel(build: Build, tmp_path: Path) -> None:
+    coco_panoptic(tmp_path)
+    built = build(*panoptic(tmp_path))
+    assert built.labels == ("cat", "sky", "dog") and not built.rejects
+    mask = np.asarray(Image.open(io.BytesIO(examples(built, "train")[0]["image/segmentation/class/encoded"][0])))
+    assert (mask[:10] == 1).all() and (mask[10:22] == 0).all() and (mask[22:] == 255).all()
+    assert built.classes["train"] == {name: pixels * built.splits["train"].examples for name, pixels in (("cat", 12 * 32), ("sky", 10 * 32))}
+
+
+def test_panoptic_things_become_boxes_and_masks(build: Build, tmp_path: Path) -> None:
+    document = coco_panoptic(tmp_path)
+    document["annotations"][0]["segments_info"][1]["category_id"] = 99
+    document["annotations"][1]["segments_info"].append({"id": 8, "category_id": 9, "bbox": [0, 0, 4, 4]})
+    document["annotations"][2]["segments_info"][1]["bbox"][0] = -3
+    (tmp_path / "images" / "4.jpg").unlink()
+    (tmp_path / "panoptic.json").write_text(json.dumps(document))
+    built = build(*panoptic(tmp_path, "dataset.task=detection", "dataset.max_reject_fraction=1", "dataset.validation_fraction=0"))
+    assert built.labels == ("cat", "dog") and built.has_masks
+    assert built.rejects == {"unknown_category": 1, "mask_empty": 1, "image_missing": 1}
+    counts = built.counts
+    assert (counts["objects_read"], counts["objects_written"], counts["objects_rejected"], counts["objects_of_rejected_examples"], counts["boxes_clipped"]) == (21, 17, 2, 2, 1)
+    example = next(example for example in examples(built, "train") if example["image/filename"] == [b"5.jpg"])
+    assert example["image/object/class/text"] == [b"cat", b"cat"] and example["image/object/is_crowd"] == [1, 0]
+    assert [example[f"image/object/bbox/{side}"][1] for side in ("xmin", "ymin", "xmax", "ymax")] == pytest.approx([0, 10 / 24, 8 / 32, 22 / 24])
+    mask = np.asarray(Image.open(io.BytesIO(example["image/object/mask"][1])))
+    assert mask.sum() == 12 * 8 and mask[10:22, :8].all()
+
+
+def test_panoptic_annotations_that_do_not_fit_are_rejected(build: Build, tmp_path: Path) -> None:
+    document = coco_panoptic(tmp_path, 16)
+    annotations = document["annotations"]
+    (tmp_path / "masks" / "1.png").unlink()
+    picture(tmp_path / "masks" / "2.png", size=(5, 5))
+    picture(tmp_path / "masks" / "3.png", mode="L")
+    (tmp_path / "masks" / "4.png").write_bytes(b"nonsense")
+    del annotations[4]["segments_info"][0]
+    annotations[5]["segments_info"][0]["category_id"] = 99
+    annotations[6]["segments_info"].append({"id": 8, "category_id": 9})
+    annotations[7]["segments_info"].append(dict(annotations[7]["segments_info"][0]))
+    del annotations[8]["segments_info"]
+    annotations[9]["file_name"] = "../images/10.jpg"
+    annotations[10]["image_id"] = 999
+    annotations.append(dict(annotations[11]))
+    (tmp_path / "panoptic.json").write_text(json.dumps(document))
+    built = build(*panoptic(tmp_path, "dataset.max_reject_fraction=1", "dataset.validation_fraction=0"))
+    of_masks = {"mask_missing": 1, "mask_size": 1, "mask_mode": 1, "mask_unreadable": 1, "mask_empty": 1, "path_escapes": 1}
+    of_entries = {"unknown_segment": 1, "unknown_category": 1, "duplicate_segment_id": 1, "annotation_malformed": 1, "unknown_image": 1, "no_annotation": 1, "duplicate_annotation": 1}
+    assert built.rejects == of_masks | of_entries
+    assert built.counts["examples_written"] == 4 and built.counts["examples_read"] == 17
+
+
+def test_panoptic_and_instances_are_told_apart(build: Build, tmp_path: Path) -> None:
+    coco_panoptic(tmp_path)
+    coco(tmp_path / "instances")
+    with pytest.raises(UsageError, match="panoptic.json: COCO panoptic; it needs dataset=coco_panoptic dataset.masks=<folder of its PNGs>"):
+        build("dataset=coco", f"dataset.images={tmp_path}/images", f"dataset.annotations={tmp_path}/panoptic.json")
+    with pytest.raises(UsageError, match=r"category 'cat' has no isthing of 0 or 1; expected COCO panoptic \(instances: dataset=coco\)"):
+        build(*panoptic(tmp_path)[:-1], f"dataset.annotations={tmp_path}/instances.json")
+
+
+def test_a_changed_panoptic_png_is_other_data(build: Build, tmp_path: Path) -> None:
+    coco_panoptic(tmp_path)
+    before = build(*panoptic(tmp_path))
+    pixels = np.asarray(Image.open(tmp_path / "masks" / "1.png")).copy()
+    pixels[0, 0] = 0
+    Image.fromarray(pixels).save(tmp_path / "masks" / "1.png")
+    after = build(*panoptic(tmp_path))
+    assert digests(after) != digests(before) and after.classes != before.classes
 
 
 def test_existing_records_are_adopted_as_they_are(build: Build, tmp_path: Path) -> None:

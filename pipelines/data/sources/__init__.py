@@ -114,7 +114,7 @@ def inside(folder: str, name: str) -> str | None:
     return path if os.path.realpath(path).startswith(_real(folder) + os.sep) else None
 
 
-ESCAPES = ("path_escapes", "the file lies outside dataset.images, by its name or by a link; copy it inside")
+ESCAPES = ("path_escapes", "the file lies outside its folder, by its name or by a link; copy it inside")
 NOT_TEXT = ("file_name_not_utf8", "rename the file, and its entry if it has one, to UTF-8")
 
 
@@ -140,7 +140,7 @@ def folders_of(request: Request, field: str, given: str) -> list[tuple[str, Mapp
     return [(request.places[name][split], request.digests[name][split]) for name in fields]
 
 
-def find(name: str, folders: Iterable[tuple[str, Mapping[str, str]]]) -> tuple[str, str]:
+def find(name: str, folders: Iterable[tuple[str, Mapping[str, str]]], kind: str = "image") -> tuple[str, str]:
     """Path and digest of a file that an annotation names, in the first folder that has it.
 
     Raises:
@@ -153,9 +153,9 @@ def find(name: str, folders: Iterable[tuple[str, Mapping[str, str]]]) -> tuple[s
         raise Rejected(*ESCAPES)
     found = [(path, digest) for folder, files in folders if (path := places[folder]) and (digest := files.get(name) or files.get(_plain(path, folder)))]
     if not found:
-        raise Rejected("image_missing", f"the file is {'in none of the folders' if len(places) > 1 else 'not there'}; add it or remove its entry")
+        raise Rejected(f"{kind}_missing", f"the file is {'in none of the folders' if len(places) > 1 else 'not there'}; add it or remove its entry")
     if len({digest for _, digest in found}) > 1:
-        raise Rejected("image_ambiguous", f"different files have this name: {' and '.join(path for path, _ in found)}; rename or remove one")
+        raise Rejected(f"{kind}_ambiguous", f"different files have this name: {' and '.join(path for path, _ in found)}; rename or remove one")
     return found[0]
 
 

@@ -8,7 +8,7 @@ import functools
 import json
 import os
 from array import array
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -29,6 +29,7 @@ class Scan:
 
     given: str  # the split the file is for, or ALL
     categories: dict[int, str] = field(default_factory=dict)
+    things: dict[int, Any] = field(default_factory=dict)  # panoptic: whether a category is of things or of stuff
     images: list[dict[str, Any]] = field(default_factory=list)
     numbers: dict[Any, int] = field(default_factory=dict)  # of image ids, in the order they turn up
     image: array = field(default_factory=lambda: array("q"))  # the columns of a table of annotations
@@ -37,33 +38,51 @@ class Scan:
     id: array = field(default_factory=lambda: array("q"))
     digest: array = field(default_factory=lambda: array("Q"))
     has_masks: bool = False
+    is_panoptic: bool = False
     malformed: list[Reject] = field(default_factory=list)
 
 
 def listing(request: Request) -> Listing:
     """Every image of the annotation files; classes in the order of the category ids."""
-    scans = [_scan(given, file) for given, file in request.places["annotations"].items()]
-    categories = {number: name for scan in scans for number, name in scan.categories.items()}
-    if not categories:
-        raise UsageError(f"{', '.join(request.places['annotations'].values())}: no categories; expected COCO instances")
-    labels = _labels(categories, keep=request.dataset.keep_category_ids)
+    scans = [scan(given, file) for given, file in request.places["annotations"].items()]
+    categories = merged(request, scans)
+    if any(scan.is_panoptic for scan in scans):
+        raise UsageError(f"{', '.join(request.places['annotations'].values())}: COCO panoptic; it needs dataset=coco_panoptic dataset.masks=<folder of its PNGs>")
+    labels, numbers = numbered(request, categories)
     has_masks = request.dataset.include_masks
     if has_masks is None:
         has_masks = any(scan.has_masks for scan in scans)
-    numbers = {category: (category if request.dataset.keep_category_ids else place) for place, category in enumerate(sorted(categories), start=1)}
     shared = {"masks": has_masks, "labels": {category: (number, labels[number - 1]) for category, number in numbers.items()}}
-    return Listing(labels, has_masks, (item for scan in scans for item in _items(request, scan)), shared)
+    return Listing(labels, has_masks, (item for scan in scans for item in items(request, scan)), shared)
 
 
-def _labels(categories: Mapping[int, str], *, keep: bool) -> tuple[str, ...]:
-    if not keep:
-        return tuple(categories[number] for number in sorted(categories))
+def merged(request: Request, scans: Iterable[Scan]) -> dict[int, str]:
+    """Names of the categories of all annotation files, by their ids.
+
+    Raises:
+        UsageError: there are none.
+    """
+    categories = {number: name for scan in scans for number, name in scan.categories.items()}
+    if not categories:
+        raise UsageError(f"{', '.join(request.places['annotations'].values())}: no categories; expected COCO")
+    return categories
+
+
+def numbered(request: Request, categories: Mapping[int, str]) -> tuple[tuple[str, ...], dict[int, int]]:
+    """Class names in the order of their labels, which start at 1, and the label of each category id."""
+    if not request.dataset.keep_category_ids:
+        return tuple(categories[number] for number in sorted(categories)), {number: place for place, number in enumerate(sorted(categories), start=1)}
     if min(categories) < 1 or max(categories) > 10_000:
         raise UsageError(f"dataset.keep_category_ids: category ids go from {min(categories)} to {max(categories)}; 0 is the background")
-    return tuple(categories.get(number, f"(no category {number})") for number in range(1, max(categories) + 1))
+    return tuple(categories.get(number, f"(no category {number})") for number in range(1, max(categories) + 1)), {number: number for number in categories}
 
 
-def _scan(given: str, file: str) -> Scan:
+def scan(given: str, file: str) -> Scan:
+    """Reads an annotation file once.
+
+    Raises:
+        UsageError: it is no JSON, or not laid out as COCO's.
+    """
     scan, seen = Scan(given), set()
     with open(file, "rb") as content:
         for section, start, text, value in stream.elements(content, file, SECTIONS):
@@ -76,11 +95,12 @@ def _scan(given: str, file: str) -> Scan:
                 _add_image(scan, start, value)
             elif isinstance(value, dict) and isinstance(value.get("id"), int) and isinstance(value.get("name"), str):
                 scan.categories[value["id"]] = _utf8(value["name"])
+                scan.things[value["id"]] = value.get("isthing")
             else:
                 raise UsageError(f"{file}: category {value} has no whole number as id, or no name")
     for section in ("images", "categories"):
         if section not in seen:
-            raise UsageError(f"{file}: no {section}; expected COCO instances (images, annotations, categories)")
+            raise UsageError(f"{file}: no {section}; expected COCO (images, annotations, categories)")
     return scan
 
 
@@ -110,6 +130,7 @@ def _add_annotation(scan: Scan, start: int, text: str, value: dict[str, Any]) ->
     scan.length.append(len(text))
     scan.digest.append(sources.position(text))
     scan.has_masks |= bool(value.get("segmentation"))
+    scan.is_panoptic |= "segments_info" in value
 
 
 def _add_image(scan: Scan, start: int, value: dict[str, Any]) -> None:
@@ -120,8 +141,12 @@ def _add_image(scan: Scan, start: int, value: dict[str, Any]) -> None:
     scan.images.append({"id": value["id"], "name": name, "height": value.get("height"), "width": value.get("width")})
 
 
-def _items(request: Request, scan: Scan) -> Iterator[Example | Reject]:
-    """Examples and rejects of one file, whatever the order in it."""
+def items(request: Request, scan: Scan, objects: Callable[[list[list[int]]], int] = len) -> Iterator[Example | Reject]:
+    """Examples and rejects of one file, whatever the order in it.
+
+    Args:
+        objects: how many objects annotations stand for, given as (first byte, length).
+    """
     yield from scan.malformed
     image, start, length, ids, digest = (np.frombuffer(getattr(scan, name), dtype) for name, dtype in (("image", "q"), ("start", "q"), ("length", "q"), ("id", "q"), ("digest", "Q")))
     order = np.lexsort((digest, ids))
@@ -139,6 +164,7 @@ def _items(request: Request, scan: Scan) -> Iterator[Example | Reject]:
         split = sources.split_of(scan.given, key, request.dataset)
         number = scan.numbers.get(entry["id"])
         rows = order[bounds[number] : bounds[number + 1]] if number is not None else order[:0]
+        places = [[int(start[row]), int(length[row])] for row in rows]
         if entry["id"] in claimed:
             yield Reject(split, name, key, "duplicate_image_id", "two images have this id; give each one of its own")
             continue
@@ -146,9 +172,9 @@ def _items(request: Request, scan: Scan) -> Iterator[Example | Reject]:
         try:
             file, sha256 = sources.find(name, folders)
         except Rejected as rejected:
-            yield Reject(split, name, key, rejected.code, rejected.advice, objects=len(rows))
+            yield Reject(split, name, key, rejected.code, rejected.advice, objects=objects(places))
             continue
-        more = {"given": scan.given, "height": entry["height"], "width": entry["width"], "rows": [[int(start[row]), int(length[row])] for row in rows]}
+        more = {"given": scan.given, "height": entry["height"], "width": entry["width"], "rows": places}
         content = sources.digest(sha256, str(entry["height"]), str(entry["width"]), str(sorted(int(digest[row]) for row in rows)))
         yield Example(split, key, file, name, content, more)
     for image_id in sorted(set(scan.numbers) - claimed, key=str):
@@ -163,22 +189,37 @@ def _opened(file: str) -> int:
     return os.open(file, os.O_RDONLY)
 
 
-def load(example: Example, image: Image, request: Request) -> dict[str, Any]:
-    """Boxes clipped to the image, with masks where asked for; objects that cannot be used are listed with a reason."""
+def annotation(file: str, start: int, length: int) -> dict[str, Any]:
+    """The annotation at a place in its file."""
+    return json.loads(os.pread(_opened(file), length, start).decode("utf-8", "replace"))
+
+
+def check_size(example: Example, image: Image) -> None:
+    """Compares an image with what its entry says.
+
+    Raises:
+        Rejected: it has another size.
+    """
     stated, actual = (example.more["height"], example.more["width"]), (image.height, image.width)
     if stated != (None, None) and stated != actual:
         turned = "; the annotation was made on the turned image: dataset.convert={exif_rotation:apply}" if image.turned and stated == actual[::-1] else ""
         raise Rejected("image_size", f"the annotation says {stated[1]}x{stated[0]}, the file is {actual[1]}x{actual[0]}{turned or '; correct the one or replace the other'}")
-    file = _opened(request.places["annotations"][example.more["given"]])
+
+
+def load(example: Example, image: Image, request: Request) -> dict[str, Any]:
+    """Boxes clipped to the image, with masks where asked for; objects that cannot be used are listed with a reason."""
+    check_size(example, image)
+    file = request.places["annotations"][example.more["given"]]
     found: dict[str, Any] = {"objects": [], "rejects": [], "clipped": 0}
-    annotations = [json.loads(os.pread(file, length, start).decode("utf-8", "replace")) for start, length in example.more["rows"]]
-    for annotation in sorted(annotations, key=_order):
+    for value in sorted((annotation(file, start, length) for start, length in example.more["rows"]), key=_order):
         try:
-            item, clipped = _object(annotation, image, request)
+            item, clipped = describe(value, image, request)
+            if request.shared["masks"]:
+                item["mask"] = _mask(value, image)
             found["objects"].append(item)
             found["clipped"] += clipped
         except Rejected as rejected:
-            found["rejects"].append((str(annotation.get("id")), rejected))
+            found["rejects"].append((str(value.get("id")), rejected))
     return found
 
 
@@ -188,7 +229,12 @@ def _order(annotation: Mapping[str, Any]) -> tuple[int, str]:
     return (number if isinstance(number, int) else 0, json.dumps(annotation, sort_keys=True))
 
 
-def _object(annotation: Mapping[str, Any], image: Image, request: Request) -> tuple[dict[str, Any], bool]:
+def describe(annotation: Mapping[str, Any], image: Image, request: Request) -> tuple[dict[str, Any], bool]:
+    """An object without its mask, and whether its box had to be cut.
+
+    Raises:
+        Rejected: its category or its box cannot be used.
+    """
     category = annotation.get("category_id")
     label, text = request.shared["labels"].get(category, (0, "")) if isinstance(category, int) else (0, "")
     if not label:
@@ -202,8 +248,10 @@ def _object(annotation: Mapping[str, Any], image: Image, request: Request) -> tu
         "is_crowd": int(bool(annotation.get("iscrowd", 0))),
         "area": float(area) if sources.is_number(area) and area >= 0 else (box[2] - box[0]) * (box[3] - box[1]),
     }
-    if request.shared["masks"]:
-        if not annotation.get("segmentation"):
-            raise Rejected("mask_missing", "other objects have a mask; draw one, or build boxes only: dataset.include_masks=false")
-        item["mask"] = masks.encode_object(annotation["segmentation"], image.height, image.width)
     return item, clipped
+
+
+def _mask(annotation: Mapping[str, Any], image: Image) -> bytes:
+    if not annotation.get("segmentation"):
+        raise Rejected("mask_missing", "other objects have a mask; draw one, or build boxes only: dataset.include_masks=false")
+    return masks.encode_object(annotation["segmentation"], image.height, image.width)
