@@ -36,7 +36,8 @@ class UsageError(ValueError):
 class Dataset:
     """What Beam builds: one source read into one task's records.
 
-    `images`, `annotations` and `masks` are a path, or a mapping from split name (`train`, `validation`) to a path.
+    `images`, `annotations` and `masks` are a path, or a mapping from split name (`train`, `validation`) to a path;
+    `images` of COCO also a list of folders.
     """
 
     name: str = MISSING
@@ -264,6 +265,8 @@ def anchored(cfg: Config) -> Config:
 def _absolute_each(value: Any) -> Any:
     if isinstance(value, dict):
         return {key: _absolute_each(item) for key, item in value.items()}
+    if isinstance(value, list):
+        return [_absolute_each(item) for item in value]
     return absolute(value) if isinstance(value, str) and value else value
 
 
