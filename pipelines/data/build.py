@@ -45,6 +45,8 @@ def run(dataset: Dataset, task: ModuleType, folder: str, *, found: content.Found
         try:
             listed = index.write(str(target / "index"), listing.items, dataset.shards, recipe)
             waiting = tuple(shard for shard in sorted(listed.shards) if not _kept(target, shard, listed.shards[shard]))
+            if kept := len(listed.shards) - len(waiting):
+                print(f"data: {kept} of {len(listed.shards)} shards are as they were; writing {len(waiting)}", flush=True)
             if waiting:
                 job = records.Job(folder, listed, dataset.source, sources.Request(dataset, found.places, {}, listing.shared, task.parse), task.encode, waiting)
                 with Progress(target, listed, waiting):

@@ -12,6 +12,9 @@ from pathlib import Path
 
 import pytest
 
+from pipelines.config import compose
+from pipelines.data import index, sources
+from pipelines.data.content import ALL
 from pipelines.data.manifest import Manifest
 from tests.data.conftest import coco
 from tests.data.test_store import digests, lengths
@@ -98,17 +101,22 @@ def test_a_full_disk_is_said_and_nothing_half_written_is_found(build: Build, tmp
     assert built.counts["examples_written"] == 60 and leftovers(Path(built.directory)) == []
 
 
-def test_a_few_changed_images_rewrite_only_their_shards(build: Build, tmp_path: Path) -> None:
-    coco(tmp_path / "images", 200)
-    overrides = command(tmp_path, tmp_path)[4:-1]
+def test_one_percent_changed_or_added_rewrites_only_the_shards_it_falls_into(build: Build, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    coco(tmp_path / "images", 297)
+    overrides = [*command(tmp_path, tmp_path)[4:7], "dataset.shards={train:32,validation:8}"]
     before = build(*overrides)
+    coco(tmp_path / "images", 299)  # two more, the others written again with the same bytes
     (tmp_path / "images" / "007.jpg").write_bytes((tmp_path / "images" / "008.jpg").read_bytes())
+    capsys.readouterr()
     after = build(*overrides)
-    changed = [new.file for split in before.splits for old, new in zip(before.splits[split].shards, after.splits[split].shards, strict=True) if old != new]
-    assert before.directory != after.directory and len(changed) == 1
+    dataset = compose(overrides).dataset
+    assert dataset is not None
+    places = {(sources.split_of(ALL, key, dataset), sources.position(key)) for key in ("7", "298", "299")}
+    expected = {index.shard_name(split, position % len(after.splits[split].shards), len(after.splits[split].shards)) for split, position in places}
+    assert f"{40 - len(expected)} of 40 shards are as they were; writing {len(expected)}" in capsys.readouterr().out
     for split in after.splits.values():
         for shard in split.shards:
-            one, two = (Path(built.directory, shard.file).stat().st_ino for built in (before, after))
-            assert (one == two) == (shard.file not in changed)
-    fresh = build(*overrides, data_dir=tmp_path / "fresh")
-    assert fresh == after
+            for suffix in ("", ".lengths"):
+                old, new = (Path(built.directory, shard.file + suffix).stat() for built in (before, after))
+                assert (old.st_ino == new.st_ino and old.st_mtime_ns == new.st_mtime_ns) == (shard.file not in expected)
+    assert build(*overrides, data_dir=tmp_path / "fresh") == after
