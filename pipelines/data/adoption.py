@@ -88,8 +88,7 @@ def _linked(target: epath.Path, found: content.Found) -> Iterator[tuple[str, str
 
 
 def _scan(adoption: Adoption, files: dict[str, str], runner: dict[str, Any]) -> None:
-    engine, options = runners.create(runner, shards=len(files))
-    with beam.Pipeline(runner=engine, options=options) as pipeline:
+    with runners.pipeline(runner, shards=len(files)) as pipeline:
         pipeline | "Name the files" >> beam.Create(sorted(files.items()), reshuffle=False) | "Scan each file" >> beam.Map(scan, adoption)
 
 

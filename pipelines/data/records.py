@@ -4,7 +4,6 @@ Positions in the index travel through the shuffle, images do not: whoever writes
 """
 
 import hashlib
-import logging
 import os
 import socket
 from array import array
@@ -38,13 +37,8 @@ class Job:
 
 def write(job: Job, runner: dict[str, Any]) -> None:
     """Writes the job's shards, each with a summary beside it."""
-    engine, options = runners.create(runner, examples=sum(job.index.examples.values()), shards=len(job.shards))
-    logging.disable(logging.ERROR)  # Beam logs what it raises as well, once for each worker and layer
-    try:
-        with beam.Pipeline(runner=engine, options=options) as pipeline:
-            pipeline | "Read the source" >> ReadSource(job) | "Write the shards" >> WriteShards(job)
-    finally:
-        logging.disable(logging.NOTSET)
+    with runners.pipeline(runner, examples=sum(job.index.examples.values()), shards=len(job.shards)) as pipeline:
+        pipeline | "Read the source" >> ReadSource(job) | "Write the shards" >> WriteShards(job)
 
 
 class ReadSource(beam.PTransform):

@@ -1,12 +1,19 @@
 """Where Beam runs. The runner is always named: Beam's default one looks for a binary on the network."""
 
 import argparse
+import logging
 import os
+import shlex
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
+import apache_beam as beam
 from apache_beam.options.pipeline_options import PipelineOptions
 from apache_beam.runners.portability.fn_api_runner import FnApiRunner
 from apache_beam.runners.runner import PipelineRunner, create_runner
+from apache_beam.transforms.environments import SubprocessSDKEnvironment
 
 from pipelines.config import UsageError, nearest
 
@@ -31,6 +38,27 @@ REQUIRED = {
 EXTRAS = {"dask": "dask", "dataflow": "gcp"}  # of apache-beam
 
 
+# Beam's own worker, which prints a page about itself before it looks at any log level.
+WORKER = f"{shlex.quote(sys.executable)} -c 'import logging, sys; logging.disable(logging.WARNING); from apache_beam.runners.worker.sdk_worker_main import main; main(sys.argv)'"
+
+
+@contextmanager
+def pipeline(runner: dict[str, Any], *, examples: int = 0, shards: int = 1) -> Iterator[beam.Pipeline]:
+    """A pipeline on the runner that `runner=` chose; it has run when the block ends.
+
+    Args:
+        examples: how many there are, roughly; few are not worth several processes.
+        shards: how many workers can have something to do.
+    """
+    engine, options = create(runner, examples=examples, shards=shards)
+    logging.disable(logging.ERROR)  # Beam logs what it raises as well, once for each worker and layer
+    try:
+        with beam.Pipeline(runner=engine, options=options) as started:
+            yield started
+    finally:
+        logging.disable(logging.NOTSET)
+
+
 def create(runner: dict[str, Any], *, examples: int = 0, shards: int = 1) -> tuple[PipelineRunner, PipelineOptions]:
     """The runner that `runner=` chose, with its options.
 
@@ -46,16 +74,18 @@ def create(runner: dict[str, Any], *, examples: int = 0, shards: int = 1) -> tup
     if engine == "local":
         processes = runner.get("processes") or (os.cpu_count() or 1 if examples >= MANY else 1)
         if processes > 1 and shards > 1:
-            given = {"direct_num_workers": min(processes, shards), "direct_running_mode": "multi_processing", "default_sdk_harness_log_level": "WARNING", **given}
-    created = _created(engine)
+            given = {"direct_num_workers": min(processes, shards), **given}
+    created = _created(engine, processes="direct_num_workers" in given)
     _refuse_unknown(given)
     return created, PipelineOptions(flags(given))
 
 
-def _created(engine: str) -> PipelineRunner:
+def _created(engine: str, *, processes: bool) -> PipelineRunner:
     name = RUNNERS[engine]
     try:
-        return FnApiRunner() if name is None else create_runner(name)
+        if name is None:
+            return FnApiRunner(SubprocessSDKEnvironment.from_command_string(WORKER) if processes else None)
+        return create_runner(name)
     except (ImportError, AttributeError) as error:
         extra = EXTRAS.get(engine, engine)
         raise UsageError(f"runner {engine} is not installed ({error}); install apache-beam[{extra}]") from None

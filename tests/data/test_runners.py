@@ -57,8 +57,11 @@ def reference(build: Build, overrides: list[str], tmp_path: Path) -> str:
 
 
 @pytest.mark.slow
-def test_several_processes_write_the_same_bytes(build: Build, overrides: list[str], reference: str, tmp_path: Path) -> None:
+def test_several_processes_write_the_same_bytes_and_keep_quiet(build: Build, overrides: list[str], reference: str, tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    capfd.readouterr()
     assert build(*overrides, "runner=local", "runner.processes=2", data_dir=tmp_path / "local").to_json() == reference
+    printed = capfd.readouterr()
+    assert "building" in printed.out and "INFO" not in printed.err and "WARNING" not in printed.err
 
 
 @pytest.mark.slow
