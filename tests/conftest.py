@@ -2,6 +2,7 @@
 
 import json
 import os
+import resource
 import signal
 import subprocess
 import sys
@@ -30,11 +31,16 @@ def _heed_interrupts() -> None:
 class Trellis:
     """The console command in a process of its own."""
 
-    def start(self, *arguments: str, **variables: str) -> subprocess.Popen:
+    def start(self, *arguments: str, limits: dict[int, int] | None = None, **variables: str) -> subprocess.Popen:
+        def prepare() -> None:
+            _heed_interrupts()
+            for kind, most in (limits or {}).items():
+                resource.setrlimit(kind, (most, most))
+
         return subprocess.Popen(
             [sys.executable, "-m", "pipelines", *arguments],
             cwd=ROOT, env={**os.environ, **variables}, text=True, stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
-            preexec_fn=_heed_interrupts,
+            preexec_fn=prepare,
         )  # fmt: skip
 
     def __call__(self, *arguments: str, code: int = 0, **variables: str) -> str:

@@ -27,11 +27,11 @@ def run(cfg: Config) -> int:
     data = store.obtain(recorded, task)
     folder = Path(record.run_dir or config.absolute(recorded.run_dir)) / "evaluation"
     with process.prepared(recorded, folder):
-        from pipelines.training import determinism, experiment, parameters  # TensorFlow: 10 s.
+        from pipelines.training import checkpoints, determinism, experiment, parameters  # TensorFlow: 10 s.
 
         determinism.pin_threads(recorded.threads)
         params = parameters.build(recorded, task, data)
-        checkpoint = experiment.best_checkpoint(record.checkpoints(tempfile.gettempdir()))
+        checkpoint = checkpoints.best(record.checkpoints(tempfile.gettempdir()))
         print(f"evaluating {checkpoint} on {data.dataset}: {params.trainer.validation_steps} steps")
         outcome = experiment.evaluate(params, checkpoint, folder, exact=recorded.determinism)
     headline = params.trainer.best_checkpoint_eval_metric

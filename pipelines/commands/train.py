@@ -77,6 +77,9 @@ def _train(cfg: Config, task: Any, data: Manifest, run_dir: Path, seconds: dict[
     except faults.NotFinite as fault:
         print(f"trellis: training stopped: {fault}", file=sys.stderr)
         return 1
+    except faults.NotSaved as fault:
+        print(f"trellis: training stopped: {fault}; to go on, once that is put right: make train RUN={run_dir}", file=sys.stderr)
+        return 1
     best = recorder.summary["headline"]["value"]
     print(
         f"{cfg.name}: {headline} {'not evaluated' if best is None else f'{best:.4f}'} after {outcome.steps} steps; "

@@ -78,8 +78,7 @@ def _kept(target: epath.Path, shard: str, inputs: str) -> bool:
 
 
 def _whole(folder: epath.Path, known: Summary) -> bool:
-    sizes = {folder / known.file: known.bytes, folder / (known.file + manifest.LENGTHS): 4 * known.examples}
-    return all(file.exists() and file.stat().length == size for file, size in sizes.items())
+    return manifest.intact(folder, known.file, known.examples, known.bytes, known.sha256)
 
 
 def _take_over(old: epath.Path, new: epath.Path, known: Summary) -> bool:

@@ -98,7 +98,7 @@ class Digests:
         if stale or len(known) != len(stats):
             with ThreadPoolExecutor() as pool:
                 groups = [stale[at : at + TOGETHER] for at in range(0, len(stale), TOGETHER)]
-                hashed = pool.map(lambda names: [_sha256(path_of(place, name)) for name in names], groups)
+                hashed = pool.map(lambda names: [sha256(path_of(place, name)) for name in names], groups)
                 fresh = dict(zip(stale, itertools.chain.from_iterable(hashed), strict=True))
             known = {name: [*stat, fresh.get(name) or known[name][2]] for name, stat in stats.items()}
             self._folder.mkdir(parents=True, exist_ok=True)
@@ -141,7 +141,8 @@ def _walk(root: str, inside: str) -> Iterator[tuple[str, list[int]]]:
                 yield name, [stat.st_size, stat.st_mtime_ns]
 
 
-def _sha256(file: str) -> Digest:
+def sha256(file: str) -> Digest:
+    """Digest of a file's content."""
     with open(file, "rb") as content:
         return hashlib.file_digest(content, "sha256").hexdigest()
 

@@ -117,11 +117,21 @@ def load_if_built(directory: str) -> Manifest | None:
 
 
 def damaged(built: Manifest) -> list[Shard]:
-    """Shards that are missing or have another size than when they were written, or whose lengths do."""
+    """Shards that are not as they were written: missing, of another size, or changed since the manifest was."""
     folder = epath.Path(built.directory)
-    sizes = {file.name: file.stat().length for file in folder.glob("*.tfrecord*")}
-    shards = (shard for split in built.splits.values() for shard in split.shards)
-    return [shard for shard in shards if (sizes.get(shard.file), sizes.get(shard.file + LENGTHS)) != (shard.bytes, 4 * shard.examples)]
+    return [shard for split in built.splits.values() for shard in split.shards if not intact(folder, shard.file, shard.examples, shard.bytes, shard.sha256)]
+
+
+def intact(folder: epath.Path, name: str, examples: int, size: int, sha256: str) -> bool:
+    """Whether a shard and the list of its lengths are as they were written; read only where its time says that it may not be."""
+    shard, lengths, written = folder / name, folder / (name + LENGTHS), folder / FILE
+    try:
+        found = shard.stat()
+        if (found.length, lengths.stat().length) != (size, 4 * examples):
+            return False
+    except FileNotFoundError:
+        return False
+    return not written.exists() or found.mtime <= written.stat().mtime or content.sha256(str(shard)) == sha256
 
 
 def check_rejects(built: Manifest, allowed: float) -> None:

@@ -7,6 +7,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from types import ModuleType
 
+from etils import epath
+
 from pipelines.config import Config, Dataset, UsageError
 from pipelines.data import content, manifest
 from pipelines.data.manifest import Manifest
@@ -32,10 +34,14 @@ def obtain(cfg: Config, task: ModuleType) -> Manifest:
     folder = manifest.directory(cfg.data_dir, dataset, task.VERSION, found)
     with _alone(folder):
         built = manifest.load_if_built(folder)
-        if built and not manifest.damaged(built):
+        damaged = manifest.damaged(built) if built else []
+        if built and not damaged:
             manifest.check_rejects(built, dataset.max_reject_fraction)
             print(f"data: {_described(built)}")
             return built
+        for shard in damaged:
+            print(f"data: {shard.file} is missing or damaged; writing it again")
+            epath.Path(folder, shard.file).unlink(missing_ok=True)
         print(f"data: building {dataset.name} with the {cfg.runner.get('engine', 'local')} runner in {folder}", flush=True)
         # Imports Beam, which takes seconds and complains about cloud libraries; nothing above needs it.
         logging.disable(logging.WARNING)

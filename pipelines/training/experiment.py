@@ -2,7 +2,6 @@
 
 import contextlib
 import hashlib
-import json
 import logging
 import math
 import sys
@@ -19,7 +18,7 @@ from official.modeling import performance
 from official.vision.utils import summary_manager
 
 from pipelines.config import UsageError
-from pipelines.training import determinism, faults, flight, strategy
+from pipelines.training import checkpoints, determinism, faults, flight, strategy
 from pipelines.training.progress import Meter
 from pipelines.training.stream import Stream
 
@@ -84,6 +83,7 @@ def train(
     Raises:
         faults.Interrupted: a signal came; a checkpoint of the last finished step is saved.
         faults.NotFinite: a loss is NaN or infinite.
+        faults.NotSaved: a checkpoint could not be written.
     """
     folder, trainer = run_dir / "checkpoints", params.trainer
     runner, task_strategy = None, strategy.build(params.runtime)
@@ -91,6 +91,7 @@ def train(
     meter = Meter(trainer.train_steps, math.ceil(trainer.train_steps / trainer.validation_interval), sys.stdout)
     outcome.seconds = meter.seconds
     stream = Stream(params.task.train_data.seed) if exact else None
+    checkpoints.mend(folder, meter.say)
     with _quiet(run_dir / "train.log"):
         official = _official_trainer(params, task_strategy, folder, stream, train=True)
         step = official.global_step
@@ -151,6 +152,7 @@ def train(
                 str(run_dir / "tensorboard/validation"), step, before_evaluation, end_evaluation
             ),
         )
+        checkpoints.guard(runner.checkpoint_manager)
         done = int(step.numpy())
         if stream:
             stream.start = done
@@ -187,7 +189,7 @@ def train(
             meter.stop()
             outcome.steps_per_second = meter.steps_per_second
             outcome.steps = int(step.numpy())
-            outcome.checkpoints = _checkpoints(folder, runner)
+            outcome.checkpoints = checkpoints.places(folder, runner.checkpoint_manager.latest_checkpoint)
         outcome.weights_sha256 = weights()
 
 
@@ -214,24 +216,6 @@ def evaluate(params: config_definitions.ExperimentConfig, checkpoint: str, run_d
         outcome.weights_sha256 = weights_sha256(official.model.trainable_variables)
     outcome.seconds = meter.seconds
     return outcome
-
-
-def best_checkpoint(folder: Path) -> str:
-    """Prefix of the best checkpoint in a run's `checkpoints/`, of the newest where no evaluation has chosen one.
-
-    Raises:
-        UsageError: there is none.
-    """
-    for place in (folder / "best", folder, folder / "last"):
-        if found := tf.train.latest_checkpoint(str(place)) or _newest(place):
-            return found
-    raise UsageError(f"{folder}: no checkpoint here; the run saved none")
-
-
-def _newest(folder: Path) -> str | None:
-    # Without the state file, as after a download.
-    indices = sorted(folder.glob("*.index"), key=lambda file: int(file.stem.rpartition("-")[2]))
-    return str(indices[-1].with_suffix("")) if indices else None
 
 
 def _prepare(params: config_definitions.ExperimentConfig) -> None:
@@ -261,16 +245,6 @@ def _official_trainer(
 
 def _save(runner: Any, step: int) -> None:
     runner.checkpoint_manager.save(checkpoint_number=step, check_interval=False)
-
-
-def _checkpoints(folder: Path, runner: Any) -> dict[str, tuple[str, int]]:
-    found = {}
-    if last := runner.checkpoint_manager.latest_checkpoint:
-        found["last"] = (last, int(last.rpartition("-")[2]))
-    best = folder / "best" / "info.json"
-    if best.exists():
-        found["best"] = (str(best.parent), int(json.loads(best.read_text())["best_ckpt_global_step"]))
-    return found
 
 
 def _evaluation_due(params: config_definitions.ExperimentConfig, step: int) -> bool:

@@ -1,4 +1,4 @@
-"""What can stop a training: a signal, a loss that is not finite. Each leaves a checkpoint to go on from."""
+"""What can stop a training: a signal, a loss that is not finite, a disk. Each leaves a checkpoint to go on from."""
 
 import signal
 import threading
@@ -18,6 +18,10 @@ class Interrupted(Exception):
 
 class NotFinite(Exception):
     """A training loss became NaN or infinite; the weights are lost since the last good checkpoint."""
+
+
+class NotSaved(Exception):
+    """A checkpoint could not be saved; those before it are whole."""
 
 
 class Interruption:

@@ -5,6 +5,7 @@ import os
 import resource
 import subprocess
 import sys
+import time
 from collections.abc import Callable
 from pathlib import Path
 
@@ -102,13 +103,15 @@ def test_lost_lengths_are_written_again(build: Build, tmp_path: Path) -> None:
     assert lengths(build(*overrides), "train") == before
 
 
-def test_find_names_a_damaged_shard_and_building_mends_it(build: Build, tmp_path: Path) -> None:
+@pytest.mark.parametrize("damage", [lambda content: content[:-1], lambda content: content[:20] + bytes([content[20] ^ 1]) + content[21:]])
+def test_find_names_a_damaged_shard_and_building_mends_it(build: Build, tmp_path: Path, damage: Callable[[bytes], bytes]) -> None:
     file, _ = coco(tmp_path / "images")
     overrides = ["dataset=coco", f"dataset.images={tmp_path}/images", f"dataset.annotations={file}"]
     built = build(*overrides)
     shard = Path(built.directory) / built.splits["train"].shards[0].file
     content = shard.read_bytes()
-    shard.write_bytes(content[:-1])
+    shard.write_bytes(damage(content))
+    os.utime(shard, (time.time() + 10,) * 2)
     dataset = compose(overrides).dataset
     assert dataset is not None
     with pytest.raises(UsageError, match=f"{shard.name} is missing or damaged; mend it with: make data DATA=coco"):
