@@ -8,7 +8,6 @@ import os
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass
-from pathlib import Path
 from typing import Any
 
 from etils import epath
@@ -31,6 +30,7 @@ def embedded_folder(data_dir: str, dataset: Dataset) -> epath.Path:
     """Where the embedded source of a data set lies or will lie; whole if it exists."""
     if dataset.embedded not in EMBEDDED:
         raise UsageError(f"dataset.embedded: no generator {dataset.embedded!r}; there are: {', '.join(EMBEDDED)}")
+    _refuse_remote(data_dir, dataset)
     name = f"{dataset.embedded}-{EMBEDDED[dataset.embedded]}-{dataset.seed}"
     return epath.Path(absolute(data_dir)) / "embedded" / name
 
@@ -60,6 +60,7 @@ def locate(data_dir: str, dataset: Dataset) -> dict[str, dict[str, str]]:
         fields = " ".join(f"dataset.{field}=<path>" for field in absent)
         raise UsageError(f"dataset {dataset.name} needs {fields}; as in: make data DATA={dataset.name} ARGS=\"{fields}\"")
     root = embedded_folder(data_dir, dataset) if dataset.embedded else epath.Path(absolute(dataset.root)) if dataset.root else None
+    _refuse_remote(data_dir, dataset)
     if dataset.source == "tfds":
         return {"images": {ALL: str(tfds_folder(dataset))}}
     found: dict[str, dict[str, str]] = {}
@@ -79,11 +80,27 @@ def locate(data_dir: str, dataset: Dataset) -> dict[str, dict[str, str]]:
     return found
 
 
+def _refuse_remote(data_dir: str, dataset: Dataset) -> None:
+    """Records may lie on gs://; what they are made from is hashed, linked and read by position, on local disk."""
+    given = {"root": dataset.root, **{field: getattr(dataset, field) for field in LOCATIONS}}
+    for field, value in given.items():
+        paths = [path for part in (value.values() if isinstance(value, dict) else [value]) for path in (part if isinstance(part, list) else [part])]
+        for path in paths:
+            if isinstance(path, str) and "://" in path:
+                raise UsageError(f"dataset.{field}: {path} is remote, and sources are read from local disk; copy it or mount it, and give that path (data_dir may be gs://…)")
+    scheme, remote, _ = data_dir.partition("://")
+    if remote and scheme != "gs":
+        raise UsageError(f"data_dir: {data_dir}: TensorFlow as installed reads local paths and gs://, not {scheme}://; choose one of these")
+    if remote and (dataset.embedded or dataset.source == "tfrecord"):
+        what = "the source of an embedded data set" if dataset.embedded else "links to adopted records"
+        raise UsageError(f"data_dir: {data_dir}: {what} must lie on local disk; give a local data_dir")
+
+
 class Digests:
     """SHA-256 of files, remembered in `<data_dir>/digests/` with their size and time of change."""
 
     def __init__(self, data_dir: str) -> None:
-        self._folder = Path(data_dir) / "digests"
+        self._folder = epath.Path(data_dir) / "digests"
 
     def of(self, place: str) -> dict[str, Digest]:
         """Digest of every file of a folder by its path inside, or of one file under the empty name.
@@ -102,7 +119,7 @@ class Digests:
                 fresh = dict(zip(stale, itertools.chain.from_iterable(hashed), strict=True))
             known = {name: [*stat, fresh.get(name) or known[name][2]] for name, stat in stats.items()}
             self._folder.mkdir(parents=True, exist_ok=True)
-            partial = memory.with_suffix(f".{os.getpid()}")
+            partial = memory.with_name(f"{memory.name}.{os.getpid()}")
             partial.write_text(json.dumps(known))
             partial.replace(memory)
         return {name: entry[2] for name, entry in known.items()}
