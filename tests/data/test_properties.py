@@ -17,8 +17,7 @@ import tasks
 from pipelines.config import Dataset, UsageError
 from pipelines.data import build, content, index, sources, stream
 from pipelines.data.records import Job, positions, write_shard
-from pipelines.data.sources import coco
-from pipelines.data.summary import read
+from pipelines.data.summary import Summary, read
 
 numbers = st.one_of(st.integers(-5, 60), st.floats(-50, 100), st.sampled_from([float("nan"), float("inf"), None, "7", True]))
 boxes = st.one_of(st.lists(numbers, max_size=5), st.none(), st.text(max_size=3), st.tuples(st.integers(0, 20), st.integers(0, 20), st.integers(1, 8), st.integers(1, 8)).map(list))
@@ -44,6 +43,9 @@ documents = st.fixed_dictionaries(
 )
 
 
+PAINTED = [(300, 5), (5, 70000), (0, 5), (0, 0)]  # segments of the upper and the lower half of each panoptic PNG
+
+
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     root = tmp_path_factory.mktemp("properties")
@@ -51,37 +53,82 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     for number in range(6):
         Image.fromarray(np.full((24, 32, 3), 40 * number, np.uint8)).save(root / "images" / f"{number}.jpg")
     (root / "images" / "6.jpg").write_bytes(b"\xff\xd8broken")
+    (root / "masks").mkdir()
+    for number, (first, second) in enumerate(PAINTED):
+        segments = np.full((24, 32), first, np.uint32)
+        segments[12:] = second
+        Image.fromarray(np.stack([segments & 255, segments >> 8 & 255, segments >> 16], axis=-1).astype(np.uint8)).save(root / "masks" / f"{number}.png")
     return root
 
 
-@settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow])
-@given(document=documents)
-def test_every_image_and_every_object_ends_in_a_shard_or_among_the_rejects(folder: Path, document: dict[str, Any]) -> None:
+def outcome(folder: Path, document: dict[str, Any], source: str, task: str) -> tuple[list[Summary], list[sources.Reject]] | None:
+    """What a build without Beam writes and rejects; None where it says that there is nothing to train on."""
     file = folder / "annotations.json"
     file.write_text(json.dumps(document))
-    dataset = Dataset(name="coco", task="detection", source="coco", images=str(folder / "images"), annotations=str(file), validation_fraction=0.0)
-    places = {"images": {"": str(folder / "images")}, "annotations": {"": str(file)}}
-    digests = {"images": {"": content.Digests(str(folder / "data")).of(str(folder / "images"))}, "annotations": {"": {"": "x"}}}
+    dataset = Dataset(name=source, task=task, source=source, validation_fraction=0.0)
+    places = {"images": {"": str(folder / "images")}, "masks": {"": str(folder / "masks")}, "annotations": {"": str(file)}}
+    digests = {field: {"": content.Digests(str(folder / "data")).of(places[field][""])} for field in ("images", "masks")}
     target = epath.Path(folder / "built")
     try:
-        listing = coco.listing(sources.Request(dataset, places, digests))
+        listing = sources.load(source).listing(sources.Request(dataset, places, digests))
         listed = index.write(str(target / "index"), listing.items, {"train": 2}, "recipe")
     except UsageError as error:
-        assert "no example to train on" in str(error) or "expected COCO" in str(error) or "no images" in str(error)
-        return
-    job = Job(str(target), listed, "coco", sources.Request(dataset, places, {}, listing.shared), tasks.load("detection").encode, tuple(listed.shards))
+        assert any(reason in str(error) for reason in ("no example to train on", "expected COCO", "no images", "no category has isthing 1"))
+        return None
+    job = Job(str(target), listed, source, sources.Request(dataset, places, {}, listing.shared), tasks.load(task).encode, tuple(listed.shards))
     located: dict[str, list] = {}
     for part in range(3):
         for shard, position in positions(("train", part, 3), job):
             located.setdefault(shard, []).append(position)
     for grouped in located.items():
         write_shard(grouped, job)
-    summaries = [read(target, shard) for shard in listed.shards]
-    rejects = build.rejects_of(listed, [one for one in summaries if one])
-    written = sum(one.examples for one in summaries if one), sum(one.objects for one in summaries if one)
-    assert written[0] + sum(reject.whole for reject in rejects) == len(document["images"])
-    assert written[1] + sum(not reject.whole for reject in rejects) + sum(reject.objects for reject in rejects) == len(document["annotations"])
+    summaries = [one for shard in listed.shards if (one := read(target, shard))]
+    rejects = build.rejects_of(listed, summaries)
     assert all(reject.code and reject.advice for reject in rejects)
+    return summaries, rejects
+
+
+@settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow])
+@given(document=documents)
+def test_every_image_and_every_object_ends_in_a_shard_or_among_the_rejects(folder: Path, document: dict[str, Any]) -> None:
+    found = outcome(folder, document, "coco", "detection")
+    if found:
+        summaries, rejects = found
+        assert sum(one.examples for one in summaries) + sum(reject.whole for reject in rejects) == len(document["images"])
+        objects = sum(not reject.whole for reject in rejects) + sum(reject.objects for reject in rejects)
+        assert sum(one.objects for one in summaries) + objects == len(document["annotations"])
+
+
+segment = st.fixed_dictionaries({"id": st.sampled_from([300, 5, 5, 70000, 0, None, -1, 2**70]), "category_id": identities, "bbox": boxes}, optional={"iscrowd": st.sampled_from([0, 1, None])})
+png = st.sampled_from([f"{number}.png" for number in range(5)] + ["../x.png", "", "a\0b", 7, None])
+panoptic_annotation = st.fixed_dictionaries({"image_id": identities, "file_name": png, "segments_info": st.one_of(st.lists(segment, max_size=4), st.lists(anything, max_size=2), anything)}, optional={"id": identities})
+fitting_image = st.integers(0, 5).map(lambda number: {"id": number, "file_name": f"{number}.jpg", "height": 24, "width": 32})
+fitting_annotation = st.tuples(st.integers(0, 5), st.integers(0, 3), st.integers(0, 3), boxes).map(
+    lambda made: {
+        "image_id": made[0],
+        "file_name": f"{made[1]}.png",
+        "segments_info": [{"id": number, "category_id": made[2], "bbox": made[3]} for number in PAINTED[made[1]] if number],
+    }
+)
+category = st.tuples(st.integers(0, 12), st.integers(0, 1)).map(lambda made: {"id": made[0], "name": f"c{made[0]}", "isthing": made[1]})
+panoptic_documents = st.fixed_dictionaries(
+    {
+        "images": st.one_of(st.lists(st.one_of(fitting_image, image, anything), max_size=10), st.lists(fitting_image, min_size=1, max_size=6)),
+        "annotations": st.one_of(st.lists(st.one_of(fitting_annotation, panoptic_annotation, anything), max_size=12), st.lists(fitting_annotation, min_size=1, max_size=8)),
+        "categories": st.lists(category, min_size=1, max_size=8),
+    }
+)
+
+
+@settings(max_examples=100, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow])
+@given(document=panoptic_documents, task=st.sampled_from(["segmentation", "detection"]))
+def test_every_panoptic_image_and_every_stray_annotation_is_accounted_for(folder: Path, document: dict[str, Any], task: str) -> None:
+    found = outcome(folder, document, "coco_panoptic", task)
+    if found:
+        summaries, rejects = found
+        stray = [reject for reject in rejects if reject.code in ("unknown_image", "duplicate_annotation_id") or reject.record.startswith("annotations at byte")]
+        assert sum(one.examples for one in summaries) + sum(reject.whole for reject in rejects) - len(stray) == len(document["images"])
+        assert len(stray) <= len(document["annotations"])
 
 
 values = st.recursive(st.one_of(st.none(), st.booleans(), st.integers(), st.floats(allow_nan=False), st.text()), lambda inner: st.one_of(st.lists(inner, max_size=4), st.dictionaries(st.text(max_size=4), inner, max_size=4)), max_leaves=12)
