@@ -160,7 +160,7 @@ def _walk(root: str, inside: str) -> Iterator[tuple[str, list[int]]]:
 
 def sha256(file: str) -> Digest:
     """Digest of a file's content."""
-    with open(file, "rb") as content:
+    with epath.Path(file).open("rb") as content:
         return hashlib.file_digest(content, "sha256").hexdigest()
 
 
