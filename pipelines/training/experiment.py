@@ -14,7 +14,7 @@ import numpy as np
 import orbit
 import tensorflow as tf
 from official.core import config_definitions, task_factory, train_lib, train_utils
-from official.modeling import performance
+from official.modeling import optimization, performance
 from official.vision.utils import summary_manager
 
 from pipelines.config import UsageError
@@ -118,11 +118,14 @@ def train(
             done = now
             signals.check()
 
+        averaged = _Averaged(official)
+
         def before_evaluation() -> None:
             # Saved first: an evaluation may swap in averaged weights, and may be killed.
             _save(runner, int(step.numpy()))
             signals.training = False
             signals.check()
+            averaged.keep()
             meter.evaluating()
 
         def after_evaluation(output: Mapping[str, Any]) -> None:
@@ -133,6 +136,7 @@ def train(
                 meter.say(f"step {int(step.numpy())}/{trainer.train_steps}  {headline} {outcome.metrics[headline]:.4f}")
 
         def end_evaluation() -> None:
+            averaged.put_back()
             meter.evaluated()
             signals.training = True
 
@@ -191,6 +195,23 @@ def train(
             outcome.steps = int(step.numpy())
             outcome.checkpoints = checkpoints.places(folder, runner.checkpoint_manager.latest_checkpoint)
         outcome.weights_sha256 = weights()
+
+
+class _Averaged:
+    """Keeps weights of which a moving average is evaluated: the official swap adds and subtracts, which changes their last bits."""
+
+    def __init__(self, official: Any) -> None:
+        optimizer = official.optimizer
+        average = isinstance(optimizer, optimization.ExponentialMovingAverage)
+        self._variables = [*official.model.variables, *optimizer.variables()] if average else []
+        self._values: list[np.ndarray] = []
+
+    def keep(self) -> None:
+        self._values = [variable.numpy() for variable in self._variables]
+
+    def put_back(self) -> None:
+        for variable, value in zip(self._variables, self._values, strict=False):
+            variable.assign(value)
 
 
 def evaluate(params: config_definitions.ExperimentConfig, checkpoint: str, run_dir: Path, *, exact: bool) -> Outcome:

@@ -31,6 +31,7 @@ def arguments(tiny, runs: Path, name: str, run: str, *more: str) -> list[str]:
     return [
         f"experiment={name}", *tiny[KINDS[name]], *SMALL[name], "trainer.train_steps=4", "trainer.steps_per_loop=1",
         "trainer.summary_interval=1", "trainer.checkpoint_interval=2", "trainer.validation_interval=4",
+        "trainer.optimizer_config.warmup.linear.warmup_steps=1",
         f"runs_dir={runs}", f"run_dir={runs / run}", *more,
     ]  # fmt: skip
 
