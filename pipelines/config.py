@@ -122,7 +122,12 @@ class Config:
     sweep: Sweep | None = None
     jobs: int = 1  # sweep: trials at a time
     parent: str | None = None  # the run that this one is part of: an MLflow run id or a run directory
+    workers: int = 2  # launch: processes that train together
+    restarts: int = 3  # launch: how often workers are started again when one has died
+    print: str | None = None  # launch: slurm or kubernetes, printed instead of started
     threads: Threads = field(default_factory=Threads)
+    logical_cpus: int | None = None  # mirrored: devices that the CPU is split into, to try it without GPUs
+    scale_learning_rate: int | None = None  # batch size that the recipe's learning rates are for; null: they stand as they are
     task: dict[str, Any] = field(default_factory=dict)
     trainer: dict[str, Any] = field(default_factory=dict)
     runtime: dict[str, Any] = field(default_factory=dict)

@@ -27,13 +27,15 @@ def run(cfg: Config) -> int:
     data = store.obtain(recorded, task)
     folder = Path(record.run_dir or config.absolute(recorded.run_dir)) / "evaluation"
     with process.prepared(recorded, folder):
-        from pipelines.training import checkpoints, determinism, experiment, parameters  # TensorFlow: 10 s.
+        from pipelines.training import checkpoints, determinism, experiment, parameters, strategy  # TensorFlow: 10 s.
 
         determinism.pin_threads(recorded.threads)
         params = parameters.build(recorded, task, data)
+        devices = strategy.build(params.runtime, cfg.logical_cpus)
+        strategy.refuse_uneven(params, devices, data.splits["validation"].examples)
         checkpoint = checkpoints.best(record.checkpoints(tempfile.gettempdir()))
         print(f"evaluating {checkpoint} on {data.dataset}: {params.trainer.validation_steps} steps")
-        outcome = experiment.evaluate(params, checkpoint, folder, exact=recorded.determinism)
+        outcome = experiment.evaluate(params, checkpoint, folder, devices=devices, exact=recorded.determinism)
     headline = params.trainer.best_checkpoint_eval_metric
     recording.write_summary(
         folder,

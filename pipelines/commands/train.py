@@ -4,7 +4,10 @@ Data that are missing are built first. Running again in the same run directory g
 (run_dir=<directory> again, or run=<MLflow run id or run directory> alone).
 """
 
+import contextlib
 import json
+import os
+import shutil
 import sys
 import time
 from dataclasses import replace
@@ -15,6 +18,7 @@ import yaml
 
 import tasks
 from pipelines import config
+from pipelines.cluster import membership
 from pipelines.config import Config, UsageError
 from pipelines.data import store
 from pipelines.data.manifest import Manifest
@@ -25,9 +29,13 @@ FIXED = ("garden", "seed", "determinism", "dataset", "task")  # a run that goes 
 
 
 def run(cfg: Config) -> int:
-    """Returns 0, or 128 plus the number of the signal that interrupted the run."""
+    """Returns 0, 128 plus the number of the signal that interrupted the run, or 75 when another worker has gone."""
     started = time.monotonic()
     cfg = config.anchored(_recorded(cfg) if cfg.run else cfg)
+    if cfg.runtime.get("distribution_strategy") == "multi_worker_mirrored":
+        member = membership.join(os.environ)
+        if not member.is_chief:
+            return _follow(cfg, Path(cfg.run_dir) / "workers" / str(member.index))
     task = tasks.load(config.chosen_dataset(cfg).task)
     run_dir = Path(cfg.run_dir)
     _refuse_other_settings(run_dir, cfg)
@@ -39,22 +47,24 @@ def run(cfg: Config) -> int:
 
 def _train(cfg: Config, task: Any, data: Manifest, run_dir: Path, seconds: dict[str, float], started: float) -> int:
     sender = runs.start_sender(cfg)  # Imports MLflow while this process imports TensorFlow.
-    from pipelines.training import determinism, experiment, faults, parameters  # TensorFlow: 10 s.
+    from pipelines.training import determinism, experiment, faults, parameters, strategy, workers  # TensorFlow: 10 s.
 
     cfg = replace(cfg, threads=determinism.pin_threads(cfg.threads))  # Recorded as counts, not as "all cores".
     params = parameters.build(cfg, task, data)
+    devices = strategy.build(params.runtime, cfg.logical_cpus)
+    strategy.refuse_uneven(params, devices, data.splits["validation"].examples)
     outcome = experiment.Outcome()
     headline = params.trainer.best_checkpoint_eval_metric
     try:
         with (
-            faults.Interruption() as signals,
+            workers.interruption(devices) as signals,
             runs.record(cfg, parent=cfg.parent, interrupted=(faults.Interrupted,), sender=sender) as recorder,
         ):
             recorder.file("params.yaml", yaml.safe_dump(params.as_dict(), sort_keys=False))
             recorder.file("manifest.json", data.to_json())
             recorder.dataset(data.dataset, data.fingerprint, str(data.directory), json.loads(data.to_json()))
             recorder.parameters(_chosen(cfg, params, data))
-            recorder.environment(determinism_class=determinism.describe(cfg))
+            recorder.environment(determinism_class={**determinism.describe(cfg), **strategy.describe(devices)})
             recorder.summary.update(experiment=cfg.name, run_dir=str(run_dir), seed=cfg.seed)
             print(f"training {cfg.name} on {data.dataset}: {params.trainer.train_steps} steps; run directory {run_dir}")
             seconds["setup"] = round(time.monotonic() - started - seconds["data"], 2)
@@ -63,6 +73,7 @@ def _train(cfg: Config, task: Any, data: Manifest, run_dir: Path, seconds: dict[
                     params,
                     run_dir,
                     outcome,
+                    devices=devices,
                     exact=cfg.determinism,
                     record_flight=cfg.flight,
                     report=recorder,
@@ -72,8 +83,12 @@ def _train(cfg: Config, task: Any, data: Manifest, run_dir: Path, seconds: dict[
             finally:
                 _summarise(recorder, outcome, headline, seconds)
     except faults.Interrupted as signal:
-        print(f"interrupted ({signal}) at step {outcome.steps}; to go on: make train RUN={run_dir}")
+        verb = "train" if strategy.describe(devices)["workers"] == 1 else "launch"
+        print(f"interrupted ({signal}) at step {outcome.steps}; to go on: make {verb} RUN={run_dir}")
         return signal.exit_code
+    except workers.PeerGone as fault:
+        print(f"trellis: {fault}", file=sys.stderr)
+        return membership.PEER_GONE
     except faults.NotFinite as fault:
         print(f"trellis: training stopped: {fault}", file=sys.stderr)
         return 1
@@ -85,6 +100,42 @@ def _train(cfg: Config, task: Any, data: Manifest, run_dir: Path, seconds: dict[
         f"{cfg.name}: {headline} {'not evaluated' if best is None else f'{best:.4f}'} after {outcome.steps} steps; "
         f"{run_dir}; MLflow run {recording.read_run_id(run_dir)} (make ui)"
     )
+    return 0
+
+
+def _follow(cfg: Config, own: Path) -> int:
+    """Trains as a worker other than the chief: computes and saves with it, keeps a log of its own, records nothing."""
+    run_dir, task = Path(cfg.run_dir), tasks.load(config.chosen_dataset(cfg).task)
+    _refuse_other_settings(run_dir, cfg)
+    with process.prepared(cfg, own), (own / "train.log").open("a", buffering=1) as log, contextlib.redirect_stdout(log):
+        data = store.obtain(cfg, task)
+        from pipelines.training import determinism, experiment, faults, parameters, strategy, workers  # TensorFlow: 10 s.
+
+        determinism.pin_threads(cfg.threads)
+        params = parameters.build(cfg, task, data)
+        devices = strategy.build(params.runtime)
+        strategy.refuse_uneven(params, devices, data.splits["validation"].examples)
+        try:
+            with workers.interruption(devices) as signals:
+                experiment.train(
+                    params,
+                    own,
+                    experiment.Outcome(),
+                    devices=devices,
+                    exact=cfg.determinism,
+                    record_flight=cfg.flight,
+                    report=lambda step, values: None,
+                    signals=signals,
+                    evaluated_steps=frozenset(_recorded_figures(run_dir, params.trainer.best_checkpoint_eval_metric)),
+                    chief_dir=run_dir,
+                )
+        except faults.Interrupted as signal:
+            return signal.exit_code
+        except (faults.NotFinite, faults.NotSaved, workers.PeerGone) as fault:
+            print(f"trellis: {fault}", file=sys.stderr)
+            return membership.PEER_GONE if isinstance(fault, workers.PeerGone) else 1
+        finally:
+            shutil.rmtree(own / "checkpoints", ignore_errors=True)
     return 0
 
 

@@ -11,7 +11,7 @@ from pipelines.config import differences
 
 IDENTICAL, EQUIVALENT, DIFFERENT = "identical", "equivalent", "different"
 TOLERANCE = 0.01  # of the headline metric, for "equivalent", where no benchmark states one
-PLACES = ("run_dir", "runs_dir", "data_dir", "run", "against", "parent", "runner")  # say where, not what
+PLACES = ("run_dir", "runs_dir", "data_dir", "run", "against", "parent", "runner", "restarts", "print")  # say where, not what
 MACHINE = ("python", "platform", "machine", "cpu", "variables", "determinism_class")
 
 

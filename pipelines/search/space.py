@@ -169,7 +169,10 @@ def identity(cfg: Config, fingerprint: str) -> str:
 
 
 # The data set is named by its fingerprint; `benchmark` only says what a result is compared with.
-PLACES = ("data_dir", "runs_dir", "run_dir", "run", "against", "parent", "runner", "sweep", "jobs", "dataset", "benchmark")
+PLACES = (
+    "data_dir", "runs_dir", "run_dir", "run", "against", "parent", "runner", "sweep", "jobs", "workers", "restarts", "print",
+    "dataset", "benchmark",
+)  # fmt: skip
 
 
 def _spelled(value: Any) -> str:

@@ -77,7 +77,7 @@ class Trial:
                 stderr=output,
                 env={**os.environ, "PYTHONPATH": path, "PYTHONUNBUFFERED": "1"},
                 start_new_session=True,  # Ctrl-C on the terminal is for the sweep, which passes it on.
-                preexec_fn=_end_with(os.getpid()),
+                preexec_fn=end_with(os.getpid()),
             )
         self.state, self.reason, self._started = "running", None, time.monotonic()
 
@@ -162,7 +162,7 @@ def brief(value: Any) -> str:
     return f"{value:.6g}" if isinstance(value, float) else str(value).replace(" ", "")
 
 
-def _end_with(parent: int) -> Callable[[], None] | None:
+def end_with(parent: int) -> Callable[[], None] | None:
     """For the new process: be told to save and end when the sweep dies, even of a kill -9."""
     if not sys.platform.startswith("linux"):
         return None  # There a trial outlives its sweep; the next start waits for it and takes its result.

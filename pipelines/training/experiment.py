@@ -13,12 +13,12 @@ from typing import Any
 import numpy as np
 import orbit
 import tensorflow as tf
-from official.core import config_definitions, task_factory, train_lib, train_utils
+from official.core import config_definitions, task_factory, train_utils
 from official.modeling import optimization, performance
 from official.vision.utils import summary_manager
 
 from pipelines.config import UsageError
-from pipelines.training import checkpoints, determinism, faults, flight, strategy
+from pipelines.training import checkpoints, determinism, faults, flight, workers
 from pipelines.training.progress import Meter
 from pipelines.training.stream import Stream
 
@@ -61,11 +61,13 @@ def train(
     run_dir: Path,
     outcome: Outcome,
     *,
+    devices: tf.distribute.Strategy,
     exact: bool,
     record_flight: bool,
     report: Report,
     signals: faults.Interruption,
     evaluated_steps: frozenset[int] = frozenset(),
+    chief_dir: Path | None = None,
 ) -> None:
     """Trains and evaluates; goes on from the newest checkpoint in `run_dir`.
 
@@ -74,25 +76,32 @@ def train(
         run_dir: the checkpoints go to `checkpoints/`, TensorBoard events to `tensorboard/`, all that is printed to
             `train.log`.
         outcome: filled in as far as the run comes.
+        devices: what `strategy.build` returned.
         exact: fix the order of the input, for bit-identical repeats.
         record_flight: write `flight.jsonl`.
         report: called with the global step and the values of `train/…` and `validation/…`.
         signals: where signals arrive.
         evaluated_steps: steps whose evaluation an earlier start of this run has recorded already.
+        chief_dir: run directory of the chief, where this process is one of several workers and another is the chief.
 
     Raises:
         faults.Interrupted: a signal came; a checkpoint of the last finished step is saved.
         faults.NotFinite: a loss is NaN or infinite.
         faults.NotSaved: a checkpoint could not be written.
+        workers.PeerGone: another worker has gone.
     """
     folder, trainer = run_dir / "checkpoints", params.trainer
-    runner, task_strategy = None, strategy.build(params.runtime)
+    runner, task_strategy = None, devices
     _prepare(params)
     meter = Meter(trainer.train_steps, math.ceil(trainer.train_steps / trainer.validation_interval), sys.stdout)
     outcome.seconds = meter.seconds
     stream = Stream(params.task.train_data.seed) if exact else None
-    checkpoints.mend(folder, meter.say)
-    with _quiet(run_dir / "train.log"):
+    if not chief_dir:
+        checkpoints.mend(folder, meter.say)
+    with _quiet(run_dir / "train.log"), workers.watched(devices):
+        workers.meet(devices)  # The others look at the checkpoints when the chief has mended them.
+        if chief_dir:
+            workers.follow(chief_dir / "checkpoints", folder)
         official = _official_trainer(params, task_strategy, folder, stream, train=True)
         step = official.global_step
         recording = None
@@ -140,7 +149,7 @@ def train(
             meter.evaluated()
             signals.training = True
 
-        runner = train_lib.OrbitExperimentRunner(
+        runner = workers.runner_class(devices)(
             task_strategy,
             official.task,
             "train_and_eval",
@@ -158,6 +167,7 @@ def train(
         )
         checkpoints.guard(runner.checkpoint_manager)
         done = int(step.numpy())
+        workers.refuse_disagreement(devices, chief_dir or run_dir, done, params)
         if stream:
             stream.start = done
         if recording:
@@ -214,9 +224,11 @@ class _Averaged:
             variable.assign(value)
 
 
-def evaluate(params: config_definitions.ExperimentConfig, checkpoint: str, run_dir: Path, *, exact: bool) -> Outcome:
+def evaluate(
+    params: config_definitions.ExperimentConfig, checkpoint: str, run_dir: Path, *, devices: tf.distribute.Strategy, exact: bool
+) -> Outcome:
     """Evaluates one checkpoint on `params.task.validation_data`; writes nothing but `evaluate.log`."""
-    task_strategy = strategy.build(params.runtime)
+    task_strategy = devices
     _prepare(params)
     outcome = Outcome(steps=0)
     meter = Meter(1, 1, sys.stdout)
@@ -257,6 +269,7 @@ def _official_trainer(
         task = task_factory.get_task(params.task, logging_dir=str(folder) if folder else None)
         if stream:
             determinism.repeatable(task, stream)
+        workers.whole_validation(task, task_strategy)
         exporter = train_utils.maybe_create_best_ckpt_exporter(params, str(folder)) if train else None
         official = train_utils.create_trainer(params, task, train=train, evaluate=True, checkpoint_exporter=exporter)
         if stream and train:

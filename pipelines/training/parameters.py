@@ -14,6 +14,7 @@ from official.vision import registry_imports  # noqa: F401  registers the standa
 from pipelines.config import Config, UsageError, nearest
 from pipelines.data.manifest import Manifest
 
+RATES = ("initial_learning_rate", "end_learning_rate", "learning_rate", "values")  # of a schedule: what grows with the batch
 LOOP_STEPS = 20  # between two reports, where the recipe sets no `trainer.steps_per_loop`
 
 
@@ -56,6 +57,9 @@ def build(cfg: Config, task: Any = None, data: Manifest | None = None) -> config
         if not params.trainer.best_checkpoint_eval_metric:
             params.trainer.best_checkpoint_eval_metric = task.METRIC
     _refuse_impossible(params, cfg)
+    if cfg.scale_learning_rate is not None:
+        _scale_learning_rate(params, cfg.scale_learning_rate)
+    params.trainer.preemption_on_demand_checkpoint = False  # it would take SIGTERM from us, and saves without stopping
     params.trainer.best_checkpoint_export_subdir = "best"  # where evaluation and tracking look for it
     if data is not None:
         inputs = task.inputs(data.patterns(), data.labels, data.formats)
@@ -204,6 +208,20 @@ def _seed(params: Any, cfg: Config) -> None:
         params.task.validation_data.deterministic = True
 
 
+def _scale_learning_rate(params: Any, base: int) -> None:
+    """Multiplies the schedule's rates by batch size / `base`: the linear rule (Goyal et al. 2017, arXiv 1706.02677)."""
+    if base < 1:
+        raise UsageError(f"scale_learning_rate: {base}; the batch size that the recipe's learning rates are for, at least 1")
+    rate = params.trainer.optimizer_config.learning_rate
+    schedule, factor = rate.get() if rate.type else None, params.task.train_data.global_batch_size / base
+    scaled = [key for key in RATES if schedule is not None and getattr(schedule, key, None) is not None]
+    if not scaled:
+        raise UsageError(f"scale_learning_rate: does not know the rates of a schedule of type {rate.type}; set them, and leave it out")
+    for key in scaled:
+        value = getattr(schedule, key)
+        setattr(schedule, key, value * factor if isinstance(value, float | int) else [one * factor for one in value])
+
+
 def _refuse_too_little(params: Any, examples: Mapping[str, int]) -> None:
     batch, found = params.task.train_data.global_batch_size, examples.get("train", 0)
     if batch > found:
@@ -225,6 +243,11 @@ def _refuse_impossible(params: Any, cfg: Config) -> None:
                 f"task.model.input_size: {edge} is not a multiple of {stride}, the stride of pyramid level "
                 f"{model.max_level} (task.model.max_level); the nearest that fit: {lower or upper}, {upper}"
             )
+    if params.runtime.distribution_strategy == "parameter_server":
+        raise UsageError(
+            "runtime.distribution_strategy: under parameter_server the official trainer trains but cannot evaluate, and no two "
+            "runs are alike (docs/strategies.md); train with several workers in step: RUNTIME=multi_worker"
+        )
     if params.task.train_data.global_batch_size < 1:
         raise UsageError("task.train_data.global_batch_size: must be at least 1")
     if params.trainer.train_steps < 1 and (cfg.epochs is None or "train_steps" in cfg.trainer):

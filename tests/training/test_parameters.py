@@ -99,3 +99,35 @@ def test_nothing_of_the_registered_experiment_is_shared_between_two_builds():
     first.trainer.train_steps = 1
     assert second.trainer.train_steps != 1
     assert dataclasses.is_dataclass(first)
+
+
+@pytest.mark.parametrize(
+    ("overrides", "key", "expected"),
+    [
+        ([], "initial_learning_rate", 0.1),
+        (["scale_learning_rate=64"], "initial_learning_rate", 0.1),
+        (["scale_learning_rate=16"], "initial_learning_rate", 0.4),
+        (["scale_learning_rate=64", "task.train_data.global_batch_size=16"], "initial_learning_rate", 0.025),
+    ],
+)
+def test_learning_rates_grow_with_the_batch_where_asked(overrides, key, expected):
+    rate = built("experiment=resnet", *overrides).trainer.optimizer_config.learning_rate.get()
+    assert getattr(rate, key) == pytest.approx(expected)
+
+
+def test_every_rate_of_a_stepwise_schedule_grows():
+    stepwise = "trainer.optimizer_config.learning_rate={type: stepwise, stepwise: {boundaries: [5, 9], values: [0.1, 0.01, 0.001]}}"
+    rate = built("experiment=resnet", "scale_learning_rate=32", f"++{stepwise}").trainer.optimizer_config.learning_rate.get()
+    assert rate.values == pytest.approx([0.2, 0.02, 0.002])
+
+
+@pytest.mark.parametrize(
+    ("overrides", "says"),
+    [
+        (["scale_learning_rate=0"], "scale_learning_rate: 0.*at least 1"),
+        (["runtime.distribution_strategy=parameter_server"], "cannot evaluate.*RUNTIME=multi_worker"),
+    ],
+)
+def test_what_the_official_trainer_cannot_do_is_refused(overrides, says):
+    with pytest.raises(UsageError, match=says):
+        built("experiment=resnet", *overrides)

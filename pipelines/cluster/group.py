@@ -1,0 +1,137 @@
+"""A group of workers on this machine: started together, shown line by line, started again when one dies, stopped together."""
+
+import contextlib
+import os
+import signal
+import socket
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+
+import pipelines
+from pipelines.cluster.membership import PEER_GONE, Membership
+
+NOTICE_S = 30  # for workers to notice that another has gone, and to write down why they stop
+PATIENCE_S = 300  # for workers to save a checkpoint when they are asked to stop
+POLL_S = 0.1
+
+
+class Group:
+    """Runs one verb of this tool as several workers.
+
+    Args:
+        command: the verb and its overrides.
+        workers: how many.
+        restarts: how often a group that lost a worker is started again.
+        bind: called in each new process before it becomes a worker.
+    """
+
+    def __init__(self, command: Sequence[str], workers: int, restarts: int, bind: Callable[[], None] | None) -> None:
+        self._command = [sys.executable, "-P", "-m", "pipelines", *command]
+        self._workers, self._restarts, self._bind = workers, restarts, bind
+        self._processes: list[subprocess.Popen[str]] = []
+
+    def run(self, check: Callable[[], None]) -> int:
+        """Returns 0, or the exit code of the worker that failed first (128 plus the signal that killed it).
+
+        Args:
+            check: called all the time; when it raises, the workers are asked to save and stop.
+        """
+        for attempt in range(self._restarts + 1):
+            with self._started():
+                culprit, code = self._watch(check)
+            if code == 0:
+                return 0
+            what = f"was killed by {signal.Signals(-code).name}" if code < 0 else f"ended with exit code {code}"
+            print(f"launch: worker {culprit} {what}", flush=True)
+            lost = code < 0 or code == PEER_GONE
+            if not lost or attempt == self._restarts:
+                break
+            # The others cannot go on without it, and TensorFlow does not let a new process take its place.
+            print(f"launch: all workers start again from the newest checkpoint (restart {attempt + 1} of {self._restarts})", flush=True)
+        return 128 - code if code < 0 else code
+
+    @contextlib.contextmanager
+    def _started(self) -> Iterator[None]:
+        hosts = tuple(f"127.0.0.1:{port}" for port in free_ports(self._workers))
+        root = str(Path(pipelines.__file__).resolve().parent.parent)
+        path = os.pathsep.join(filter(None, (root, os.environ.get("PYTHONPATH"))))
+        common = {**os.environ, "PYTHONPATH": path, "PYTHONUNBUFFERED": "1"}
+        readers: list[threading.Thread] = []
+        self._processes = []
+        try:
+            for index in range(self._workers):
+                process = subprocess.Popen(
+                    self._command,
+                    stdin=subprocess.DEVNULL,
+                    stdout=subprocess.PIPE,
+                    stderr=subprocess.STDOUT,
+                    env={**common, "TF_CONFIG": Membership(hosts, index, "launch").tf_config()},
+                    start_new_session=True,  # Ctrl-C on the terminal is for the launcher, which passes it on.
+                    preexec_fn=self._bind,
+                    text=True,
+                    errors="replace",
+                )
+                self._processes.append(process)
+                readers.append(threading.Thread(target=_show, args=(process, index)))
+                readers[-1].start()
+            yield
+        finally:
+            self._kill()
+            for reader in readers:
+                reader.join()
+
+    def _watch(self, check: Callable[[], None]) -> tuple[int, int]:
+        """Waits for the workers; returns which one failed first and its code, 0 when none did."""
+        while (failed := self._failed()) is None:
+            if all(process.poll() == 0 for process in self._processes):
+                return 0, 0
+            try:
+                check()
+            except BaseException:
+                self._stop()
+                raise
+            time.sleep(POLL_S)
+        self._wait(NOTICE_S)
+        return failed
+
+    def _failed(self) -> tuple[int, int] | None:
+        """The first worker that failed; of several, one that did so on its own account."""
+        codes = [(index, process.poll()) for index, process in enumerate(self._processes)]
+        failed = [(index, code) for index, code in codes if code]
+        return min(failed, key=lambda one: one[1] == PEER_GONE, default=None)
+
+    def _stop(self) -> None:
+        for process in self._processes:
+            process.send_signal(signal.SIGTERM)
+        self._wait(PATIENCE_S)
+
+    def _wait(self, seconds: float) -> None:
+        until = time.monotonic() + seconds
+        for process in self._processes:
+            with contextlib.suppress(subprocess.TimeoutExpired):
+                process.wait(max(0.0, until - time.monotonic()))
+
+    def _kill(self) -> None:
+        for process in self._processes:
+            if process.poll() is None:
+                process.kill()
+                process.wait()
+
+
+def free_ports(number: int) -> list[int]:
+    """Ports of the loopback interface that nobody listens on."""
+    with contextlib.ExitStack() as held:
+        sockets = [held.enter_context(socket.socket()) for _ in range(number)]
+        for one in sockets:
+            one.bind(("127.0.0.1", 0))
+        return [one.getsockname()[1] for one in sockets]
+
+
+def _show(process: "subprocess.Popen[str]", index: int) -> None:
+    for line in process.stdout or ():
+        sys.stdout.write(f"[worker {index}] {line}")
+        sys.stdout.flush()

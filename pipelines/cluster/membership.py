@@ -1,0 +1,149 @@
+"""Which worker of which group this process is: from TF_CONFIG, Slurm's variables or those of a Kubernetes indexed job.
+
+    SLURM_JOB_NODELIST=gpu[01-02] SLURM_NTASKS=2 SLURM_PROCID=1
+    JOB_COMPLETION_INDEX=1 TRELLIS_HOSTS=trellis-0.trellis,trellis-1.trellis
+    JOB_COMPLETION_INDEX=1 TRELLIS_WORKERS=2 TRELLIS_SERVICE=trellis HOSTNAME=trellis-1
+"""
+
+import json
+import re
+from collections.abc import Mapping, MutableMapping
+from dataclasses import dataclass
+
+from pipelines.config import UsageError
+
+PEER_GONE = 75  # exit code of a worker that could not go on without another; sysexits.h calls it a temporary failure
+PORT = 23456  # of the first worker on a machine, where nobody has said otherwise
+_RANGES = re.compile(r"\[\d+(?:-\d+)?(?:,\d+(?:-\d+)?)*\]")
+
+
+@dataclass(frozen=True)
+class Membership:
+    """A worker's place in its group; `hosts` are `host:port`, in the order that all workers share, the chief first."""
+
+    hosts: tuple[str, ...]
+    index: int
+    source: str
+
+    @property
+    def is_chief(self) -> bool:
+        """Whether this is the worker that records the run and keeps its checkpoints."""
+        return self.index == 0
+
+    def tf_config(self) -> str:
+        """What TensorFlow reads as TF_CONFIG."""
+        return json.dumps({"cluster": {"worker": list(self.hosts)}, "task": {"type": "worker", "index": self.index}})
+
+
+def join(environment: MutableMapping[str, str]) -> Membership:
+    """Finds this process's place and tells TensorFlow.
+
+    Raises:
+        UsageError: there is none, or what there is contradicts itself.
+    """
+    member = read(environment)
+    if member is None:
+        raise UsageError(
+            "runtime=multi_worker: this process is not part of a group (looked for TF_CONFIG; SLURM_NTASKS, SLURM_PROCID; "
+            "JOB_COMPLETION_INDEX); start one here with: trellis launch workers=2 experiment=<name>"
+        )
+    environment.setdefault("TF_CONFIG", member.tf_config())
+    return member
+
+
+def read(environment: Mapping[str, str]) -> Membership | None:
+    """This process's place in a group, None where the variables name no group.
+
+    Raises:
+        UsageError: the variables contradict each other.
+    """
+    for known in (_tensorflow, _kubernetes, _slurm):
+        if member := known(environment):
+            if not 0 <= member.index < len(member.hosts):
+                raise UsageError(f"{member.source}: worker {member.index} of {len(member.hosts)}; they count from 0")
+            return member
+    return None
+
+
+def _tensorflow(environment: Mapping[str, str]) -> Membership | None:
+    if not environment.get("TF_CONFIG"):
+        return None
+    try:
+        given = json.loads(environment["TF_CONFIG"])
+        chiefs, workers = (tuple(given["cluster"].get(name, ())) for name in ("chief", "worker"))
+        kind, index = given["task"]["type"], int(given["task"]["index"])
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        raise UsageError(
+            f"TF_CONFIG: cannot be read ({type(error).__name__}: {error}); it looks like "
+            '{"cluster": {"worker": ["host:port", "host:port"]}, "task": {"type": "worker", "index": 0}}'
+        ) from None
+    if kind not in ("chief", "worker") or set(given["cluster"]) - {"chief", "worker"}:
+        raise UsageError(f"TF_CONFIG: a task of type {kind!r} in {sorted(given['cluster'])}; only chief and worker train together")
+    return Membership(chiefs + workers, index + (len(chiefs) if kind == "worker" else 0), "TF_CONFIG")
+
+
+def _kubernetes(environment: Mapping[str, str]) -> Membership | None:
+    if "JOB_COMPLETION_INDEX" not in environment:
+        return None
+    index = _number(environment, "JOB_COMPLETION_INDEX")
+    hosts = [host.strip() for host in environment.get("TRELLIS_HOSTS", "").split(",") if host.strip()]
+    if not hosts:
+        service, job = environment.get("TRELLIS_SERVICE"), environment.get("HOSTNAME", "").rpartition("-")[0]
+        if not service or not job or "TRELLIS_WORKERS" not in environment:
+            raise UsageError(
+                "JOB_COMPLETION_INDEX is set, but not who else is in the group: give TRELLIS_HOSTS=<host>,<host>, or "
+                "TRELLIS_WORKERS=<number> and TRELLIS_SERVICE=<headless service>; see: trellis launch print=kubernetes"
+            )
+        hosts = [f"{job}-{number}.{service}" for number in range(_number(environment, "TRELLIS_WORKERS"))]
+    return Membership(tuple(host if ":" in host else f"{host}:{PORT}" for host in hosts), index, "JOB_COMPLETION_INDEX")
+
+
+def _slurm(environment: Mapping[str, str]) -> Membership | None:
+    nodes = environment.get("SLURM_STEP_NODELIST") or environment.get("SLURM_JOB_NODELIST")
+    if not nodes or "SLURM_PROCID" not in environment or "SLURM_NTASKS" not in environment:
+        return None
+    machines, tasks = expand(nodes), _number(environment, "SLURM_NTASKS")
+    layout = environment.get("SLURM_STEP_TASKS_PER_NODE") or environment.get("SLURM_TASKS_PER_NODE")
+    each = _counts(layout) if layout else [tasks // len(machines) + (place < tasks % len(machines)) for place in range(len(machines))]
+    if len(each) != len(machines) or sum(each) != tasks:
+        raise UsageError(f"Slurm: {tasks} tasks (SLURM_NTASKS), but {layout} on {nodes}; start the workers with srun")
+    first = PORT + int(environment.get("SLURM_JOB_ID", "0")) % 1000 * 8  # Jobs that share a machine keep apart.
+    hosts = [f"{machine}:{first + place}" for machine, number in zip(machines, each, strict=True) for place in range(number)]
+    return Membership(tuple(hosts), _number(environment, "SLURM_PROCID"), "SLURM_PROCID")
+
+
+def expand(nodes: str) -> list[str]:
+    """Host names of a Slurm node list: `gpu[01-03,7],login` becomes gpu01, gpu02, gpu03, gpu7, login.
+
+    Raises:
+        UsageError: the brackets do not match or hold no ranges.
+    """
+    if set("[]") & set(_RANGES.sub("", nodes)):
+        raise UsageError(f"SLURM_JOB_NODELIST: {nodes!r} cannot be read; it looks like node[01-04],other")
+    return [name for part in re.findall(r"(?:[^,\[]|\[[^\]]*\])+", nodes) for name in _unfold(part)]
+
+
+def _unfold(part: str) -> list[str]:
+    before, bracket, rest = part.partition("[")
+    if not bracket:
+        return [part]
+    ranges, _, after = rest.partition("]")
+    numbers = []
+    for one in ranges.split(","):
+        low, _, high = one.partition("-")
+        numbers += [f"{number:0{len(low)}d}" for number in range(int(low), int(high or low) + 1)]
+    return [f"{before}{number}{tail}" for number in numbers for tail in _unfold(after)]
+
+
+def _counts(layout: str) -> list[int]:
+    """Tasks on each machine: Slurm writes `2(x3),1`."""
+    counts = []
+    for number, times in re.findall(r"(\d+)(?:\(x(\d+)\))?", layout):
+        counts += [int(number)] * int(times or 1)
+    return counts
+
+
+def _number(environment: Mapping[str, str], name: str) -> int:
+    if not environment[name].isdigit():
+        raise UsageError(f"{name}: {environment[name]!r} is not a number")
+    return int(environment[name])
