@@ -10,13 +10,12 @@ import pytest
 
 from pipelines.training.faults import Interrupted
 from tests.training.test_experiment import arguments, check_run, recorded, summary
-from tests.training.test_strategy import LEARNING
 
 STEPS = 8
 
 
 def launch(tiny, runs: Path, run: str, *more: str) -> list[str]:
-    chosen = arguments(tiny, runs, "resnet", run, LEARNING, f"trainer.train_steps={STEPS}", "trainer.validation_interval=4")
+    chosen = arguments(tiny, runs, "resnet", run, f"trainer.train_steps={STEPS}", "trainer.validation_interval=4")
     return ["launch", "workers=2", *chosen, *more]
 
 
