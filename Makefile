@@ -12,7 +12,7 @@ READY := .venv/ready
 TRELLIS := .venv/bin/trellis
 CHOICE = $(if $(EXP),experiment=$(EXP)) $(if $(DATA),dataset=$(DATA)) $(if $(RUNTIME),runtime=$(RUNTIME)) $(if $(SWEEP),sweep=$(SWEEP)) $(if $(RUN),run=$(RUN)) $(ARGS)
 
-.PHONY: setup lock data preview train evaluate sweep reproduce compare bisect sync list show check doctor ui test test-slow test-chaos bench bench-data help
+.PHONY: setup lock data preview train evaluate sweep reproduce compare bisect sync list show check doctor ui test test-slow test-chaos bench bench-data bench-train help
 
 $(READY): requirements.lock bootstrap.lock
 	$(PYTHON) -m venv .venv
@@ -78,10 +78,13 @@ test-slow: $(READY)       ## slow tests: whole trainings, kills, resumes
 test-chaos: $(READY)      ## kills at random moments: 5 in each of the 4 tasks' runs
 	CHAOS_KILLS=5 .venv/bin/python -m pytest -q -m slow tests/training/test_chaos.py -k killed $(ARGS)
 
-bench: bench-data         ## measure against the official tools, side by side
+bench: bench-data bench-train         ## measure against the official tools, side by side
 
 bench-data: $(READY)      ## records per second and memory against create_coco_tf_record
 	.venv/bin/python -m benchmarks.data $(ARGS)
+
+bench-train: $(READY)     ## steps per second and time to the first ones against official/vision/train.py
+	.venv/bin/python -m benchmarks.train $(ARGS)
 
 help:                     ## this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):[^#]*## */  \1\t/' | expand -t 16

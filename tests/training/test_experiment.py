@@ -116,7 +116,7 @@ def test_a_loss_that_is_not_finite_stops_the_run(trellis, tiny, tmp_path):
     rate = "trainer.optimizer_config.learning_rate.cosine.initial_learning_rate=1e30"
     printed = trellis("train", *arguments(tiny, tmp_path, "resnet", "run", rate, "trainer.train_steps=20",
         "trainer.optimizer_config.warmup.linear.warmup_steps=1"), code=1)  # fmt: skip
-    assert re.search(r"training_loss=(nan|inf) in steps \d+ to \d+; last good checkpoint: .*ckpt-\d+", printed)
+    assert re.search(r"training_loss=(nan|inf) in step \d+; last good checkpoint: .*ckpt-\d+", printed)
     found = summary(tmp_path / "run")
     assert found["status"] == "failed" and "last good checkpoint" in found["failure"]
     assert recorded(tmp_path, found["mlflow_run_id"])[1].info.status == "FAILED"
