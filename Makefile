@@ -12,7 +12,7 @@ READY := .venv/ready
 TRELLIS := .venv/bin/trellis
 CHOICE = $(if $(EXP),experiment=$(EXP)) $(if $(DATA),dataset=$(DATA)) $(if $(RUNTIME),runtime=$(RUNTIME)) $(if $(SWEEP),sweep=$(SWEEP)) $(if $(RUN),run=$(RUN)) $(ARGS)
 
-.PHONY: setup lock data preview train evaluate sweep reproduce compare bisect sync list show check doctor ui test test-slow test-chaos bench bench-data bench-train help
+.PHONY: setup lock data preview train launch evaluate sweep reproduce compare bisect sync list show check doctor ui test test-slow test-chaos bench bench-data bench-train help
 
 $(READY): requirements.lock bootstrap.lock
 	$(PYTHON) -m venv .venv
@@ -35,6 +35,9 @@ preview: $(READY)         ## look at data, or at what an experiment makes of the
 
 train: $(READY)           ## train and evaluate:           make train EXP=retinanet
 	$(TRELLIS) train $(CHOICE)
+
+launch: $(READY)          ## train with several workers:    make launch EXP=resnet ARGS=workers=2
+	$(TRELLIS) launch $(CHOICE)
 
 evaluate: $(READY)        ## evaluate a run's best model:  make evaluate RUN=<run id or directory>
 	$(TRELLIS) evaluate $(CHOICE)
