@@ -18,7 +18,7 @@ from official.modeling import optimization, performance
 from official.vision.utils import summary_manager
 
 from pipelines.config import UsageError
-from pipelines.training import checkpoints, determinism, faults, flight, workers
+from pipelines.training import checkpoints, determinism, faults, flight, memory, workers
 from pipelines.training.progress import Meter
 from pipelines.training.stream import Stream
 
@@ -88,6 +88,7 @@ def train(
         faults.Interrupted: a signal came; a checkpoint of the last finished step is saved.
         faults.NotFinite: a loss is NaN or infinite.
         faults.NotSaved: a checkpoint could not be written.
+        UsageError: the memory cannot hold it.
         workers.PeerGone: another worker has gone.
     """
     folder, trainer = run_dir / "checkpoints", params.trainer
@@ -103,6 +104,8 @@ def train(
         if chief_dir:
             workers.follow(chief_dir / "checkpoints", folder)
         official = _official_trainer(params, task_strategy, folder, stream, train=True)
+        if all(device.device_type == "CPU" for device in tf.config.list_logical_devices()):
+            meter.say(memory.check(official.model, params.task.train_data.global_batch_size))
         step = official.global_step
         recording = None
         if record_flight:
