@@ -165,10 +165,11 @@ class Stream:
 
 
 def follows(reader: Any) -> bool:
-    """Whether a reader's batches can be a function of the step: plain files, nothing that mixes or drops examples."""
+    """Whether a reader's batches can be a function of the step: plain local files, nothing that mixes or drops examples."""
     return (
         reader._is_training
         and isinstance(reader._matched_files, list)
+        and not any("://" in file for file in reader._matched_files)  # one request for each record would be slow
         and reader._dataset_fn is tf.data.TFRecordDataset
         and not any((reader._combine_fn, reader._sample_fn, reader._filter_fn, reader._transform_and_batch_fn))
         and not reader._enable_tf_data_service
