@@ -16,6 +16,7 @@ LIBRARIES = {
     "mlflow": ["pipelines/tracking"],
     "apache_beam": ["pipelines/data"],
     "tensorflow_datasets": ["pipelines/data"],
+    "fsspec": ["pipelines/data/files.py"],
     "hydra": ["pipelines/config.py", "pipelines/search"],  # The search reads sweeps in its grammar.
     "omegaconf": ["pipelines/config.py"],
     "optuna": ["pipelines/search"],

@@ -5,6 +5,7 @@ import importlib.metadata
 import itertools
 import json
 import os
+import re
 import shutil
 from collections import Counter
 from collections.abc import Mapping
@@ -97,7 +98,9 @@ def _take_over(old: epath.Path, new: epath.Path, known: Summary) -> bool:
 
 
 def _explain(error: BaseException, target: epath.Path) -> None:
-    """Turns a full disk, wherever it was met, into something the user can read."""
+    """Turns a full disk or a store out of reach, wherever it was met, into something the user can read."""
+    if lost := re.search(r"\w+://[^\n]*: cannot be fetched: [^\n]*", str(error)):
+        raise UsageError(f"{lost.group()}\nrun the same command to go on: what is written is kept") from None
     names = [os.strerror(code) for code in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)]
     reason = next((name for name in names if name in str(error)), None)
     if reason:

@@ -13,6 +13,7 @@ from typing import Any
 from etils import epath
 
 from pipelines.config import Dataset, UsageError, absolute
+from pipelines.data import files
 
 EMBEDDED = {"digits": 2, "digit_scenes": 2, "digit_masks": 2}  # generators of `embedded`; the number goes up with their bytes
 LOCATIONS = ("images", "annotations", "masks", "lists")
@@ -20,6 +21,7 @@ SEVERAL = {"coco": ("images",), "coco_panoptic": ("images",)}  # fields of a sou
 REQUIRED = {"coco": ("images", "annotations"), "coco_panoptic": ("images", "annotations", "masks"), "image_folder": ("images",), "mask_folder": ("images", "masks"), "csv": ("images", "annotations"), "voc": ("images",), "tfds": ("builder",), "tfrecord": ("images",)}
 PASSIVE = ("root", "embedded", "max_reject_fraction", "validate")  # say when to stop, not what to write
 TOGETHER = 64  # files that one thread hashes in a row
+AT_ONCE = 32  # remote files that are fetched at the same time
 FORMAT = 2  # goes up when shards or manifest are laid out in another way
 ALL = ""  # the split of a location given as one path: divided by a hash of the key
 
@@ -30,7 +32,7 @@ def embedded_folder(data_dir: str, dataset: Dataset) -> epath.Path:
     """Where the embedded source of a data set lies or will lie; whole if it exists."""
     if dataset.embedded not in EMBEDDED:
         raise UsageError(f"dataset.embedded: no generator {dataset.embedded!r}; there are: {', '.join(EMBEDDED)}")
-    _refuse_remote(data_dir, dataset)
+    _check_places(data_dir, dataset)
     name = f"{dataset.embedded}-{EMBEDDED[dataset.embedded]}-{dataset.seed}"
     return epath.Path(absolute(data_dir)) / "embedded" / name
 
@@ -60,7 +62,7 @@ def locate(data_dir: str, dataset: Dataset) -> dict[str, dict[str, str]]:
         fields = " ".join(f"dataset.{field}=<path>" for field in absent)
         raise UsageError(f"dataset {dataset.name} needs {fields}; as in: make data DATA={dataset.name} ARGS=\"{fields}\"")
     root = embedded_folder(data_dir, dataset) if dataset.embedded else epath.Path(absolute(dataset.root)) if dataset.root else None
-    _refuse_remote(data_dir, dataset)
+    _check_places(data_dir, dataset)
     if dataset.source == "tfds":
         return {"images": {ALL: str(tfds_folder(dataset))}}
     found: dict[str, dict[str, str]] = {}
@@ -76,28 +78,37 @@ def locate(data_dir: str, dataset: Dataset) -> dict[str, dict[str, str]]:
                 more = f", several as dataset.{field}=[<path>,<path>]" if several else ""
                 raise UsageError(f"dataset.{field}: {given!r} is not a path; write dataset.{field}=<path> or dataset.{field}={{train:<path>,validation:<path>}}{more}")
             for number, path in enumerate(paths, start=1):
-                found.setdefault(field if number == 1 else f"{field} {number}", {})[split] = str(root / path) if root else absolute(path)
+                found.setdefault(field if number == 1 else f"{field} {number}", {})[split] = _placed(root, path)
     return found
 
 
-def _refuse_remote(data_dir: str, dataset: Dataset) -> None:
-    """Records may lie on gs://; what they are made from is hashed, linked and read by position, on local disk."""
+def _placed(root: epath.Path | None, path: str) -> str:
+    if files.is_remote(path):
+        return path.rstrip("/")
+    return str(root / path) if root else absolute(path)
+
+
+def _check_places(data_dir: str, dataset: Dataset) -> None:
+    """A source may lie on disk, on gs:// and on s3://; records on disk and on gs://, where TensorFlow reads them."""
     given = {"root": dataset.root, **{field: getattr(dataset, field) for field in LOCATIONS}}
     for field, value in given.items():
         paths = [path for part in (value.values() if isinstance(value, dict) else [value]) for path in (part if isinstance(part, list) else [part])]
         for path in paths:
-            if isinstance(path, str) and "://" in path:
-                raise UsageError(f"dataset.{field}: {path} is remote, and sources are read from local disk; copy it or mount it, and give that path (data_dir may be gs://…)")
-    scheme, remote, _ = data_dir.partition("://")
-    if remote and scheme != "gs":
-        raise UsageError(f"data_dir: {data_dir}: TensorFlow as installed reads local paths and gs://, not {scheme}://; choose one of these")
-    if remote and (dataset.embedded or dataset.source == "tfrecord"):
-        what = "the source of an embedded data set" if dataset.embedded else "links to adopted records"
-        raise UsageError(f"data_dir: {data_dir}: {what} must lie on local disk; give a local data_dir")
+            if isinstance(path, str) and files.is_remote(path):
+                if dataset.source == "tfrecord":
+                    raise UsageError(f"dataset.{field}: {path}: adopted records are linked, not rewritten, and must lie on local disk; copy them or mount them")
+                files.check(f"dataset.{field}", path)
+    if files.is_remote(data_dir):
+        if (scheme := data_dir.partition("://")[0]) != "gs":
+            raise UsageError(f"data_dir: {data_dir}: TensorFlow as installed reads local paths and gs://, not {scheme}://; choose one of these")
+        if dataset.embedded or dataset.source == "tfrecord":
+            what = "the source of an embedded data set" if dataset.embedded else "links to adopted records"
+            raise UsageError(f"data_dir: {data_dir}: {what} must lie on local disk; give a local data_dir")
+        files.check("data_dir", data_dir)
 
 
 class Digests:
-    """SHA-256 of files, remembered in `<data_dir>/digests/` with their size and time of change."""
+    """SHA-256 of files, remembered in `<data_dir>/digests/` with their size and time of change, or what a store has for it."""
 
     def __init__(self, data_dir: str) -> None:
         self._folder = epath.Path(data_dir) / "digests"
@@ -111,10 +122,11 @@ class Digests:
         stats = dict(_stats(place))
         memory = self._folder / f"{hashlib.sha256(place.encode()).hexdigest()[:16]}.json"
         known: dict[str, list] = json.loads(memory.read_text()) if memory.exists() else {}
-        stale = [name for name, stat in stats.items() if known.get(name, [None])[:2] != stat]
+        stale = [name for name, stat in stats.items() if stat[1] == "" or known.get(name, [None])[:2] != stat]
         if stale or len(known) != len(stats):
-            with ThreadPoolExecutor() as pool:
-                groups = [stale[at : at + TOGETHER] for at in range(0, len(stale), TOGETHER)]
+            threads, together = (AT_ONCE, 1) if files.is_remote(place) else (None, TOGETHER)
+            with ThreadPoolExecutor(threads) as pool:
+                groups = [stale[at : at + together] for at in range(0, len(stale), together)]
                 hashed = pool.map(lambda names: [sha256(path_of(place, name)) for name in names], groups)
                 fresh = dict(zip(stale, itertools.chain.from_iterable(hashed), strict=True))
             known = {name: [*stat, fresh.get(name) or known[name][2]] for name, stat in stats.items()}
@@ -127,12 +139,15 @@ class Digests:
 
 def path_of(place: str, name: str) -> str:
     """Path of a file that `Digests.of` found in a folder, behind a pattern, or as the place itself."""
-    return os.path.join(os.path.dirname(place) if glob.has_magic(place) else place, name) if name else place
+    pattern = glob.has_magic(place) and not files.is_remote(place)
+    return os.path.join(os.path.dirname(place) if pattern else place, name) if name else place
 
 
-def _stats(place: str) -> Iterator[tuple[str, list[int]]]:
+def _stats(place: str) -> Iterator[tuple[str, list[int | str]]]:
     """Size and time of change of every file, sorted by path."""
-    if os.path.isfile(place):
+    if files.is_remote(place):
+        yield from files.listed(place)
+    elif os.path.isfile(place):
         stat = os.stat(place)
         yield "", [stat.st_size, stat.st_mtime_ns]
     elif glob.has_magic(place):
@@ -145,7 +160,7 @@ def _stats(place: str) -> Iterator[tuple[str, list[int]]]:
         raise UsageError(f"{place}: there is no such file or folder")
 
 
-def _walk(root: str, inside: str) -> Iterator[tuple[str, list[int]]]:
+def _walk(root: str, inside: str) -> Iterator[tuple[str, list[int | str]]]:
     with os.scandir(os.path.join(root, inside)) as entries:
         for entry in entries:
             name = f"{inside}/{entry.name}" if inside else entry.name
@@ -160,7 +175,7 @@ def _walk(root: str, inside: str) -> Iterator[tuple[str, list[int]]]:
 
 def sha256(file: str) -> Digest:
     """Digest of a file's content."""
-    with epath.Path(file).open("rb") as content:
+    with files.opened(file) as content:
         return hashlib.file_digest(content, "sha256").hexdigest()
 
 
@@ -171,7 +186,7 @@ def digest(value: Any) -> Digest:
 
 @dataclass(frozen=True)
 class Found:
-    """A source on disk: where its parts lie and what they contain, by field and split."""
+    """A source: where its parts lie and what they contain, by field and split."""
 
     places: dict[str, dict[str, str]]
     digests: dict[str, dict[str, dict[str, Digest]]]  # of files, by their path inside the place

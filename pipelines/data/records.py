@@ -15,7 +15,16 @@ from typing import Any
 import apache_beam as beam
 from etils import epath
 
-from pipelines.data import images, index, manifest, runners, sources, summary, tfrecord
+from pipelines.data import (
+    files,
+    images,
+    index,
+    manifest,
+    runners,
+    sources,
+    summary,
+    tfrecord,
+)
 from pipelines.data.index import Index
 from pipelines.data.sources import Example, Rejected
 from pipelines.data.summary import Summary
@@ -143,7 +152,7 @@ def _record(example: Example, job: Job, counted: Summary) -> dict[str, Any] | No
 
 def _content(example: Example) -> bytes:
     try:
-        return epath.Path(example.file).read_bytes()
+        return files.read(example.file)
     except FileNotFoundError:
         raise Rejected("image_missing", "the file is not there; add it or remove its entry") from None
     except OSError as error:

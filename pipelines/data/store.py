@@ -10,7 +10,7 @@ from types import ModuleType
 from etils import epath
 
 from pipelines.config import Config, Dataset, UsageError
-from pipelines.data import content, manifest
+from pipelines.data import content, files, manifest
 from pipelines.data.manifest import Manifest
 
 
@@ -79,7 +79,7 @@ def _generate(data_dir: str, dataset: Dataset) -> None:
 def _prepare(dataset: Dataset) -> None:
     content.locate("", dataset)  # names what is missing
     folder = content.tfds_folder(dataset)
-    if (folder / "dataset_info.json").exists():
+    if files.is_remote(str(folder)) or (folder / "dataset_info.json").exists():
         return
     print(f"data: preparing {dataset.builder} with TensorFlow Datasets in {folder}", flush=True)
     # Imports TensorFlow, which takes seconds and is needed once.

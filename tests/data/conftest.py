@@ -2,18 +2,20 @@
 
 import json
 import random
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+from fsspec.registry import _registry
 from PIL import Image
 
 import tasks
 from pipelines import config
 from pipelines.data import store
 from pipelines.data.manifest import Manifest
+from tests.data import bucket
 
 
 def coco(folder: Path, images: int = 10, *, shuffled: int | None = None) -> tuple[Path, dict[str, Any]]:
@@ -75,3 +77,11 @@ def build(tmp_path: Path) -> Callable[..., Manifest]:
         return store.obtain(cfg, tasks.load(cfg.dataset.task))
 
     return run
+
+
+@pytest.fixture
+def cloud() -> Iterator[bucket.Bucket]:
+    """An empty store behind gs:// and s3://, which are not installed afterwards."""
+    yield bucket.install()
+    for scheme in bucket.SCHEMES:
+        _registry.pop(scheme)  # Registration has no way back.

@@ -13,6 +13,7 @@ from PIL import Image
 
 from pipelines.config import UsageError
 from pipelines.data.manifest import Manifest
+from tests.data import bucket
 from tests.data.conftest import coco, coco_panoptic, save
 from tests.data.test_store import digests, examples, lengths
 
@@ -290,7 +291,7 @@ Tiny(data_dir=sys.argv[1], file_format="tfrecord").download_and_prepare()
 
 
 @pytest.mark.slow
-def test_a_builder_of_ones_own_passes_its_images_through(build: Build, tmp_path: Path) -> None:
+def test_a_builder_of_ones_own_passes_its_images_through(build: Build, tmp_path: Path, cloud: bucket.Bucket) -> None:
     subprocess.run([sys.executable, "-c", BUILDER, str(tmp_path / "tfds")], check=True, capture_output=True)
     given = ["dataset=tfds", f"dataset.root={tmp_path}/tfds", "dataset.builder=tiny:1.2.0"]
     built = build(*given)
@@ -303,6 +304,11 @@ def test_a_builder_of_ones_own_passes_its_images_through(build: Build, tmp_path:
     assert example["image/object/class/label"] == [1, 1]
     with pytest.raises(UsageError, match="dataset.lists: tiny:1.2.0 has no split dev; there are: "):
         build(*given, "dataset.lists={train:dev}")
+    address = bucket.upload(tmp_path / "tfds", "gs://bucket/tfds")
+    remote = build("dataset=tfds", f"dataset.root={address}", "dataset.builder=tiny:1.2.0", data_dir=tmp_path / "remote")
+    assert remote == built and digests(remote) == digests(built)
+    with pytest.raises(UsageError, match=r"gs://bucket/tfds/tiny/9.9.9: there is no such file or folder"):
+        build("dataset=tfds", f"dataset.root={address}", "dataset.builder=tiny:9.9.9")
 
 
 def test_a_builder_needs_its_version(build: Build) -> None:

@@ -13,12 +13,14 @@ import hashlib
 import importlib
 import math
 import os
+import posixpath
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from types import ModuleType
 from typing import Any
 
 from pipelines.config import Dataset, UsageError
+from pipelines.data import files
 from pipelines.data.content import ALL
 
 
@@ -107,6 +109,9 @@ def _real(folder: str) -> str:
 
 def inside(folder: str, name: str) -> str | None:
     """Path of a file of a folder; None where it leaves the folder, by its name or by a link."""
+    if files.is_remote(folder):
+        plain_name = posixpath.normpath(name)
+        return None if plain_name.startswith(("/", "..")) else f"{folder}/{plain_name}"
     path = os.path.join(folder, name)
     plain = not os.path.isabs(name) and ".." not in name.split("/")
     if plain and "/" not in name and not os.path.islink(path):
@@ -161,7 +166,7 @@ def find(name: str, folders: Iterable[tuple[str, Mapping[str, str]]], kind: str 
 
 def _plain(path: str, folder: str) -> str:
     """A file's path inside its folder, where it was written another way: ./0001.jpg."""
-    return os.path.relpath(os.path.realpath(path), _real(folder))
+    return path.removeprefix(f"{folder}/") if files.is_remote(folder) else os.path.relpath(os.path.realpath(path), _real(folder))
 
 
 def digest(*parts: str) -> str:

@@ -4,7 +4,6 @@ The file is scanned once, in constant memory but for a few numbers per annotatio
 from their places in it.
 """
 
-import functools
 import json
 import os
 from array import array
@@ -15,7 +14,7 @@ from typing import Any
 import numpy as np
 
 from pipelines.config import UsageError
-from pipelines.data import masks, sources, stream
+from pipelines.data import files, masks, sources, stream
 from pipelines.data.images import Image
 from pipelines.data.sources import Example, Listing, Reject, Rejected, Request
 
@@ -44,7 +43,8 @@ class Scan:
 
 def listing(request: Request) -> Listing:
     """Every image of the annotation files; classes in the order of the category ids."""
-    scans = [scan(given, file) for given, file in request.places["annotations"].items()]
+    digests = digests_of(request)
+    scans = [scan(given, request.places["annotations"][given], digest) for given, digest in digests.items()]
     categories = merged(request, scans)
     if any(scan.is_panoptic for scan in scans):
         raise UsageError(f"{', '.join(request.places['annotations'].values())}: COCO panoptic; it needs dataset=coco_panoptic dataset.masks=<folder of its PNGs>")
@@ -52,7 +52,7 @@ def listing(request: Request) -> Listing:
     has_masks = request.dataset.include_masks
     if has_masks is None:
         has_masks = any(scan.has_masks for scan in scans)
-    shared = {"masks": has_masks, "labels": {category: (number, labels[number - 1]) for category, number in numbers.items()}}
+    shared = {"masks": has_masks, "digests": digests, "labels": {category: (number, labels[number - 1]) for category, number in numbers.items()}}
     return Listing(labels, has_masks, (item for scan in scans for item in items(request, scan)), shared)
 
 
@@ -77,14 +77,27 @@ def numbered(request: Request, categories: Mapping[int, str]) -> tuple[tuple[str
     return tuple(categories.get(number, f"(no category {number})") for number in range(1, max(categories) + 1)), {number: number for number in categories}
 
 
-def scan(given: str, file: str) -> Scan:
+def digests_of(request: Request) -> dict[str, str]:
+    """Digests of the annotation files, by the split that each is for.
+
+    Raises:
+        UsageError: one is a folder.
+    """
+    for given, found in request.digests["annotations"].items():
+        if "" not in found:
+            raise UsageError(f"dataset.annotations: {request.places['annotations'][given]} is a folder; give the JSON file in it")
+    return {given: found[""] for given, found in request.digests["annotations"].items()}
+
+
+def scan(given: str, file: str, digest: str) -> Scan:
     """Reads an annotation file once.
 
     Raises:
         UsageError: it is no JSON, or not laid out as COCO's.
     """
     scan, seen = Scan(given), set()
-    with open(file, "rb") as content:
+    with os.fdopen(os.dup(files.kept(file, digest).fileno()), "rb") as content:
+        content.seek(0)
         for section, start, text, value in stream.elements(content, file, SECTIONS):
             seen.add(section)
             if not isinstance(value, dict) and section != "categories":
@@ -183,15 +196,10 @@ def items(request: Request, scan: Scan, objects: Callable[[list[list[int]]], int
             yield Reject(scan.given or "train", f"image {image_id}", str(ids[row]), "unknown_image", "the list of images has no such id; add the image or remove the annotation", whole=False)
 
 
-@functools.lru_cache(maxsize=4)
-def _opened(file: str) -> int:
-    """A descriptor that a worker keeps: positions are read without moving it."""
-    return os.open(file, os.O_RDONLY)
-
-
-def annotation(file: str, start: int, length: int) -> dict[str, Any]:
+def annotation(file: str, digest: str, start: int, length: int) -> dict[str, Any]:
     """The annotation at a place in its file."""
-    return json.loads(os.pread(_opened(file), length, start).decode("utf-8", "replace"))
+    content = files.kept(file, digest)
+    return json.loads(os.pread(content.fileno(), length, start).decode("utf-8", "replace"))
 
 
 def check_size(example: Example, image: Image) -> None:
@@ -209,9 +217,10 @@ def check_size(example: Example, image: Image) -> None:
 def load(example: Example, image: Image, request: Request) -> dict[str, Any]:
     """Boxes clipped to the image, with masks where asked for; objects that cannot be used are listed with a reason."""
     check_size(example, image)
-    file = request.places["annotations"][example.more["given"]]
+    given = example.more["given"]
+    file, digest = request.places["annotations"][given], request.shared["digests"][given]
     found: dict[str, Any] = {"objects": [], "rejects": [], "clipped": 0}
-    for value in sorted((annotation(file, start, length) for start, length in example.more["rows"]), key=_order):
+    for value in sorted((annotation(file, digest, start, length) for start, length in example.more["rows"]), key=_order):
         try:
             item, clipped = describe(value, image, request)
             if request.shared["masks"]:

@@ -9,10 +9,9 @@ from dataclasses import replace
 from typing import Any
 
 import numpy as np
-from etils import epath
 
 from pipelines.config import UsageError
-from pipelines.data import masks, sources
+from pipelines.data import files, masks, sources
 from pipelines.data.images import Image
 from pipelines.data.sources import Example, Listing, Reject, Rejected, Request, coco
 from pipelines.data.sources.mask_folder import IGNORED
@@ -22,7 +21,7 @@ TASKS = ("segmentation", "detection")
 
 def listing(request: Request) -> Listing:
     """Every image of the annotation files; classes in the order of the category ids: all of them, or those of things."""
-    scans = [coco.scan(given, file) for given, file in request.places["annotations"].items()]
+    scans = [coco.scan(given, request.places["annotations"][given], digest) for given, digest in coco.digests_of(request).items()]
     categories = coco.merged(request, scans)
     kinds = {number: kind for scan in scans for number, kind in scan.things.items()}
     for number, name in categories.items():
@@ -45,11 +44,11 @@ def listing(request: Request) -> Listing:
 
 def _items(request: Request, scan: coco.Scan, stuff: list[int]) -> Iterator[Example | Reject]:
     """Examples with their segments; `rows` numbers those of them that are to become objects."""
-    file = request.places["annotations"][scan.given]
+    file = request.places["annotations"][scan.given], request.digests["annotations"][scan.given][""]
     folders = sources.folders_of(request, "masks", scan.given)
 
     def objects(places: list[list[int]]) -> list[int]:
-        found = (coco.annotation(file, *place).get("segments_info") for place in places)
+        found = (coco.annotation(*file, *place).get("segments_info") for place in places)
         segments = [segment for listed in found if isinstance(listed, list) for segment in listed]
         return [row for row, segment in enumerate(segments) if request.dataset.task == "detection" and _category(segment) not in stuff]
 
@@ -70,13 +69,13 @@ def _category(segment: Any) -> Any:
     return segment.get("category_id") if isinstance(segment, dict) else None
 
 
-def _segments(file: str, places: list[list[int]], folders: list[tuple[str, Mapping[str, str]]]) -> tuple[list[dict[str, Any]], str, str]:
+def _segments(file: tuple[str, str], places: list[list[int]], folders: list[tuple[str, Mapping[str, str]]]) -> tuple[list[dict[str, Any]], str, str]:
     """The segments of an image, the path of its PNG, and that one's digest."""
     if not places:
         raise Rejected("no_annotation", "add the image's annotation, or remove the image")
     if len(places) > 1:
         raise Rejected("duplicate_annotation", "two annotations are for this image; remove one")
-    annotation = coco.annotation(file, *places[0])
+    annotation = coco.annotation(*file, *places[0])
     segments, name = annotation.get("segments_info"), annotation.get("file_name")
     if not isinstance(name, str) or not isinstance(segments, list) or not all(isinstance(segment, dict) and isinstance(segment.get("id"), int) for segment in segments):
         raise Rejected("annotation_malformed", "an annotation has file_name and segments_info, and each segment an id; correct or remove it")
@@ -89,7 +88,7 @@ def load(example: Example, image: Image, request: Request) -> dict[str, Any]:
     """The classes, or the objects, of one image."""
     coco.check_size(example, image)
     try:
-        painted = masks.read_segments(epath.Path(example.more["mask"]).read_bytes())
+        painted = masks.read_segments(files.read(example.more["mask"]))
     except OSError as error:
         raise Rejected("mask_missing", f"the PNG cannot be read: {error.strerror or error}") from None
     if painted.shape != (image.height, image.width):

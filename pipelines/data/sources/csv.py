@@ -5,10 +5,8 @@ import io
 from collections.abc import Iterator
 from typing import Any
 
-from etils import epath
-
 from pipelines.config import UsageError
-from pipelines.data import sources
+from pipelines.data import files, sources
 from pipelines.data.content import ALL
 from pipelines.data.images import Image
 from pipelines.data.sources import Example, Listing, Reject, Rejected, Request
@@ -32,7 +30,7 @@ def listing(request: Request) -> Listing:
 
 def _rows(file: str, columns: dict[str, str | None]) -> list[dict[str, str]]:
     try:
-        reader = csv.DictReader(io.StringIO(epath.Path(file).read_bytes().decode("utf-8-sig"), newline=""))
+        reader = csv.DictReader(io.StringIO(files.read(file).decode("utf-8-sig"), newline=""))
         rows = list(reader)
     except (csv.Error, UnicodeDecodeError) as error:
         raise UsageError(f"{file}: not a table in UTF-8: {error}") from None

@@ -8,10 +8,9 @@ from pathlib import PurePosixPath
 from typing import Any
 
 import numpy as np
-from etils import epath
 
 from pipelines.config import UsageError
-from pipelines.data import masks, sources
+from pipelines.data import files, masks, sources
 from pipelines.data.images import EXTENSIONS, Image
 from pipelines.data.sources import Example, Listing, Reject, Rejected, Request
 
@@ -78,7 +77,7 @@ def _unfit(name: str, stem: str, folder: str, drawn: dict[str, str], paired: set
 def load(example: Example, image: Image, request: Request) -> dict[str, Any]:
     """The mask of one image, its values mapped to classes, checked against the image and the classes."""
     try:
-        classes = masks.read_classes(epath.Path(example.more["mask"]).read_bytes())
+        classes = masks.read_classes(files.read(example.more["mask"]))
     except OSError as error:
         raise Rejected("no_mask", f"the mask cannot be read: {error.strerror or error}") from None
     if classes.shape != (image.height, image.width):

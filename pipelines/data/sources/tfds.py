@@ -1,14 +1,13 @@
 """A prepared TensorFlow Datasets builder, read from its own files: images stay encoded and nothing imports TensorFlow."""
 
 import json
+import os
 import struct
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from etils import epath
-
 from pipelines.config import UsageError
-from pipelines.data import sources, tfrecord
+from pipelines.data import files, sources, tfrecord
 from pipelines.data.content import ALL
 from pipelines.data.images import Image
 from pipelines.data.masks import encode_classes, read_classes
@@ -33,19 +32,21 @@ VALIDATION = ("validation", "val", "test")
 
 def listing(request: Request) -> Listing:
     """Every record of the training and the validation split."""
-    folder = epath.Path(request.places["images"][ALL])
-    info = json.loads((folder / "dataset_info.json").read_text())
+    folder = request.places["images"][ALL]
+    if "dataset_info.json" not in request.digests["images"][ALL]:
+        raise UsageError(f"dataset.builder: {folder} has no dataset_info.json; prepare the builder with `tfds build`, and copy it there")
+    info = json.loads(files.read(f"{folder}/dataset_info.json"))
     if info.get("fileFormat", "tfrecord") != "tfrecord":
         raise UsageError(f"{folder}: prepared as {info['fileFormat']}; prepare it as tfrecord")
-    files = _files(request, info)
-    features = _features(request, folder / files["train"][0])
+    shards = _shards(request, info)
+    features = _features(request, f"{folder}/{shards['train'][0]}")
     labels = request.dataset.labels or _labels(folder, features["classes" if request.dataset.task == "detection" else "label"])
     labels = tuple(str(label) for label in labels)
     shared = {"features": features, "labels": labels}
-    return Listing(labels, request.dataset.task == "segmentation", _items(request, folder, files), shared)
+    return Listing(labels, request.dataset.task == "segmentation", _items(request, folder, shards), shared)
 
 
-def _files(request: Request, info: Mapping[str, Any]) -> dict[str, list[str]]:
+def _shards(request: Request, info: Mapping[str, Any]) -> dict[str, list[str]]:
     """Names of files by our split; the builder's own splits by `dataset.lists`, else by their names."""
     theirs = {split["name"]: split for split in info["splits"]}
     held_out = next((name for name in VALIDATION if name in theirs), None)
@@ -60,8 +61,8 @@ def _files(request: Request, info: Mapping[str, Any]) -> dict[str, list[str]]:
     return found
 
 
-def _features(request: Request, file: epath.Path) -> dict[str, str]:
-    with file.open("rb") as records:
+def _features(request: Request, file: str) -> dict[str, str]:
+    with files.opened(file) as records:
         names = set(request.parse(next(tfrecord.read(records))))
     given = request.dataset.columns or {}
     found = {use: given.get(use) or next((name for name in choice if name in names), "") for use, choice in FEATURES.items()}
@@ -73,28 +74,28 @@ def _features(request: Request, file: epath.Path) -> dict[str, str]:
     return found
 
 
-def _labels(folder: epath.Path, feature: str) -> list[str]:
-    file = folder / f"{feature.replace('/', '-')}.labels.txt"
-    if not file.exists():
-        raise UsageError(f"dataset.labels: {folder} has no names for {feature or 'its masks'}; write dataset.labels=[…]")
-    return file.read_text().splitlines()
+def _labels(folder: str, feature: str) -> list[str]:
+    try:
+        return files.read(f"{folder}/{feature.replace('/', '-')}.labels.txt").decode().splitlines()
+    except FileNotFoundError:
+        raise UsageError(f"dataset.labels: {folder} has no names for {feature or 'its masks'}; write dataset.labels=[…]") from None
 
 
-def _items(request: Request, folder: epath.Path, files: Mapping[str, list[str]]) -> Iterator[Example | Reject]:
-    whole = "validation" in files
-    for ours, names in files.items():
+def _items(request: Request, folder: str, shards: Mapping[str, list[str]]) -> Iterator[Example | Reject]:
+    whole = "validation" in shards
+    for ours, names in shards.items():
         for name in names:
             content = request.digests["images"][ALL].get(name, "missing")
-            for number, (start, length) in enumerate(_positions(folder / name)):
+            for number, (start, length) in enumerate(_positions(f"{folder}/{name}")):
                 key = f"{name}:{number:06d}"
                 split = ours if whole else sources.split_of(ALL, key, request.dataset)
-                yield Example(split, key, str(folder / name), key, sources.digest(content, str(start)), {"start": start, "length": length})
+                yield Example(split, key, f"{folder}/{name}", key, sources.digest(content, str(start)), {"start": start, "length": length})
 
 
-def _positions(file: epath.Path) -> Iterator[tuple[int, int]]:
+def _positions(file: str) -> Iterator[tuple[int, int]]:
     """Where each record of a file starts, and how long it is."""
-    at, size = 0, file.stat().length
-    with file.open("rb") as records:
+    with files.opened(file) as records:
+        at, size = 0, records.seek(0, os.SEEK_END)
         while at < size:
             records.seek(at)
             (length,) = struct.unpack("<Q", records.read(8))
@@ -103,12 +104,11 @@ def _positions(file: epath.Path) -> Iterator[tuple[int, int]]:
 
 
 def _parsed(example: Example, request: Request) -> dict[str, list[Any]]:
-    with epath.Path(example.file).open("rb") as records:
-        records.seek(example.more["start"])
-        try:
-            return request.parse(records.read(example.more["length"]))
-        except ValueError as error:
-            raise Rejected("record_corrupt", f"{error}; prepare the builder again") from None
+    serialized = files.read(example.file, example.more["start"], example.more["length"])
+    try:
+        return request.parse(serialized)
+    except ValueError as error:
+        raise Rejected("record_corrupt", f"{error}; prepare the builder again") from None
 
 
 def content(example: Example, request: Request) -> bytes:

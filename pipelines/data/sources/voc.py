@@ -4,10 +4,8 @@ from collections.abc import Iterator
 from typing import Any
 from xml.etree import ElementTree
 
-from etils import epath
-
 from pipelines.config import UsageError
-from pipelines.data import sources
+from pipelines.data import files, sources
 from pipelines.data.content import ALL
 from pipelines.data.images import Image
 from pipelines.data.sources import (
@@ -39,7 +37,7 @@ def _names(request: Request) -> list[str]:
     names: set[str] = set()
     for file in request.digests["annotations"][ALL]:
         try:
-            names.update((item.findtext("name") or "").strip() for item in ElementTree.parse(f"{folder}/{file}").iter("object"))
+            names.update((item.findtext("name") or "").strip() for item in ElementTree.fromstring(files.read(f"{folder}/{file}")).iter("object"))
         except (ElementTree.ParseError, OSError):
             continue  # Rejected, with its reason, where its image is loaded.
     return sorted(names - {""})
@@ -68,7 +66,7 @@ def _stems(request: Request, annotated: dict[str, str]) -> Iterator[tuple[str, s
         yield from ((ALL, stem) for stem in annotated)
         return
     for split, file in request.places["lists"].items():
-        for line in epath.Path(file).read_text().splitlines():
+        for line in files.read(file).decode().splitlines():
             if line.strip():
                 yield split, line.split()[0]
 
@@ -78,7 +76,9 @@ def load(example: Example, image: Image, request: Request) -> dict[str, Any]:
     if request.dataset.task == "segmentation":
         return mask_folder.load(example, image, request)
     try:
-        root = ElementTree.fromstring(epath.Path(example.more["mask"]).read_bytes())
+        root = ElementTree.fromstring(files.read(example.more["mask"]))
+    except UsageError:  # The store's failure, not the annotation's.
+        raise
     except (ElementTree.ParseError, OSError, ValueError) as error:
         raise Rejected("annotation_malformed", f"the annotation cannot be read: {error}") from None
     stated = tuple((root.findtext(f"size/{side}") or "").strip() for side in ("height", "width"))
