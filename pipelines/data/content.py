@@ -16,6 +16,7 @@ from pipelines.config import Dataset, UsageError, absolute
 from pipelines.data import files
 
 EMBEDDED = {"digits": 2, "digit_scenes": 2, "digit_masks": 2}  # generators of `embedded`; the number goes up with their bytes
+WHOLE = ".whole"  # the mark
 LOCATIONS = ("images", "annotations", "masks", "lists")
 SEVERAL = {"coco": ("images",), "coco_panoptic": ("images",)}  # fields of a source that take several folders; the second is found under `images 2`
 REQUIRED = {"coco": ("images", "annotations"), "coco_panoptic": ("images", "annotations", "masks"), "image_folder": ("images",), "mask_folder": ("images", "masks"), "csv": ("images", "annotations"), "voc": ("images",), "tfds": ("builder",), "tfrecord": ("images",)}
@@ -29,12 +30,17 @@ Digest = str
 
 
 def embedded_folder(data_dir: str, dataset: Dataset) -> epath.Path:
-    """Where the embedded source of a data set lies or will lie; whole if it exists."""
+    """Where the embedded source of a data set lies or will lie."""
     if dataset.embedded not in EMBEDDED:
         raise UsageError(f"dataset.embedded: no generator {dataset.embedded!r}; there are: {', '.join(EMBEDDED)}")
     _check_places(data_dir, dataset)
     name = f"{dataset.embedded}-{EMBEDDED[dataset.embedded]}-{dataset.seed}"
     return epath.Path(absolute(data_dir)) / "embedded" / name
+
+
+def is_whole(folder: epath.Path) -> bool:
+    """Whether an embedded source is there: on disk its folder appears at once, in a bucket a mark is the last to come."""
+    return (folder / WHOLE if files.is_remote(str(folder)) else folder).exists()
 
 
 def tfds_folder(dataset: Dataset) -> epath.Path:
@@ -101,9 +107,8 @@ def _check_places(data_dir: str, dataset: Dataset) -> None:
     if files.is_remote(data_dir):
         if (scheme := data_dir.partition("://")[0]) != "gs":
             raise UsageError(f"data_dir: {data_dir}: TensorFlow as installed reads local paths and gs://, not {scheme}://; choose one of these")
-        if dataset.embedded or dataset.source == "tfrecord":
-            what = "the source of an embedded data set" if dataset.embedded else "links to adopted records"
-            raise UsageError(f"data_dir: {data_dir}: {what} must lie on local disk; give a local data_dir")
+        if dataset.source == "tfrecord":
+            raise UsageError(f"data_dir: {data_dir}: links to adopted records must lie on local disk; give a local data_dir")
         files.check("data_dir", data_dir)
 
 

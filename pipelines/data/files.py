@@ -87,6 +87,17 @@ def opened(file: str) -> Iterator[IO[bytes]]:
             yield content
 
 
+def upload(folder: str, address: str) -> None:
+    """Copies what is in a local folder to an address.
+
+    Raises:
+        UsageError: the store does not take it.
+    """
+    store, root = fsspec.core.url_to_fs(address)
+    with _answering(address):
+        store.put(f"{folder}/", f"{root}/", recursive=True)
+
+
 @contextmanager
 def _answering(place: str) -> Iterator[None]:
     """Names the place where a store fails: out of reach, or without the right to it. Each library has errors of its own."""

@@ -98,7 +98,7 @@ def find(data_dir: str, dataset: Dataset, version: int) -> Manifest | None:
     Raises:
         UsageError: it was built, and a shard is missing or has another size.
     """
-    if dataset.embedded and not content.embedded_folder(data_dir, dataset).exists():
+    if dataset.embedded and not content.is_whole(content.embedded_folder(data_dir, dataset)):
         return None
     built = load_if_built(directory(data_dir, dataset, version, content.find(data_dir, dataset)))
     for shard in damaged(built) if built else ():

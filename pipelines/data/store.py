@@ -3,6 +3,7 @@
 import fcntl
 import logging
 import os
+import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from types import ModuleType
@@ -67,13 +68,19 @@ def _described(built: Manifest) -> str:
 def _generate(data_dir: str, dataset: Dataset) -> None:
     folder = content.embedded_folder(data_dir, dataset)
     with _alone(str(folder)):
-        if folder.exists():
+        if content.is_whole(folder):
             return
         print(f"data: generating {dataset.embedded} in {folder}", flush=True)
         # Imports scikit-learn, which takes seconds and is needed once.
         from pipelines.data import embedded
 
-        embedded.generate(str(dataset.embedded), folder, dataset.seed)
+        if not files.is_remote(str(folder)):
+            embedded.generate(str(dataset.embedded), folder, dataset.seed)
+            return
+        with tempfile.TemporaryDirectory() as local:
+            embedded.generate(str(dataset.embedded), epath.Path(local, "generated"), dataset.seed)
+            files.upload(f"{local}/generated", str(folder))
+        (folder / content.WHOLE).write_text("")
 
 
 def _prepare(dataset: Dataset) -> None:

@@ -203,6 +203,37 @@ def test_source_records_and_manifest_in_a_bucket_are_those_of_the_disk(build: Bu
     assert not Path("gs:").exists()
 
 
+EMBEDDED_REMOTE = """
+import sys
+from tests.data import bucket
+cloud = bucket.install()
+
+import tasks
+from pipelines import config
+from pipelines.data import content, manifest, store
+
+def built(place):
+    cfg = config.compose(["dataset=digits", f"data_dir={place}", "dataset.validate=none", "runner=direct"])
+    assert manifest.find(place, cfg.dataset, tasks.load("classification").VERSION) is None
+    return store.obtain(cfg, tasks.load("classification"))
+
+here = built(sys.argv[1])
+folder = content.embedded_folder("gs://bucket/data", config.compose(["dataset=digits"]).dataset)
+cloud.pipe_file(f"{folder}/train/0/0000.jpg", b"from an upload that was killed")
+there = built("gs://bucket/data")
+assert there.to_json() == here.to_json() and there.directory.startswith("gs://"), there.directory
+cloud.fetched.clear()
+assert manifest.find("gs://bucket/data", config.compose(["dataset=digits"]).dataset, there.version) == there
+assert not any(name.endswith(".jpg") for name in cloud.fetched), cloud.fetched
+assert "tensorflow" not in sys.modules
+"""
+
+
+def test_embedded_data_in_a_bucket_are_those_of_the_disk(tmp_path: Path) -> None:
+    done = subprocess.run([sys.executable, "-c", EMBEDDED_REMOTE, str(tmp_path)], capture_output=True, text=True, env={**os.environ, "EPATH_USE_TF": "false"})
+    assert done.returncode == 0, done.stdout + done.stderr
+
+
 @pytest.mark.parametrize(
     ("overrides", "says"),
     [
@@ -212,7 +243,6 @@ def test_source_records_and_manifest_in_a_bucket_are_those_of_the_disk(build: Bu
         (["dataset=voc", "dataset.root=s3://b/VOC2012"], "dataset.root: s3://b/VOC2012: s3:// is read with s3fs"),
         (["dataset=coco", "dataset.images=a", "dataset.annotations=a.json", "data_dir=gs://b/data"], "data_dir: gs://b/data: gs:// is read with gcsfs"),
         (["dataset=coco", "dataset.images=a", "dataset.annotations=a.json", "data_dir=s3://b/data"], "data_dir: s3://b/data: TensorFlow as installed reads local paths and gs://, not s3://"),
-        (["dataset=digits", "data_dir=gs://b/data"], "data_dir: gs://b/data: the source of an embedded data set must lie on local disk"),
         (["dataset=tfrecord", "dataset.images={train:a}", "data_dir=gs://b/data"], "data_dir: gs://b/data: links to adopted records must lie on local disk"),
         (["dataset=tfrecord", "dataset.images={train:'gs://b/r-*'}"], "dataset.images: gs://b/r-*: adopted records are linked, not rewritten, and must lie on local disk"),
     ],
