@@ -13,7 +13,7 @@ UPSTREAM = Path(__file__).parent / "upstream.yaml"
 PUBLISHED = [name for name in config.options("experiment") if name.startswith("published/")]
 HARDWARE = {"distribution_strategy", "num_gpus", "tpu"}
 PATHS = {"input_path", "annotation_file", "tfds_data_dir"}
-OURS = {"seed", "deterministic", "best_checkpoint_export_subdir"}  # what every run of ours sets
+OURS = {"seed", "deterministic", "best_checkpoint_export_subdir", "preemption_on_demand_checkpoint"}  # what every run of ours sets
 
 
 def upstream(name: str) -> dict:

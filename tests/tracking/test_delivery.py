@@ -49,7 +49,7 @@ def test_everything_reported_is_in_mlflow(cfg: Config, write_session: Session) -
     expected = {"determinism_class": "cpu-2", "fingerprint": FINGERPRINT, "status": "finished", "run_dir": cfg.run_dir}
     assert expected.items() <= run.data.tags.items()
     names = {item.path for item in client.list_artifacts(run.info.run_id)}
-    assert {*runs.TEXTS} - {"manifest.json"} <= names
+    assert {*runs.TEXTS} - {"manifest.json", "flight.jsonl"} <= names
     environment = json.loads(Path(client.download_artifacts(run.info.run_id, "environment.json")).read_text())
     assert environment["devices"] == ["CPU:0"] and environment["packages"]
 
