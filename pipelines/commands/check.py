@@ -25,9 +25,11 @@ FLAG = "--determinism"
 
 def main(overrides: Sequence[str]) -> int:
     """Takes the flag, and an experiment named without `experiment=`."""
-    words = [word if "=" in word else f"experiment={word}" for word in overrides if word != FLAG]
-    cfg = config.compose(words)
-    return run(cfg) or (prove(cfg) if FLAG in overrides else 0)
+    if FLAG not in overrides:
+        return run(config.compose(overrides))
+    named = [word if "=" in word or word.startswith("@") else f"experiment={word}" for word in overrides if word != FLAG]
+    cfg = config.compose(named)
+    return run(cfg) or prove(cfg)
 
 
 def run(cfg: Config) -> int:

@@ -92,7 +92,7 @@ def train(
         workers.PeerGone: another worker has gone.
     """
     folder, trainer = run_dir / "checkpoints", params.trainer
-    runner, task_strategy = None, devices
+    runner = None
     _prepare(params)
     meter = Meter(trainer.train_steps, math.ceil(trainer.train_steps / trainer.validation_interval), sys.stdout)
     outcome.seconds = meter.seconds
@@ -103,13 +103,13 @@ def train(
         workers.meet(devices)  # The others look at the checkpoints when the chief has mended them.
         if chief_dir:
             workers.follow(chief_dir / "checkpoints", folder)
-        official = _official_trainer(params, task_strategy, folder, stream, train=True)
+        official = _official_trainer(params, devices, folder, stream, train=True)
         if all(device.device_type == "CPU" for device in tf.config.list_logical_devices()):
             meter.say(memory.check(official.model, params.task.train_data.global_batch_size))
         step = official.global_step
         recording = None
         if record_flight:
-            with task_strategy.scope():
+            with devices.scope():
                 recording = flight.Flight(run_dir / flight.FILE, trainer.steps_per_loop, stream)
             recording.attach(official.task, official.optimizer, step)
         done = 0
@@ -153,7 +153,7 @@ def train(
             signals.training = True
 
         runner = workers.runner_class(devices)(
-            task_strategy,
+            devices,
             official.task,
             "train_and_eval",
             params,
@@ -182,7 +182,7 @@ def train(
             elif _evaluation_due(params, done) and done not in evaluated_steps:
                 runner.controller.evaluate(trainer.validation_steps)
             signals.training = True
-            with task_strategy.scope():
+            with devices.scope():
                 # What `runner.run` does, without the count of FLOPs that it ends with; after a stop between two evaluations
                 # the next one comes where it would have come.
                 if ahead := -done % trainer.validation_interval:
@@ -231,15 +231,14 @@ def evaluate(
     params: config_definitions.ExperimentConfig, checkpoint: str, run_dir: Path, *, devices: tf.distribute.Strategy, exact: bool
 ) -> Outcome:
     """Evaluates one checkpoint on `params.task.validation_data`; writes nothing but `evaluate.log`."""
-    task_strategy = devices
     _prepare(params)
     outcome = Outcome(steps=0)
     meter = Meter(1, 1, sys.stdout)
     with _quiet(run_dir / "evaluate.log"):
-        official = _official_trainer(params, task_strategy, None, Stream(0) if exact else None, train=False)
-        with task_strategy.scope():
+        official = _official_trainer(params, devices, None, Stream(0) if exact else None, train=False)
+        with devices.scope():
             controller = orbit.Controller(
-                strategy=task_strategy,
+                strategy=devices,
                 evaluator=official,
                 global_step=official.global_step,
                 eval_actions=[lambda output: outcome.metrics.update(scalars(output))],

@@ -19,6 +19,7 @@ import tensorflow as tf
 from official.core import input_reader
 
 from pipelines.config import UsageError
+from pipelines.data.manifest import LENGTHS
 from pipelines.training.randomness import Draws
 
 HEADER, FOOTER = 12, 4  # bytes around a record: length and its checksum; the record's checksum
@@ -60,7 +61,7 @@ class Records:
 
 def _lengths(shard: str) -> np.ndarray:
     """Payload bytes of each record, int64: from the list beside the shard, else from the shard's own headers."""
-    listed = Path(f"{shard}.lengths")
+    listed = Path(f"{shard}{LENGTHS}")
     if listed.exists():
         return np.fromfile(listed, "<u4").astype(np.int64)
     found, at, size = [], 0, Path(shard).stat().st_size
