@@ -27,9 +27,9 @@ def main() -> None:
             print(f"  {name:<11} {doc.splitlines()[0]}")
         print("\ntrellis <verb> --help says more about one of them; trellis list shows what experiment= and dataset= accept.")
         return
-    from pipelines import config  # Hydra only when there is something to compose.
-
     try:
+        from pipelines import config  # Hydra only when there is something to compose.
+
         if verb not in known:
             raise config.UsageError(f"no verb {verb!r}{config.nearest(verb, list(known))}\nall of them: trellis")
         if {"-h", "--help"} & set(overrides):

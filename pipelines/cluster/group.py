@@ -93,6 +93,8 @@ class Group:
                 check()
             except BaseException:
                 self._stop()
+                if all(process.returncode == 0 for process in self._processes):
+                    return 0, 0  # They had done all before they were asked.
                 raise
             time.sleep(POLL_S)
         self._wait(NOTICE_S)

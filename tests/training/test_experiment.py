@@ -3,7 +3,6 @@
 import json
 import re
 import signal
-import time
 from pathlib import Path
 
 import mlflow
@@ -124,7 +123,9 @@ def test_a_loss_that_is_not_finite_stops_the_run(trellis, tiny, tmp_path):
 
 def test_an_interrupt_before_the_first_step_leaves_no_half_run(trellis, tiny, tmp_path):
     process = trellis.start("train", *arguments(tiny, tmp_path, "resnet", "run"))
-    time.sleep(4)
+    for line in process.stdout:
+        if line.startswith("data: "):  # What follows is the import of TensorFlow.
+            break
     process.send_signal(signal.SIGINT)
     printed, _ = process.communicate(timeout=60)
     assert process.returncode == 130, printed
