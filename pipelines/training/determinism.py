@@ -11,6 +11,7 @@ import tensorflow as tf
 import tf_keras
 
 from pipelines.config import Config, Threads
+from pipelines.training import tracing
 from pipelines.training.randomness import Draws
 from pipelines.training.stream import Stream
 
@@ -79,11 +80,12 @@ def stepwise(task: Any, seed: int, step: tf.Variable) -> None:
     """Ties what a training step draws at random (drop-out, sampling of proposals) to the global step and the replica."""
     official = task.train_step
 
+    @tracing.plain
     @functools.wraps(official)
     def train_step(*args: Any, **kwargs: Any) -> Any:
         replicas = tf.distribute.get_replica_context()
         place = tf.cast(step, tf.int64) * replicas.num_replicas_in_sync + tf.cast(replicas.replica_id_in_sync_group, tf.int64)
         with Draws(seed, "step", place):
-            return official(*args, **kwargs)
+            return tracing.converted(official)(*args, **kwargs)
 
     task.train_step = train_step

@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 import tensorflow as tf
 
+from pipelines.training import tracing
 from pipelines.training.stream import Stream
 
 FILE = "flight.jsonl"
@@ -38,18 +39,20 @@ class Flight:
         """Watches a task's training steps and the gradients that they apply."""
         train_step, apply_gradients = task.train_step, optimizer.apply_gradients
 
+        @tracing.plain
         @functools.wraps(apply_gradients)
         def applied(gradients: Any, *args: Any, **kwargs: Any) -> Any:
             gradients = list(gradients)
             found = [tf.cast(tf.convert_to_tensor(gradient), tf.float32) for gradient, _ in gradients if gradient is not None]
             self._local.norm = tf.linalg.global_norm(found)
-            return apply_gradients(gradients, *args, **kwargs)
+            return tracing.converted(apply_gradients)(gradients, *args, **kwargs)
 
+        @tracing.plain
         @functools.wraps(train_step)
         def watched(inputs: Any, *args: Any, **kwargs: Any) -> Any:
             row = tf.cast(tf.cast(step, tf.int64) % self._block, tf.int32)
             checksum = fingerprint(inputs)
-            logs = train_step(inputs, *args, **kwargs)
+            logs = tracing.converted(train_step)(inputs, *args, **kwargs)
             figures = tf.stack([tf.cast(tf.reduce_mean(logs[task.loss]), tf.float32), self._local.norm])
             _put(self._inputs, row, checksum)
             _put(self._figures, row, figures)

@@ -79,7 +79,7 @@ def _refuse_other_task(params: Any, task: Any, cfg: Config) -> None:
         raise UsageError(
             f"experiment {cfg.name} ({type(params.task).__name__}) cannot train on dataset "
             f"{cfg.dataset.name if cfg.dataset else ''}, which is for {task.__name__.rpartition('.')[2]}; "
-            f"choose another: DATA=<name> (all of them: make list)"
+            f"choose another: DATA=<name> (all of them: make list), or dataset.task=<task> where its source serves several"
         )
 
 
@@ -148,7 +148,7 @@ def _schedule(params: Any, cfg: Config, examples: Mapping[str, int]) -> None:
     epoch = steps_per_epoch(params, examples)
     if cfg.epochs is not None and "train_steps" not in given:
         train.train_steps = max(1, round(cfg.epochs * epoch))
-        _warn_of_few_steps(train, cfg.epochs, epoch)
+    _warn_of_few_steps(train, epoch)
     if "validation_steps" not in given:
         if params.runtime.distribution_strategy != "tpu":  # TPUs need batches of one shape
             task.validation_data.drop_remainder = False
@@ -175,14 +175,16 @@ def _schedule(params: Any, cfg: Config, examples: Mapping[str, int]) -> None:
         schedule.decay_steps = train.train_steps
 
 
-def _warn_of_few_steps(train: Any, epochs: float, epoch: int) -> None:
-    """Few examples of one's own under a recipe made for many: it would end before its learning rate is reached."""
-    warmup = train.optimizer_config.warmup
-    steps = getattr(warmup.get(), "warmup_steps", 0) if warmup.type else 0
+def _warn_of_few_steps(train: Any, epoch: int) -> None:
+    """Few examples of one's own under a recipe made for many, or few steps: it would end before its learning rate is reached."""
+    kind = train.optimizer_config.warmup.type
+    steps = getattr(train.optimizer_config.warmup.get(), "warmup_steps", 0) if kind else 0
     if steps and train.train_steps < 2 * steps:
+        epochs = math.ceil(10 * steps / epoch)
         print(
-            f"warning: epochs={epochs:g} of this data are {train.train_steps} steps, and {steps} are the learning rate's warm-up; "
-            f"to learn more: epochs={math.ceil(10 * steps / epoch)} ({math.ceil(10 * steps / epoch) * epoch} steps)"
+            f"warning: of {train.train_steps} steps, {min(steps, train.train_steps)} are the learning rate's warm-up; to learn more: "
+            f"epochs={epochs} (trainer.train_steps={epochs * epoch}); or a shorter warm-up: "
+            f"trainer.optimizer_config.warmup.{kind}.warmup_steps={max(1, train.train_steps // 10)}"
         )
 
 

@@ -7,7 +7,7 @@ any number of threads gives the same batches.
 
 import functools
 import zlib
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -20,6 +20,7 @@ from official.core import input_reader
 
 from pipelines.config import UsageError
 from pipelines.data.manifest import LENGTHS
+from pipelines.training import tracing
 from pipelines.training.randomness import Draws
 
 HEADER, FOOTER = 12, 4  # bytes around a record: length and its checksum; the record's checksum
@@ -118,7 +119,7 @@ class Stream:
         share = batch * context.num_replicas_in_sync // context.num_input_pipelines
         first = context.input_pipeline_id * share
         records = Records(reader._matched_files)
-        parse, postprocess = _chain(reader._decoder_fn, reader._parser_fn), reader._postprocess_fn
+        stages, postprocess = [one for one in (reader._decoder_fn, reader._parser_fn) if one], reader._postprocess_fn
 
         def read(steps_taken: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
             step = int(steps_taken) + self.start
@@ -135,16 +136,21 @@ class Stream:
             keys = np.array(indices if reader._cache else places, np.int64)
             return keys, np.array([record for record, _ in found], object)
 
+        @tracing.plain
         def parsed(key: tf.Tensor, record: tf.Tensor) -> Any:
             with Draws(self.seed, "example", key):
-                return key, parse(record)
+                for stage in stages:
+                    record = tracing.converted(stage)(record)
+                return key, record
 
+        @tracing.plain
         def mixed(keys: tf.Tensor, examples: Any) -> Any:
             if postprocess is None:
                 return examples
             with Draws(self.seed, "batch", keys[0]):
-                return postprocess(*examples) if isinstance(examples, tuple) else postprocess(examples)
+                return tracing.converted(postprocess)(*(examples if isinstance(examples, tuple) else (examples,)))
 
+        @tracing.plain
         def fetched(step: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
             keys, contents = tf.numpy_function(read, [step], [tf.int64, tf.string], stateful=True)
             return tf.ensure_shape(keys, [share]), tf.ensure_shape(contents, [share])
@@ -175,12 +181,6 @@ def follows(reader: Any) -> bool:
         and not any((reader._combine_fn, reader._sample_fn, reader._filter_fn, reader._transform_and_batch_fn))
         and not reader._enable_tf_data_service
     )
-
-
-def _chain(decode: Callable[..., Any] | None, parse: Callable[..., Any] | None) -> Callable[..., Any]:
-    if decode is None or parse is None:
-        return decode or parse or (lambda record: record)
-    return lambda record: parse(decode(record))
 
 
 @functools.lru_cache(maxsize=2)  # A batch may lie across two epochs.

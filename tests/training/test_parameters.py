@@ -50,7 +50,9 @@ def test_steps_on_the_command_line_win_over_epochs():
 
 def test_few_examples_under_a_recipe_for_many_are_warned_of(capsys):
     assert built("experiment=retinanet", train=208).trainer.train_steps == 42
-    assert "epochs=3.2 of this data are 42 steps, and 50 are the learning rate's warm-up; to learn more: epochs=39 (507 steps)" in capsys.readouterr().out
+    assert "of 42 steps, 42 are the learning rate's warm-up; to learn more: epochs=39 (trainer.train_steps=507)" in capsys.readouterr().out
+    built("experiment=retinanet", "trainer.train_steps=80")
+    assert "of 80 steps, 50 are the learning rate's warm-up" in capsys.readouterr().out
     built("experiment=retinanet", train=4000)
     assert "warning" not in capsys.readouterr().out
 
