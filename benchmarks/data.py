@@ -5,6 +5,7 @@ the official tool has nothing like it.
 """
 
 import argparse
+import io
 import json
 import math
 import os
@@ -22,6 +23,7 @@ from PIL import Image
 from sklearn.datasets import load_sample_images
 
 WIDTH, HEIGHT, OBJECTS, CATEGORIES = 640, 480, 7, 80
+BYTES = 4260  # of the annotation file, an image
 OVERHANGING = 50  # every so many objects one leaves the image by a pixel: the official tool drops it
 
 
@@ -34,24 +36,26 @@ class Cost:
     peak_mb: float  # of the largest process
 
 
-def corpus(folder: Path, images: int) -> tuple[Path, Path]:
-    """Photographs of 640x480 with seven polygons each, in COCO's layout; the same bytes every time."""
+def corpus(folder: Path, images: int, *, plain: bool = False) -> tuple[Path, Path]:
+    """Photographs of 640x480 with seven polygons each, in COCO's layout; the same bytes every time. Plain ones are small and grey."""
     random = np.random.RandomState(0)
     (folder / "images").mkdir(parents=True)
     photographs = [Image.fromarray(photograph) for photograph in load_sample_images().images]
-    document: dict[str, list] = {"images": [], "annotations": [], "categories": [{"id": number, "name": f"thing {number}"} for number in range(1, CATEGORIES + 1)]}
-    pictures = [_photograph(random, photographs) for _ in range(min(images, 500))]
-    for number in range(1, images + 1):
-        name = f"{number:012d}.jpg"
-        # A comment makes every file's bytes its own.
-        comment = f"{number:08d}".encode()
-        picture = pictures[number % len(pictures)]
-        (folder / "images" / name).write_bytes(picture[:2] + b"\xff\xfe\x00\x0a" + comment + picture[2:])
-        document["images"].append({"id": number, "file_name": name, "height": HEIGHT, "width": WIDTH})
-        for place in range(OBJECTS):
-            identity = (number - 1) * OBJECTS + place + 1
-            document["annotations"].append({"id": identity, "image_id": number, **_thing(random, overhanging=identity % OVERHANGING == 0)})
-    (folder / "annotations.json").write_text(json.dumps(document))
+    pictures = [_encoded(np.full((HEIGHT, WIDTH, 3), 128))] if plain else [_photograph(random, photographs) for _ in range(min(images, 500))]
+    with (folder / "annotations.json").open("w") as file:  # As a stream: the document may be larger than the memory.
+        file.write('{"categories": ' + json.dumps([{"id": number, "name": f"thing {number}"} for number in range(1, CATEGORIES + 1)]) + ', "images": [')
+        for number in range(1, images + 1):
+            name = f"{number:012d}.jpg"
+            # A comment makes every file's bytes its own.
+            comment = f"{number:08d}".encode()
+            picture = pictures[number % len(pictures)]
+            (folder / "images" / name).write_bytes(picture[:2] + b"\xff\xfe\x00\x0a" + comment + picture[2:])
+            file.write((number > 1) * ", " + json.dumps({"id": number, "file_name": name, "height": HEIGHT, "width": WIDTH}))
+        file.write('], "annotations": [')
+        for place in range(images * OBJECTS):
+            thing = _thing(random, overhanging=(place + 1) % OVERHANGING == 0)
+            file.write((place > 0) * ", " + json.dumps({"id": place + 1, "image_id": place // OBJECTS + 1, **thing}))
+        file.write("]}")
     return folder / "images", folder / "annotations.json"
 
 
@@ -59,11 +63,13 @@ def _photograph(random: np.random.RandomState, photographs: list[Image.Image]) -
     source = photographs[random.randint(len(photographs))]
     left, top = random.randint(source.width // 2), random.randint(source.height // 2)
     crop = source.crop((left, top, left + source.width // 2, top + source.height // 2)).resize((WIDTH, HEIGHT))
-    noisy = np.asarray(crop, np.int16) + random.randint(-12, 13, (HEIGHT, WIDTH, 3))
-    with tempfile.TemporaryFile() as file:
-        Image.fromarray(noisy.clip(0, 255).astype(np.uint8)).save(file, "JPEG", quality=90)
-        file.seek(0)
-        return file.read()
+    return _encoded(np.asarray(crop, np.int16) + random.randint(-12, 13, (HEIGHT, WIDTH, 3)))
+
+
+def _encoded(pixels: np.ndarray) -> bytes:
+    file = io.BytesIO()
+    Image.fromarray(pixels.clip(0, 255).astype(np.uint8)).save(file, "JPEG", quality=90)
+    return file.getvalue()
 
 
 def _thing(random: np.random.RandomState, *, overhanging: bool) -> dict:
@@ -79,9 +85,9 @@ def _thing(random: np.random.RandomState, *, overhanging: bool) -> dict:
     return {"category_id": int(random.randint(1, CATEGORIES + 1)), "bbox": box, "area": area, "iscrowd": 0, "segmentation": [points.ravel().tolist()]}
 
 
-def written(folder: Path, images: int) -> tuple[Path, Path]:
+def written(folder: Path, images: int, *more: str) -> tuple[Path, Path]:
     """The corpus, made by another process: Linux counts the memory of whoever starts a process as that process's."""
-    subprocess.run([sys.executable, "-m", "benchmarks.data", f"--images={images}", f"--corpus={folder}"], check=True)
+    subprocess.run([sys.executable, "-m", "benchmarks.data", f"--images={images}", f"--corpus={folder}", *more], check=True)
     return folder / "images", folder / "annotations.json"
 
 
@@ -132,10 +138,19 @@ def main() -> None:
     parser.add_argument("--images", type=int, default=2000)
     parser.add_argument("--repeats", type=int, default=3)
     parser.add_argument("--tenfold", action="store_true", help="also ten times the images, trellis only")
+    parser.add_argument("--annotations", type=float, help="instead: boxes from an annotation file of so many GB, trellis only")
+    parser.add_argument("--plain", action="store_true", help=argparse.SUPPRESS)
     parser.add_argument("--corpus", help="only write the photographs into this folder")
     asked = parser.parse_args()
     if asked.corpus:
-        corpus(Path(asked.corpus), asked.images)
+        corpus(Path(asked.corpus), asked.images, plain=asked.plain)
+        return
+    if asked.annotations:
+        with tempfile.TemporaryDirectory(prefix="bench-data-") as folder:
+            number = round(asked.annotations * 1e9 / BYTES)
+            images, annotations = written(Path(folder, "corpus"), number, "--plain")
+            print(f"{number} images, {number * OBJECTS} annotations in a file of {annotations.stat().st_size / 1e9:.2f} GB")
+            show("trellis", [trellis(images, annotations, Path(folder, "trellis"), masks=False)])
         return
     with tempfile.TemporaryDirectory(prefix="bench-data-") as folder:
         root = Path(folder)

@@ -313,7 +313,9 @@ def weights_sha256(variables: list[tf.Variable]) -> str:
 @contextlib.contextmanager
 def _quiet(log: Path) -> Iterator[None]:
     """Sends what Orbit, TensorFlow and the evaluators print to a file, and leaves the terminal to the meter."""
-    handlers = [one for one in tf.get_logger().handlers if isinstance(one, logging.StreamHandler)]
+    logger = tf.get_logger()
+    handlers = [one for one in logger.handlers if isinstance(one, logging.StreamHandler)]
+    propagated, logger.propagate = logger.propagate, False  # Somebody else's handler would show it all the same.
     with open(log, "a", buffering=1) as stream, contextlib.redirect_stdout(stream):
         streams = [one.setStream(stream) for one in handlers]
         try:
@@ -321,3 +323,4 @@ def _quiet(log: Path) -> Iterator[None]:
         finally:
             for handler, before in zip(handlers, streams, strict=True):
                 handler.setStream(before)
+            logger.propagate = propagated

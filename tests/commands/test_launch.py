@@ -51,17 +51,18 @@ def test_only_the_chief_records(undisturbed):
 
 
 @pytest.mark.slow
-def test_a_killed_worker_is_started_again_and_the_run_ends_as_if_it_had_not_been(trellis, tiny, undisturbed, tmp_path):
+@pytest.mark.parametrize("victim", [0, 1], ids=["chief", "other"])
+def test_a_killed_worker_is_started_again_and_the_run_ends_as_if_it_had_not_been(trellis, tiny, undisturbed, tmp_path, victim):
     process = trellis.start(*launch(tiny, tmp_path, "run"))
     printed = []
     for line in process.stdout:
         printed.append(line)
         if "step 3/" in line and "restart" not in "".join(printed):
             workers = sorted(psutil.Process(process.pid).children(), key=lambda one: one.create_time())
-            workers[1].kill()
+            workers[victim].kill()
     assert process.wait() == 0, "".join(printed)
     said = "".join(printed)
-    assert "worker 1 was killed by SIGKILL" in said and "(restart 1 of 3)" in said and "restart 2" not in said
+    assert f"worker {victim} was killed by SIGKILL" in said and "(restart 1 of 3)" in said and "restart 2" not in said
     assert "another worker has gone" in said
     found = check_run(tmp_path, "run", "accuracy", STEPS)
     assert found["weights_sha256"] == summary(undisturbed[0] / "run")["weights_sha256"]
