@@ -78,7 +78,7 @@ test: $(READY)            ## fast tests (minutes, no network, no accelerator)
 test-slow: $(READY)       ## slow tests: whole trainings, kills, resumes
 	.venv/bin/python -m pytest -q -m slow $(ARGS)
 
-test-chaos: $(READY)      ## kills at random moments: 5 in each of the 4 tasks' runs
+test-chaos: $(READY)      ## kills, most at random moments: 5 in each of the 4 tasks' runs
 	CHAOS_KILLS=5 .venv/bin/python -m pytest -q -m slow tests/training/test_chaos.py -k killed $(ARGS)
 
 bench: bench-data bench-train         ## measure against the official tools, side by side

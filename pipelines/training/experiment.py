@@ -179,12 +179,12 @@ def train(
             meter.start(done)
             if done == 0:
                 _save(runner, 0)  # Official saving counts its interval from the first checkpoint.
-            elif _evaluation_due(params, done) and done not in evaluated_steps:
-                runner.controller.evaluate(trainer.validation_steps)
-            signals.training = True
+            # What `runner.run` does, without the count of FLOPs that it ends with; after a stop between two evaluations
+            # the next one comes where it would have come.
             with devices.scope():
-                # What `runner.run` does, without the count of FLOPs that it ends with; after a stop between two evaluations
-                # the next one comes where it would have come.
+                if done and _evaluation_due(params, done) and done not in evaluated_steps:
+                    runner.controller.evaluate(trainer.validation_steps)
+                signals.training = True
                 if ahead := -done % trainer.validation_interval:
                     runner.controller.train(min(done + ahead, trainer.train_steps), checkpoint_at_completion=False)
                     runner.controller.evaluate(trainer.validation_steps)
