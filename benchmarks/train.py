@@ -35,7 +35,7 @@ def pace(command: list[str], steps: int) -> Pace:
     with subprocess.Popen(command, env=ENVIRONMENT, text=True, stdout=subprocess.PIPE, stderr=subprocess.STDOUT) as process:
         for line in process.stdout:  # type: ignore[union-attr]
             tail = [*tail[-20:], line]
-            if found := re.match(r"(?:train \| step:\s+|step )(\d+)\b.*loss", line) or re.match(r"train \| step:\s+(\d+)", line):
+            if found := re.match(r"(?:train \| step:\s+|step )([1-9]\d*)\b.*(?:loss|steps/sec)", line):
                 seen.setdefault(int(found[1]), time.monotonic())
     if process.returncode or steps not in seen:
         raise RuntimeError(f"{' '.join(command)} failed:\n{''.join(tail)}")
