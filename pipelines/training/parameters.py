@@ -118,7 +118,7 @@ def fits(value: Any, hint: Any) -> bool:
             return False
         if origin is tuple and arguments and arguments[-1] is not Ellipsis:
             return len(value) == len(arguments) and all(map(fits, value, arguments))
-        return all(fits(item, arguments[0]) for item in value) if arguments else True
+        return all(item is None or fits(item, arguments[0]) for item in value) if arguments else True  # input_size: [null, null, 3]
     if hint in (int, float):
         return isinstance(value, int | hint) and not isinstance(value, bool)
     if isinstance(hint, type) and issubclass(hint, params_dict.ParamsDict):
