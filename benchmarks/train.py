@@ -16,7 +16,7 @@ import time
 from dataclasses import dataclass
 from pathlib import Path
 
-STEPS = {"resnet": 2000, "retinanet": 200, "deeplabv3plus": 400}
+STEPS = {"resnet": 1500, "retinanet": 160, "deeplabv3plus": 300}
 BLOCK = 20
 ENVIRONMENT = {**os.environ, "TF_USE_LEGACY_KERAS": "1", "CUDA_VISIBLE_DEVICES": "-1", "TF_CPP_MIN_LOG_LEVEL": "3"}
 

@@ -157,7 +157,9 @@ def _schedule(params: Any, cfg: Config, examples: Mapping[str, int]) -> None:
     if train.train_steps == published:
         return  # The registered schedule stands as it is.
     if "validation_interval" not in given:
-        train.validation_interval = min(train.train_steps, max(epoch, math.ceil(train.train_steps / cfg.evaluations)))
+        interval = max(epoch, math.ceil(train.train_steps / cfg.evaluations))
+        whole = LOOP_STEPS if interval > LOOP_STEPS else 1  # Intervals are made of whole loops.
+        train.validation_interval = min(train.train_steps, math.ceil(interval / whole) * whole)
     if "checkpoint_interval" not in given:
         train.checkpoint_interval = train.validation_interval
     if "steps_per_loop" not in given:
