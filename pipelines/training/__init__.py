@@ -24,9 +24,12 @@ class _Unread(ModuleType):
 
     # importlib's LazyLoader is woken by any attribute, and AutoGraph asks every module for its `__file__`.
     def __getattr__(self, name: str) -> Any:
-        if name.startswith("__") and name != "__version__":
+        within = self.__spec__.submodule_search_locations if self.__spec__ else None
+        if name.startswith("__") and name != "__version__" and (name != "__path__" or within is None):
             raise AttributeError(name)
         self.__class__ = ModuleType  # type: ignore[assignment]
+        if within is not None:
+            self.__path__ = within
         self.__spec__.loader.exec_module(self)  # type: ignore[union-attr]
         return getattr(self, name)
 
@@ -36,6 +39,7 @@ class _Loader(importlib.machinery.SourceFileLoader):
         if type(module) is ModuleType and module.__spec__ and module.__spec__.loader_state is None:
             module.__spec__.loader_state = "unread"
             module.__class__ = _Unread
+            vars(module).pop("__path__", None)  # Whoever imports a part of it asks for this, and must find it executed.
         else:
             super().exec_module(module)
 

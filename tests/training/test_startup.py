@@ -10,6 +10,8 @@ from pipelines.training import experiment
 read = [name for name in training.UNUSED if type(sys.modules.get(name)) is training.ModuleType]
 assert not read, read
 assert not {"pandas.core", "matplotlib.figure", "tensorflow_datasets.core"} & set(sys.modules)
+from requests.adapters import HTTPAdapter  # a part before the whole
+import mlflow
 import pandas
 import matplotlib.pyplot as plt
 import requests
