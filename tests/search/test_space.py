@@ -105,7 +105,7 @@ def test_identity_is_of_what_changes_the_result_and_not_of_places():
     one = config.compose(["experiment=resnet"])
     moved = config.compose(["experiment=resnet", "runs_dir=/x", "data_dir=/y", "jobs=2", "parent=/z"])
     assert space.identity(one, "f") == space.identity(moved, "f")
-    changes = ("seed=1", "epochs=3", "task.model.x=1", "threads.intra_op=1")
+    changes = ("seed=1", "epochs=3", "task.model.x=1", "threads.intra_op=3")
     others = [config.compose(["experiment=resnet", text]) for text in changes]
     assert len({space.identity(cfg, "f") for cfg in [one, *others]} | {space.identity(one, "g")}) == 6
 

@@ -158,7 +158,7 @@ def find(name: str, folders: Iterable[tuple[str, Mapping[str, str]]], kind: str 
         raise Rejected(*ESCAPES)
     found = [(path, digest) for folder, files in folders if (path := places[folder]) and (digest := files.get(name) or files.get(_plain(path, folder)))]
     if not found:
-        raise Rejected(f"{kind}_missing", f"there is no such file in {' or '.join(places)}; add it or remove its entry")
+        raise Rejected(f"{kind}_missing", f"the file is {'in none of the folders' if len(places) > 1 else 'not there'}; add it or remove its entry")
     if len({digest for _, digest in found}) > 1:
         raise Rejected(f"{kind}_ambiguous", f"different files have this name: {' and '.join(path for path, _ in found)}; rename or remove one")
     return found[0]
