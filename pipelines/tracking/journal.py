@@ -59,19 +59,29 @@ def mend(run_dir: Path) -> None:
     os.truncate(path, path.read_bytes().rfind(b"\n") + 1)
 
 
-def close_abandoned(run_dir: Path) -> None:
-    """Closes the journal of a run that was killed without a word, unless a new session has taken it up."""
+def close_abandoned(run_dir: Path) -> int | None:
+    """Closes the journal of a run that was killed without a word, unless a new session has taken it up.
+
+    Returns:
+        The process that still holds a run that was not closed, None when there is nothing more to do.
+    """
+    lock = folder(run_dir) / "run.lock"
     try:
-        with locked(folder(run_dir) / "run.lock", wait=False):
+        with locked(lock, wait=False):
             mend(run_dir)
-            last = None
-            for event, _ in read(run_dir):
-                last = event["event"] if event["event"] in ("open", "close") else last  # Words may be added later.
-            if last == "open":
+            if _open(run_dir):
                 failure = "the process ended without a word: killed, or out of memory"
                 append(run_dir, "close", status="KILLED", failure=failure, checkpoints={})
     except BlockingIOError:
-        return
+        return int(lock.read_text() or 0) if _open(run_dir) else None
+    return None
+
+
+def _open(run_dir: Path) -> bool:
+    last = None
+    for event, _ in read(run_dir):
+        last = event["event"] if event["event"] in ("open", "close") else last  # Words may be added later.
+    return last == "open"
 
 
 def spell(value: float) -> float | str:

@@ -45,7 +45,8 @@ def _follow(run_dir: Path, uri: str, parent: int) -> int:
     while True:
         if ended_at is None and _ended(0 if courier is None else pause, parent):
             ended_at = time.monotonic()
-            journal.close_abandoned(run_dir)
+            while journal.close_abandoned(run_dir) == parent and time.monotonic() - ended_at < GRACE_S:
+                time.sleep(0.05)  # A killed process lets go of its files one after the other: of its lock after our input.
         try:
             delivery.prepare(uri)
             courier = courier or delivery.Delivery(run_dir, uri)

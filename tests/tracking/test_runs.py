@@ -22,7 +22,7 @@ from pipelines.tracking import delivery, journal, recording, runs
 Session = Callable[..., recording.Recorder]
 
 TRAIN = """
-import sys, time
+import os, sys, time
 from pipelines import config
 from pipelines.tracking import runs
 cfg = config.from_yaml(sys.argv[1])
@@ -30,13 +30,16 @@ with runs.record(cfg) as report:
     report.parameters({"seed": 1})
     for step in range(1, int(sys.argv[2]) + 1):
         report(step, {"train/loss": 1 / step})
+    if float(sys.argv[4]) and os.fork() == 0:  # With all files: they are let go of later than the run ends.
+        time.sleep(float(sys.argv[4]))
+        os._exit(0)
     print("reported", report.run_id(), flush=True)
     time.sleep(float(sys.argv[3]))
 """
 
 
-def start(cfg: Config, steps: int, pause_s: float = 0) -> "subprocess.Popen[str]":
-    command = [sys.executable, "-c", TRAIN, config.to_yaml(cfg), str(steps), str(pause_s)]
+def start(cfg: Config, steps: int, pause_s: float = 0, outlived_s: float = 0) -> "subprocess.Popen[str]":
+    command = [sys.executable, "-c", TRAIN, config.to_yaml(cfg), str(steps), str(pause_s), str(outlived_s)]
     return subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
 
 
@@ -118,7 +121,7 @@ def test_four_processes_at_once_on_a_fresh_store(cfg: Config) -> None:
 
 @pytest.mark.slow
 def test_a_killed_run_says_so_and_goes_on_as_the_same_run(cfg: Config) -> None:
-    process = start(cfg, steps=30, pause_s=60)
+    process = start(cfg, steps=30, pause_s=60, outlived_s=5)
     assert process.stdout is not None and process.stdout.readline().startswith("reported")
     first = recording.read_run_id(cfg.run_dir)
     process.send_signal(signal.SIGKILL)
