@@ -182,6 +182,7 @@ def train(
             # What `runner.run` does, without the count of FLOPs that it ends with; after a stop between two evaluations
             # the next one comes where it would have come.
             with devices.scope():
+                _create_slots(official.optimizer, official.model.trainable_variables)
                 if done and _evaluation_due(params, done) and done not in evaluated_steps:
                     runner.controller.evaluate(trainer.validation_steps)
                 signals.training = True
@@ -277,6 +278,13 @@ def _official_trainer(
         if stream and train:
             determinism.stepwise(task, stream.seed, official.global_step)
         return official
+
+
+def _create_slots(optimizer: Any, variables: list[tf.Variable]) -> None:
+    """Creates the optimizer's variables, which its first step would: a step that creates any is traced twice."""
+    create = getattr(optimizer, "_create_all_weights", None) or getattr(optimizer, "build", None)
+    if create:
+        create(variables)
 
 
 def _save(runner: Any, step: int) -> None:
