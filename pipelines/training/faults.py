@@ -1,11 +1,17 @@
 """What can stop a training: a signal, a loss that is not finite, a disk. Each leaves a checkpoint to go on from."""
 
+import os
 import signal
+import sys
 import threading
+import time
 from collections.abc import Mapping
 from types import FrameType, TracebackType
 
 import numpy as np
+
+STOPPING = (signal.SIGINT, signal.SIGTERM)
+ECHO_S = 0.2  # One stop can arrive twice: by the process group, and passed on by make.
 
 
 class Interrupted(Exception):
@@ -35,22 +41,43 @@ class Interruption:
         self.training = False
         self._signum: int | None = None
         self._previous: dict[int, object] = {}
+        self._heard = -1  # where the numbers of signals arrive, as soon as they come
+        self._told = (-1, -1)  # where they are sent, and where they were sent before
 
     def __enter__(self) -> "Interruption":
         if threading.current_thread() is threading.main_thread():
-            for signum in (signal.SIGINT, signal.SIGTERM):
+            for signum in STOPPING:
                 self._previous[signum] = signal.signal(signum, self._receive)
+            self._heard, told = os.pipe()
+            os.set_blocking(told, False)
+            self._told = (told, signal.set_wakeup_fd(told, warn_on_full_buffer=False))
+            threading.Thread(target=self._listen, daemon=True).start()
         return self
 
     def __exit__(self, kind: type | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        if self._previous:
+            signal.set_wakeup_fd(self._told[1])
+            os.close(self._told[0])
         for signum, handler in self._previous.items():
             signal.signal(signum, handler)  # type: ignore[arg-type]
 
+    def _listen(self) -> None:
+        """Hears signals while TensorFlow computes a block of steps, at whose end only Python would call `_receive`."""
+        with open(self._heard, "rb", buffering=0) as heard:
+            first = None
+            while number := heard.read(1):
+                if number[0] not in STOPPING:
+                    continue
+                if first is None:
+                    first = time.monotonic()
+                    if self.training:
+                        print("\nstopping after this block of steps, with a checkpoint; once more stops at once", file=sys.stderr, flush=True)
+                elif time.monotonic() - first > ECHO_S:
+                    os._exit(128 + number[0])
+
     def _receive(self, signum: int, frame: FrameType | None) -> None:
-        for again in (signal.SIGINT, signal.SIGTERM):
-            signal.signal(again, signal.SIG_DFL)
-        self._signum = signum
-        if not self.training:
+        again, self._signum = self._signum, signum
+        if not (again or self.training):
             raise Interrupted(signum)
 
     def check(self) -> None:

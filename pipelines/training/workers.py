@@ -3,7 +3,6 @@
 import functools
 import json
 import shutil
-import signal
 import zlib
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -32,8 +31,6 @@ class Agreement(faults.Interruption):
         self._devices = devices
 
     def _receive(self, signum: int, frame: FrameType | None) -> None:
-        for again in (signal.SIGINT, signal.SIGTERM):
-            signal.signal(again, signal.SIG_DFL)
         self._signum = signum
 
     def check(self) -> None:

@@ -2,6 +2,10 @@
 
 import resource
 import shutil
+import signal
+import subprocess
+import sys
+import time
 from pathlib import Path
 
 import pytest
@@ -45,6 +49,51 @@ def test_a_full_disk_leaves_the_checkpoint_before_and_a_damaged_one_is_set_aside
     printed = trellis("train", *command)
     assert "ckpt-9 is damaged" in printed and "going on from" in printed and "ckpt-2" in printed
     assert check_run(runs, "run", "accuracy")["weights_sha256"] == straight["weights_sha256"]
+
+
+@pytest.mark.slow
+def test_a_second_signal_stops_at_once_and_the_run_can_go_on(trellis, tiny, tmp_path):
+    intervals = ("train_steps", "steps_per_loop", "summary_interval", "validation_interval", "checkpoint_interval")
+    command = arguments(tiny, tmp_path, "resnet", "run")
+    process = trellis.start("train", *command, *(f"trainer.{name}=1000000" for name in intervals))
+    first = tmp_path / "run" / "checkpoints" / "ckpt-0.index"
+    while not first.exists() and process.poll() is None:
+        time.sleep(0.1)
+    time.sleep(5)  # Now in a block of steps, at whose end, hours from now, the first signal would be heeded.
+    process.send_signal(signal.SIGINT)
+    time.sleep(2)
+    assert process.poll() is None, process.communicate()[0]
+    process.send_signal(signal.SIGINT)
+    printed, _ = process.communicate(timeout=10)
+    assert process.returncode == 128 + signal.SIGINT, printed
+    assert "once more stops at once" in printed
+    assert first.exists()
+    trellis("train", *command)
+    check_run(tmp_path, "run", "accuracy")
+
+
+ECHO = """
+import os, signal, sys, time
+from pipelines.training import faults
+try:
+    with faults.Interruption() as signals:
+        signals.training = True
+        for pause in map(float, sys.argv[1:]):
+            time.sleep(pause)
+            os.kill(os.getpid(), signal.SIGTERM)
+        time.sleep(0.1)
+        signals.check()
+except faults.Interrupted as stop:
+    print("saved")
+    sys.exit(stop.exit_code)
+"""
+
+
+@pytest.mark.parametrize(("pauses", "said"), [((0, 0), "saved\n"), ((0, 0.4), "")])
+def test_a_stop_that_arrives_twice_is_one_stop_unless_it_was_meant(pauses, said):
+    done = subprocess.run([sys.executable, "-c", ECHO, *map(str, pauses)], capture_output=True, text=True, timeout=60)
+    assert (done.returncode, done.stdout) == (128 + signal.SIGTERM, said)
+    assert done.stderr.count("once more stops at once") == 1
 
 
 def test_without_a_whole_checkpoint_a_run_starts_anew(tmp_path):
