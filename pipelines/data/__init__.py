@@ -1,0 +1,19 @@
+"""Records from what users have, by Apache Beam."""
+
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+TABLES = ("pandas", "pyarrow")
+
+
+@contextmanager
+def without_tables() -> Iterator[None]:
+    """For the import of Beam, which takes up these where they are installed: half a second, and no source here is a table."""
+    hidden = [name for name in TABLES if name not in sys.modules]
+    sys.modules.update(dict.fromkeys(hidden))  # None: an import fails as if it were not installed.
+    try:
+        yield
+    finally:
+        for name in hidden:
+            del sys.modules[name]

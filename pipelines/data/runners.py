@@ -39,7 +39,13 @@ EXTRAS = {"dask": "dask", "dataflow": "gcp"}  # of apache-beam
 
 
 # Beam's own worker, which prints a page about itself before it looks at any log level.
-WORKER = f"{shlex.quote(sys.executable)} -c 'import logging, sys; logging.disable(logging.WARNING); from apache_beam.runners.worker.sdk_worker_main import main; main(sys.argv)'"
+WORKER = f"""{shlex.quote(sys.executable)} -c '
+import logging, sys
+from pipelines.data import without_tables
+logging.disable(logging.WARNING)
+with without_tables():
+    from apache_beam.runners.worker.sdk_worker_main import main
+main(sys.argv)'"""
 
 
 @contextmanager

@@ -11,7 +11,7 @@ from types import ModuleType
 from etils import epath
 
 from pipelines.config import Config, Dataset, UsageError
-from pipelines.data import content, files, manifest
+from pipelines.data import content, files, manifest, without_tables
 from pipelines.data.manifest import Manifest
 
 
@@ -46,7 +46,8 @@ def obtain(cfg: Config, task: ModuleType) -> Manifest:
         print(f"data: building {dataset.name} with the {cfg.runner.get('engine', 'local')} runner in {folder}", flush=True)
         # Imports Beam, which takes seconds and complains about cloud libraries; nothing above needs it.
         logging.disable(logging.WARNING)
-        from pipelines.data import adoption, build
+        with without_tables():
+            from pipelines.data import adoption, build
 
         logging.disable(logging.NOTSET)
         room: ModuleType = adoption if dataset.source == "tfrecord" else build
