@@ -7,6 +7,7 @@ import threading
 import time
 from collections.abc import Mapping
 from types import FrameType, TracebackType
+from typing import Any
 
 import numpy as np
 
@@ -43,6 +44,8 @@ class Interruption:
         self._previous: dict[int, object] = {}
         self._heard = -1  # where the numbers of signals arrive, as soon as they come
         self._told = (-1, -1)  # where they are sent, and where they were sent before
+        self._resent = 0
+        self._raised = False
 
     def __enter__(self) -> "Interruption":
         if threading.current_thread() is threading.main_thread():
@@ -52,10 +55,12 @@ class Interruption:
             os.set_blocking(told, False)
             self._told = (told, signal.set_wakeup_fd(told, warn_on_full_buffer=False))
             threading.Thread(target=self._listen, daemon=True).start()
+            self._hook, sys.unraisablehook = sys.unraisablehook, self._lost
         return self
 
     def __exit__(self, kind: type | None, error: BaseException | None, trace: TracebackType | None) -> None:
         if self._previous:
+            sys.unraisablehook = self._hook
             signal.set_wakeup_fd(self._told[1])
             os.close(self._told[0])
         for signum, handler in self._previous.items():
@@ -66,6 +71,9 @@ class Interruption:
         with open(self._heard, "rb", buffering=0) as heard:
             first = None
             while number := heard.read(1):
+                if self._resent:
+                    self._resent -= 1
+                    continue
                 if number[0] not in STOPPING:
                     continue
                 if first is None:
@@ -80,9 +88,23 @@ class Interruption:
         if not (again or self.training):
             raise Interrupted(signum)
 
+    def _lost(self, error: Any) -> None:
+        """Python drops what is raised while it takes an object away, and often does that when a long call has ended."""
+        if isinstance(error.exc_value, Interrupted):
+            threading.Timer(0.02, self._raise_again, [error.exc_value.exit_code - 128]).start()
+        else:
+            self._hook(error)
+
+    def _raise_again(self, signum: int) -> None:
+        if not self._raised:
+            self._signum = None
+            self._resent += 1
+            signal.pthread_kill(threading.main_thread().ident or 0, signum)
+
     def check(self) -> None:
         """Raises `Interrupted` if a signal has come."""
         if self._signum is not None:
+            self._raised = True
             raise Interrupted(self._signum)
 
 

@@ -96,6 +96,28 @@ def test_a_stop_that_arrives_twice_is_one_stop_unless_it_was_meant(pauses, said)
     assert done.stderr.count("once more stops at once") == 1
 
 
+LOST = """
+import os, signal, sys, time
+from pipelines.training import faults
+class Freed:
+    def __del__(self):
+        os.kill(os.getpid(), signal.SIGTERM)
+        time.sleep(0)
+try:
+    with faults.Interruption() as signals:
+        Freed()
+        time.sleep(30)
+except faults.Interrupted as stop:
+    print("stopped")
+    sys.exit(stop.exit_code)
+"""
+
+
+def test_a_signal_that_comes_while_an_object_is_freed_is_not_lost():
+    done = subprocess.run([sys.executable, "-c", LOST], capture_output=True, text=True, timeout=20)
+    assert (done.returncode, done.stdout, done.stderr) == (128 + signal.SIGTERM, "stopped\n", "")
+
+
 def test_without_a_whole_checkpoint_a_run_starts_anew(tmp_path):
     for step in (3, 12):
         (tmp_path / f"ckpt-{step}.index").write_bytes(b"nonsense")
