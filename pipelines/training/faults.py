@@ -44,7 +44,8 @@ class Interruption:
         self._previous: dict[int, object] = {}
         self._heard = -1  # where the numbers of signals arrive, as soon as they come
         self._told = (-1, -1)  # where they are sent, and where they were sent before
-        self._resent = 0
+        self._hook = sys.unraisablehook
+        self._resent = 0  # signals of our own that `_listen` has yet to hear, and not to count
         self._raised = False
 
     def __enter__(self) -> "Interruption":
@@ -55,7 +56,7 @@ class Interruption:
             os.set_blocking(told, False)
             self._told = (told, signal.set_wakeup_fd(told, warn_on_full_buffer=False))
             threading.Thread(target=self._listen, daemon=True).start()
-            self._hook, sys.unraisablehook = sys.unraisablehook, self._lost
+            sys.unraisablehook = self._lost
         return self
 
     def __exit__(self, kind: type | None, error: BaseException | None, trace: TracebackType | None) -> None:
@@ -71,10 +72,10 @@ class Interruption:
         with open(self._heard, "rb", buffering=0) as heard:
             first = None
             while number := heard.read(1):
+                if number[0] not in STOPPING:
+                    continue
                 if self._resent:
                     self._resent -= 1
-                    continue
-                if number[0] not in STOPPING:
                     continue
                 if first is None:
                     first = time.monotonic()
@@ -91,12 +92,13 @@ class Interruption:
     def _lost(self, error: Any) -> None:
         """Python drops what is raised while it takes an object away, and often does that when a long call has ended."""
         if isinstance(error.exc_value, Interrupted):
-            threading.Timer(0.02, self._raise_again, [error.exc_value.exit_code - 128]).start()
+            threading.Timer(0.02, self._raise_again).start()
         else:
             self._hook(error)
 
-    def _raise_again(self, signum: int) -> None:
-        if not self._raised:
+    def _raise_again(self) -> None:
+        signum = self._signum
+        if signum is not None and not self._raised:
             self._signum = None
             self._resent += 1
             signal.pthread_kill(threading.main_thread().ident or 0, signum)
