@@ -8,6 +8,8 @@ import importlib
 import sys
 from pathlib import Path
 
+from pipelines.usage import UsageError, nearest
+
 VERBS = Path(__file__).parent / "commands"
 
 
@@ -28,21 +30,21 @@ def main() -> None:
         print("\ntrellis <verb> --help says more about one of them; trellis list shows what experiment= and dataset= accept.")
         return
     try:
-        from pipelines import config  # Hydra only when there is something to compose.
-
         if verb not in known:
-            raise config.UsageError(f"no verb {verb!r}{config.nearest(verb, list(known))}\nall of them: trellis")
+            raise UsageError(f"no verb {verb!r}{nearest(verb, list(known))}\nall of them: trellis")
         if {"-h", "--help"} & set(overrides):
             print(known[verb])
             return
         command = importlib.import_module(f"pipelines.commands.{verb}")
         if hasattr(command, "main"):  # It reads what composition refuses: lists and intervals.
             sys.exit(command.main(overrides))
+        from pipelines import config  # Hydra only when there is something to compose.
+
         sys.exit(command.run(config.compose(overrides)))
     except KeyboardInterrupt:
         print("interrupted", file=sys.stderr)
         sys.exit(130)
-    except config.UsageError as error:
+    except UsageError as error:
         print(f"trellis: {error}", file=sys.stderr)
         sys.exit(2)
 

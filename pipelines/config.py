@@ -4,7 +4,6 @@ Two schemas meet here. Ours is `Config`: typed and closed, a misspelt key is an 
 `trainer` and `runtime` speak Model Garden's own vocabulary: open here, checked against the registered experiment later.
 """
 
-import difflib
 import os
 import re
 from collections.abc import Iterator, Sequence
@@ -23,13 +22,10 @@ from omegaconf import MISSING, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 import conf
+from pipelines.usage import UsageError, nearest
 
 GROUPS = ("experiment", "dataset", "runtime", "runner", "sweep", "launcher")
 FOLDER = Path(conf.__file__).parent
-
-
-class UsageError(ValueError):
-    """Something the user can put right; the message says what and how, and is shown without a traceback."""
 
 
 @dataclass
@@ -222,14 +218,6 @@ def differences(before: Any, after: Any, path: str = "") -> list[str]:
         pairs = ((f"{path}.{key}" if path else str(key), before.get(key), after.get(key)) for key in keys)
         return [line for where, one, other in pairs for line in differences(one, other, where)]
     return [] if before == after else [f"{path}: {before} -> {after}"]
-
-
-def nearest(word: str, known: Sequence[str]) -> str:
-    """`; did you mean a, b?`, or the whole choice where nothing is near and the choice is short."""
-    near = difflib.get_close_matches(word, known, n=3, cutoff=0.5)
-    if near:
-        return f"; did you mean {', '.join(near)}?"
-    return f"; there are: {', '.join(sorted(known))}" if 0 < len(known) <= 20 else ""
 
 
 def _refuse_unknown_name(override: str) -> None:

@@ -4,6 +4,8 @@ import importlib
 from pathlib import Path
 from types import ModuleType
 
+from pipelines.usage import UsageError, nearest
+
 
 def names() -> list[str]:
     """Names that `load` accepts; a leading underscore marks what tasks share."""
@@ -14,8 +16,8 @@ def load(name: str) -> ModuleType:
     """Imports one task.
 
     Raises:
-        ValueError: there is no such task; the message lists those there are.
+        UsageError: there is no such task; the message names the nearest.
     """
     if name not in names():
-        raise ValueError(f"no task {name!r}; there are: {', '.join(names())}")
+        raise UsageError(f"dataset.task: no task {name!r}{nearest(name, names())}")
     return importlib.import_module(f"tasks.{name}")

@@ -7,7 +7,8 @@ import pytest
 import yaml
 
 from pipelines import config
-from pipelines.config import UsageError, compose
+from pipelines.config import compose
+from pipelines.usage import UsageError
 
 EXPERIMENTS = sorted(config.options("experiment"))
 

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import yaml
 
 from pipelines.cluster.membership import PEER_GONE
-from pipelines.config import UsageError
+from pipelines.usage import UsageError
 
 GRACE_S = 120  # before the end of the allotted time, for a checkpoint
 KINDS = ("slurm", "kubernetes")

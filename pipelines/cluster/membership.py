@@ -10,7 +10,7 @@ import re
 from collections.abc import Mapping, MutableMapping
 from dataclasses import dataclass
 
-from pipelines.config import UsageError
+from pipelines.usage import UsageError
 
 PEER_GONE = 75  # exit code of a worker that could not go on without another; sysexits.h calls it a temporary failure
 PORT = 23456  # of the first worker on a machine, where nobody has said otherwise

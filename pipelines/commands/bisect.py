@@ -1,8 +1,9 @@
 """Finds the first step at which two runs part, and what parted first.    make bisect RUN=<run> ARGS="against=<run>" """
 
-from pipelines.config import Config, UsageError
+from pipelines.config import Config
 from pipelines.reproduction import bisection
 from pipelines.tracking import runs
+from pipelines.usage import UsageError
 
 
 def run(cfg: Config) -> int:

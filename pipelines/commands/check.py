@@ -15,9 +15,10 @@ from pathlib import Path
 
 import tasks
 from pipelines import config
-from pipelines.config import Config, UsageError
+from pipelines.config import Config
 from pipelines.data import manifest, store
 from pipelines.reproduction import bisection
+from pipelines.usage import UsageError
 
 PROOF_STEPS, KILLED_AT = 6, 4
 FLAG = "--determinism"
@@ -37,7 +38,9 @@ def run(cfg: Config) -> int:
     dataset = config.chosen_dataset(cfg)
     task = tasks.load(dataset.task)
     data = manifest.find(cfg.data_dir, dataset, task.VERSION)
-    from pipelines.training import parameters  # TensorFlow, only once the spelling is right.
+    from pipelines.training import (
+        parameters,  # TensorFlow, only once the spelling is right.
+    )
 
     params = parameters.build(cfg, task, data)
     trainer, batch = params.trainer, params.task.train_data.global_batch_size

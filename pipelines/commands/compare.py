@@ -1,8 +1,9 @@
 """Compares two recorded runs: config, data, code, environment, results.    make compare RUN=<run> ARGS="against=<run>" """
 
-from pipelines.config import Config, UsageError
+from pipelines.config import Config
 from pipelines.reproduction import comparison
 from pipelines.tracking import runs
+from pipelines.usage import UsageError
 
 
 def run(cfg: Config) -> int:

@@ -1,8 +1,9 @@
 """Builds the records of one data set, unless they are there.    make data DATA=digit_scenes"""
 
 import tasks
-from pipelines.config import Config, UsageError
+from pipelines.config import Config
 from pipelines.data import store
+from pipelines.usage import UsageError
 
 
 def run(cfg: Config) -> int:

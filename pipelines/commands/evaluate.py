@@ -27,7 +27,13 @@ def run(cfg: Config) -> int:
     data = store.obtain(recorded, task)
     folder = Path(record.run_dir or config.absolute(recorded.run_dir)) / "evaluation"
     with process.prepared(recorded, folder):
-        from pipelines.training import checkpoints, determinism, experiment, parameters, strategy  # TensorFlow: 10 s.
+        from pipelines.training import (  # TensorFlow: 10 s.
+            checkpoints,
+            determinism,
+            experiment,
+            parameters,
+            strategy,
+        )
 
         determinism.pin_threads(recorded.threads)
         params = parameters.build(recorded, task, data)

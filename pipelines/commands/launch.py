@@ -11,11 +11,12 @@ import tasks
 from pipelines import config
 from pipelines.cluster import manifests
 from pipelines.cluster.group import Group
-from pipelines.config import Config, UsageError
+from pipelines.config import Config
 from pipelines.data import store
 from pipelines.search import trials
 from pipelines.tracking import runs
 from pipelines.training import faults
+from pipelines.usage import UsageError
 
 OWN = ("workers", "restarts", "print")  # about the group, not about a worker
 SHARED = "/trellis"  # where the volume of the Kubernetes manifest is mounted

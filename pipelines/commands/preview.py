@@ -9,8 +9,9 @@ from etils import epath
 
 import tasks
 from pipelines import config
-from pipelines.config import Config, UsageError
+from pipelines.config import Config
 from pipelines.data import store
+from pipelines.usage import UsageError
 
 PICTURES = 24
 

@@ -16,10 +16,11 @@ from pathlib import Path
 import tasks
 from pipelines import config
 from pipelines.commands import train
-from pipelines.config import Config, UsageError
+from pipelines.config import Config
 from pipelines.data import manifest
 from pipelines.reproduction import benchmark, comparison, worktree
 from pipelines.tracking import annotation, recording, runs
+from pipelines.usage import UsageError
 
 RESCALED = 3  # exit code of a run whose figure cannot be held against the stated one
 

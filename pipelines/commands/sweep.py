@@ -13,7 +13,7 @@ from typing import Any
 
 import tasks
 from pipelines import config
-from pipelines.config import Config, UsageError
+from pipelines.config import Config
 from pipelines.data import store
 from pipelines.search import commandline, ranking, space, trials
 from pipelines.search.commandline import Request
@@ -24,6 +24,7 @@ from pipelines.search.space import Point
 from pipelines.search.trials import Trial
 from pipelines.tracking import journal, recording, runs
 from pipelines.training import faults
+from pipelines.usage import UsageError
 
 
 def main(overrides: Sequence[str]) -> int:

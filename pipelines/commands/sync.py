@@ -6,8 +6,9 @@ run goes to that server as a new one.
 
 from pathlib import Path
 
-from pipelines.config import Config, UsageError, absolute
+from pipelines.config import Config, absolute
 from pipelines.tracking import recording, runs
+from pipelines.usage import UsageError
 
 
 def run(cfg: Config) -> int:

@@ -19,11 +19,12 @@ import yaml
 import tasks
 from pipelines import config
 from pipelines.cluster import membership
-from pipelines.config import Config, UsageError
+from pipelines.config import Config
 from pipelines.data import store
 from pipelines.data.manifest import Manifest
 from pipelines.tracking import journal, recording, runs
 from pipelines.training import process
+from pipelines.usage import UsageError
 
 FIXED = ("garden", "seed", "determinism", "dataset", "task")  # a run that goes on cannot change these
 
@@ -47,7 +48,14 @@ def run(cfg: Config) -> int:
 
 def _train(cfg: Config, task: Any, data: Manifest, run_dir: Path, seconds: dict[str, float], started: float) -> int:
     sender = runs.start_sender(cfg)  # Imports MLflow while this process imports TensorFlow.
-    from pipelines.training import determinism, experiment, faults, parameters, strategy, workers  # TensorFlow: 10 s.
+    from pipelines.training import (  # TensorFlow: 10 s.
+        determinism,
+        experiment,
+        faults,
+        parameters,
+        strategy,
+        workers,
+    )
 
     cfg = replace(cfg, threads=determinism.pin_threads(cfg.threads))  # Recorded as counts, not as "all cores".
     params = parameters.build(cfg, task, data)
@@ -109,7 +117,14 @@ def _follow(cfg: Config, own: Path) -> int:
     _refuse_other_settings(run_dir, cfg)
     with process.prepared(cfg, own), (own / "train.log").open("a", buffering=1) as log, contextlib.redirect_stdout(log):
         data = store.obtain(cfg, task)
-        from pipelines.training import determinism, experiment, faults, parameters, strategy, workers  # TensorFlow: 10 s.
+        from pipelines.training import (  # TensorFlow: 10 s.
+            determinism,
+            experiment,
+            faults,
+            parameters,
+            strategy,
+            workers,
+        )
 
         determinism.pin_threads(cfg.threads)
         params = parameters.build(cfg, task, data)

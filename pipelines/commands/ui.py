@@ -4,8 +4,9 @@ import os
 import socket
 import sys
 
-from pipelines.config import Config, UsageError
+from pipelines.config import Config
 from pipelines.tracking import runs
+from pipelines.usage import UsageError
 
 HOST = "127.0.0.1"
 PORTS = range(5000, 5100)

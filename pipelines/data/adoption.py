@@ -15,7 +15,7 @@ from typing import Any
 import apache_beam as beam
 from etils import epath
 
-from pipelines.config import Dataset, UsageError
+from pipelines.config import Dataset
 from pipelines.data import (
     build,
     content,
@@ -32,6 +32,7 @@ from pipelines.data.manifest import Manifest
 from pipelines.data.sources import Example, Listing, Rejected
 from pipelines.data.summary import Summary
 from pipelines.data.validation import Validation
+from pipelines.usage import UsageError
 
 SHOWN = 100  # rejects of one file that are written down
 

@@ -15,7 +15,7 @@ from typing import Any
 
 from etils import epath
 
-from pipelines.config import Dataset, UsageError
+from pipelines.config import Dataset
 from pipelines.data import content, images, index, manifest, records, sources, summary
 from pipelines.data.index import Index
 from pipelines.data.manifest import Manifest, Shard, Split
@@ -23,6 +23,7 @@ from pipelines.data.progress import Progress
 from pipelines.data.sources import Listing, Reject
 from pipelines.data.summary import Summary
 from pipelines.data.validation import Validation
+from pipelines.usage import UsageError
 
 SHARDS = "shards.json"  # the summaries of a finished build: a later one takes over the shards that did not change
 

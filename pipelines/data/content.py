@@ -12,8 +12,9 @@ from typing import Any
 
 from etils import epath
 
-from pipelines.config import Dataset, UsageError, absolute
+from pipelines.config import Dataset, absolute
 from pipelines.data import files
+from pipelines.usage import UsageError
 
 EMBEDDED = {"digits": 2, "digit_scenes": 2, "digit_masks": 2}  # generators of `embedded`; the number goes up with their bytes
 WHOLE = ".whole"  # the mark

@@ -9,7 +9,7 @@ from typing import IO
 
 import fsspec
 
-from pipelines.config import UsageError
+from pipelines.usage import UsageError
 
 PACKAGES = {"gs": "gcsfs", "s3": "s3fs"}  # what fsspec needs for a scheme
 STAMPS = ("ETag", "etag", "mtime", "LastModified")  # what stores call that which changes with a file's content

@@ -13,8 +13,8 @@ from dataclasses import dataclass, replace
 from PIL import Image as Pillow
 from PIL import ImageOps
 
-from pipelines.config import UsageError
 from pipelines.data.sources import Rejected
+from pipelines.usage import UsageError
 
 EXTENSIONS = (".jpg", ".jpeg", ".png", ".bmp", ".gif", ".webp", ".tif", ".tiff")
 MAX_PIXELS = 178_956_970  # where Pillow takes an image for a decompression bomb

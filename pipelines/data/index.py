@@ -7,9 +7,9 @@ from typing import IO
 
 from etils import epath
 
-from pipelines.config import UsageError
 from pipelines.data import sources
 from pipelines.data.sources import Example, Reject
+from pipelines.usage import UsageError
 
 SHARD_EXAMPLES = 256
 SMALL_SHARDS = 8  # a small split is divided up to so many times, for the input pipeline and the cores

@@ -7,8 +7,9 @@ from typing import Any
 
 from etils import epath
 
-from pipelines.config import Dataset, UsageError, absolute
+from pipelines.config import Dataset, absolute
 from pipelines.data import content
+from pipelines.usage import UsageError
 
 FILE = "manifest.json"
 REJECTS = "rejects.jsonl"

@@ -3,7 +3,8 @@
 import tensorflow_datasets as tfds
 from etils import epath
 
-from pipelines.config import Dataset, UsageError
+from pipelines.config import Dataset
+from pipelines.usage import UsageError
 
 
 def run(dataset: Dataset, folder: epath.Path) -> None:

@@ -15,7 +15,7 @@ from apache_beam.runners.portability.fn_api_runner import FnApiRunner
 from apache_beam.runners.runner import PipelineRunner, create_runner
 from apache_beam.transforms.environments import SubprocessSDKEnvironment
 
-from pipelines.config import UsageError, nearest
+from pipelines.usage import UsageError, nearest
 
 MANY = 10_000  # examples from which starting processes pays
 # Beam's runner by engine; `local` and `direct` are its in-process one.

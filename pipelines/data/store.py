@@ -10,9 +10,10 @@ from types import ModuleType
 
 from etils import epath
 
-from pipelines.config import Config, Dataset, UsageError
+from pipelines.config import Config, Dataset
 from pipelines.data import content, files, manifest, without_tables
 from pipelines.data.manifest import Manifest
+from pipelines.usage import UsageError
 
 
 def obtain(cfg: Config, task: ModuleType) -> Manifest:

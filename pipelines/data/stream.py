@@ -4,7 +4,7 @@ import json
 from collections.abc import Collection, Iterator
 from typing import IO, Any
 
-from pipelines.config import UsageError
+from pipelines.usage import UsageError
 
 CHUNK = 4 * 2**20
 LARGEST = 256 * 2**20  # bytes of one element; more is taken for a broken file

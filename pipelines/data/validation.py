@@ -9,9 +9,10 @@ import subprocess
 import sys
 from typing import Any, Self
 
-from pipelines.config import Dataset, UsageError
+from pipelines.config import Dataset
 from pipelines.data.manifest import Manifest
 from pipelines.data.sources import Listing
+from pipelines.usage import UsageError
 
 MODES = ("none", "sample", "full")
 SAMPLE = 4  # records of each shard

@@ -4,7 +4,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from pipelines import config
-from pipelines.config import Benchmark, Config, UsageError, differences
+from pipelines.config import Benchmark, Config, differences
+from pipelines.usage import UsageError
 
 REPRODUCED, MISSED, RESCALED = "reproduced", "not reproduced", "rescaled"
 PATHS = ("init_checkpoint", "input_path", "annotation_file")

@@ -7,7 +7,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import pipelines
-from pipelines.config import UsageError
+from pipelines.usage import UsageError
 
 ROOT = Path(pipelines.__file__).resolve().parent.parent
 

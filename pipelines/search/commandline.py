@@ -14,8 +14,8 @@ from hydra.core.override_parser.types import Glob, IntervalSweep, Override
 from hydra.errors import HydraException
 
 from pipelines import config
-from pipelines.config import UsageError
 from pipelines.search.space import SHORT
+from pipelines.usage import UsageError
 
 OURS = ("sweep", "jobs", "run_dir")  # about the sweep, not about its trials
 VARIABLES = {"experiment": "EXP", "dataset": "DATA", "runtime": "RUNTIME", "sweep": "SWEEP", "run": "RUN"}

@@ -19,7 +19,8 @@ from typing import Any, Literal
 import yaml
 
 from pipelines import config
-from pipelines.config import Config, Sweep, UsageError
+from pipelines.config import Config, Sweep
+from pipelines.usage import UsageError, nearest
 
 Point = dict[str, Any]  # parameter: value, or {"times": factor}
 METHODS = ("grid", "list", "random", "tpe")
@@ -108,7 +109,7 @@ def read(sweep: Sweep | None, lists: Mapping[str, Sequence[Any]], ranges: Mappin
         raise UsageError(f"{next(iter(ranges))}: an interval needs a method that draws from it: SWEEP=random or SWEEP=tpe")
     sweep = sweep or Sweep()
     if sweep.method not in METHODS:
-        raise UsageError(f"sweep.method: there is no {sweep.method!r}{config.nearest(sweep.method, METHODS)}")
+        raise UsageError(f"sweep.method: there is no {sweep.method!r}{nearest(sweep.method, METHODS)}")
     if sweep.goal not in GOALS:
         raise UsageError(f"sweep.goal: maximize or minimize, not {sweep.goal!r}")
     if sweep.method in ("random", "tpe") and sweep.trials < 1:

@@ -8,8 +8,8 @@ from pathlib import Path
 from mlflow import MlflowClient
 from mlflow.exceptions import MlflowException
 
-from pipelines import config
 from pipelines.tracking import journal, recording, runs
+from pipelines.usage import UsageError
 
 
 def fetch(uri: str, run_id: str, names: Sequence[str]) -> runs.RunRecord | None:
@@ -22,7 +22,7 @@ def fetch(uri: str, run_id: str, names: Sequence[str]) -> runs.RunRecord | None:
         stored = client.get_run(run_id)
     except MlflowException as error:
         if error.error_code not in ("RESOURCE_DOES_NOT_EXIST", "INVALID_PARAMETER_VALUE"):
-            raise config.UsageError(f"run: {runs.redact(uri)} does not answer: {error.message}; try: make doctor") from None
+            raise UsageError(f"run: {runs.redact(uri)} does not answer: {error.message}; try: make doctor") from None
         return None
     run_dir = Path(stored.data.tags.get("run_dir", ""))
     if runs.is_run(run_dir) and recording.read_run_id(run_dir) == run_id:
@@ -56,7 +56,7 @@ def checkpoints(uri: str, run_id: str, destination: Path) -> Path:
     """
     client = MlflowClient(uri)
     if not client.list_artifacts(run_id, "checkpoints"):
-        raise config.UsageError(f"run: {run_id} has no checkpoint in MLflow, and its run directory is gone")
+        raise UsageError(f"run: {run_id} has no checkpoint in MLflow, and its run directory is gone")
     destination.mkdir(parents=True, exist_ok=True)
     return Path(client.download_artifacts(run_id, "checkpoints", str(destination)))
 

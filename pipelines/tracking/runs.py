@@ -22,6 +22,7 @@ from pipelines.tracking.recording import (
     trouble,
 )
 from pipelines.tracking.recording import write_summary as write_summary
+from pipelines.usage import UsageError, nearest
 
 TEXTS = ("config.yaml", "params.yaml", "manifest.json", "environment.json", "requirements.txt", "diff.patch", "flight.jsonl", SUMMARY)
 
@@ -34,7 +35,7 @@ def store(cfg: config.Config) -> str:
     """
     uri = os.environ.get("MLFLOW_TRACKING_URI") or f"sqlite:///{Path(config.absolute(cfg.runs_dir)) / 'mlflow.db'}"
     if uri.startswith("file:") or (":" not in uri and uri != "databricks"):
-        raise config.UsageError(
+        raise UsageError(
             f"MLFLOW_TRACKING_URI: {uri} is a folder, which MLflow no longer takes; give a server (http://…) or a database "
             "(sqlite:///…), or unset it for the store in runs_dir"
         )
@@ -128,7 +129,7 @@ def _occupied(run_dir: Path) -> Iterator[None]:
             stack.enter_context(journal.locked(journal.folder(run_dir) / "run.lock", wait=False))
         except BlockingIOError:
             holder = (journal.folder(run_dir) / "run.lock").read_text()
-            raise config.UsageError(
+            raise UsageError(
                 f"run_dir: {run_dir} is in use by process {holder}; wait for it, or choose another: run_dir=…"
             ) from None
         yield
@@ -190,7 +191,7 @@ def find(run: str | None, cfg: config.Config) -> RunRecord:
         UsageError: there is none; names the latest runs.
     """
     if not run:
-        raise config.UsageError("run: name one, an MLflow run id or a run directory; the runs there are: make ui")
+        raise UsageError("run: name one, an MLflow run id or a run directory; the runs there are: make ui")
     run_dir = Path(config.absolute(run))
     if not is_run(run_dir):
         run_dir = next((folder for folder in local_runs(cfg) if read_run_id(folder) == run), run_dir)
@@ -233,8 +234,8 @@ def is_run(run_dir: Path) -> bool:
 def _refuse(run: str, cfg: config.Config) -> Any:
     known = {str(read_run_id(folder)): folder for folder in local_runs(cfg)}
     latest = "".join(f"\n  {run_id}  {folder}" for run_id, folder in list(known.items())[:5])
-    raise config.UsageError(
-        f"run: no run {run!r} on disk or in {redact(store(cfg))}{config.nearest(run, list(known)[:20])}"
+    raise UsageError(
+        f"run: no run {run!r} on disk or in {redact(store(cfg))}{nearest(run, list(known)[:20])}"
         + (f"\nthe latest:{latest}" if latest else "")
         + "\nall of them: make ui"
     )

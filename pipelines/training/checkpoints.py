@@ -7,8 +7,8 @@ from typing import Any
 
 import tensorflow as tf
 
-from pipelines.config import UsageError
 from pipelines.training.faults import NotSaved
+from pipelines.usage import UsageError
 
 
 def best(folder: Path) -> str:

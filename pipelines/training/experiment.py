@@ -17,10 +17,10 @@ from official.core import config_definitions, task_factory, train_utils
 from official.modeling import optimization, performance
 from official.vision.utils import summary_manager
 
-from pipelines.config import UsageError
 from pipelines.training import checkpoints, determinism, faults, flight, memory, workers
 from pipelines.training.progress import Meter
 from pipelines.training.stream import Stream
+from pipelines.usage import UsageError
 
 Report = Callable[[int, Mapping[str, float]], None]
 

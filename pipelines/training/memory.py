@@ -6,7 +6,7 @@ from typing import Any
 import tensorflow as tf
 import tf_keras
 
-from pipelines.config import UsageError
+from pipelines.usage import UsageError
 
 COPIES = 3  # of weights (gradients, two slots of the optimizer) and of activations (kept, their gradients, what operations need)
 GB = 1e9

@@ -11,8 +11,9 @@ from official.core import config_definitions, exp_factory
 from official.modeling.hyperparams import oneof, params_dict
 from official.vision import registry_imports  # noqa: F401  registers the standard experiments
 
-from pipelines.config import Config, UsageError, nearest
+from pipelines.config import Config
 from pipelines.data.manifest import Manifest
+from pipelines.usage import UsageError, nearest
 
 RATES = ("initial_learning_rate", "end_learning_rate", "learning_rate", "values")  # of a schedule: what grows with the batch
 LOOP_STEPS = 20  # between two reports, where the recipe sets no `trainer.steps_per_loop`

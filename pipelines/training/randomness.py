@@ -19,7 +19,7 @@ from tensorflow.python.ops import (
     gen_stateful_random_ops,
 )
 
-from pipelines.config import UsageError
+from pipelines.usage import UsageError
 
 _active = threading.local()
 

@@ -7,7 +7,7 @@ from typing import Any
 import tensorflow as tf
 from official.common import distribute_utils
 
-from pipelines.config import UsageError
+from pipelines.usage import UsageError
 
 
 def build(runtime: Any, logical_cpus: int | None = None) -> tf.distribute.Strategy:

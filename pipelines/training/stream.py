@@ -18,10 +18,10 @@ import numpy as np
 import tensorflow as tf
 from official.core import input_reader
 
-from pipelines.config import UsageError
 from pipelines.data.manifest import LENGTHS
 from pipelines.training import tracing
 from pipelines.training.randomness import Draws
+from pipelines.usage import UsageError
 
 HEADER, FOOTER = 12, 4  # bytes around a record: length and its checksum; the record's checksum
 

@@ -13,8 +13,8 @@ from typing import Any
 import tensorflow as tf
 from official.core import train_lib
 
-from pipelines.config import UsageError
 from pipelines.training import faults, strategy
+from pipelines.usage import UsageError
 
 GONE = (tf.errors.UnavailableError, tf.errors.AbortedError, tf.errors.InternalError, tf.errors.CancelledError)
 

@@ -8,7 +8,7 @@ import yaml
 
 from pipelines.cluster import membership
 from pipelines.commands import launch
-from pipelines.config import UsageError
+from pipelines.usage import UsageError
 
 CHOICE = ["experiment=resnet", "workers=3", "restarts=2", "dataset.labels=['a b',c]"]
 

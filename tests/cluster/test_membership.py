@@ -7,7 +7,7 @@ import sys
 import pytest
 
 from pipelines.cluster import membership
-from pipelines.config import UsageError
+from pipelines.usage import UsageError
 
 SLURM = {"SLURM_JOB_NODELIST": "gpu[08-10,2],login", "SLURM_NTASKS": "5", "SLURM_PROCID": "3", "SLURM_JOB_ID": "77001"}
 KUBERNETES = {"JOB_COMPLETION_INDEX": "1", "TRELLIS_WORKERS": "2", "TRELLIS_SERVICE": "job", "HOSTNAME": "job-1"}

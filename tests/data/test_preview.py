@@ -9,10 +9,11 @@ from etils import epath
 from PIL import Image
 
 from pipelines.commands import preview as verb
-from pipelines.config import UsageError, compose
+from pipelines.config import compose
 from pipelines.data import preview
 from pipelines.data.manifest import Manifest
 from pipelines.data.preview import Picture
+from pipelines.usage import UsageError
 from tests.data.conftest import coco
 
 Build = Callable[..., Manifest]

@@ -14,10 +14,11 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 import tasks
-from pipelines.config import Dataset, UsageError
+from pipelines.config import Dataset
 from pipelines.data import build, content, index, sources, stream
 from pipelines.data.records import Job, positions, write_shard
 from pipelines.data.summary import Summary, read
+from pipelines.usage import UsageError
 
 numbers = st.one_of(st.integers(-5, 60), st.floats(-50, 100), st.sampled_from([float("nan"), float("inf"), None, "7", True]))
 boxes = st.one_of(st.lists(numbers, max_size=5), st.none(), st.text(max_size=3), st.tuples(st.integers(0, 20), st.integers(0, 20), st.integers(1, 8), st.integers(1, 8)).map(list))

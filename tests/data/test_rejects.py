@@ -13,9 +13,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from pipelines.config import UsageError
 from pipelines.data import images, sources
 from pipelines.data.manifest import Manifest
+from pipelines.usage import UsageError
 from tests.data.conftest import coco, save
 
 Build = Callable[..., Manifest]

@@ -11,9 +11,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from pipelines.config import UsageError
 from pipelines.data import files
 from pipelines.data.manifest import Manifest
+from pipelines.usage import UsageError
 from tests.data import bucket
 from tests.data.bucket import Bucket
 from tests.data.conftest import coco, coco_panoptic, save

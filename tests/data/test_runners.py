@@ -11,9 +11,10 @@ from pathlib import Path
 
 import pytest
 
-from pipelines.config import UsageError, compose, options
+from pipelines.config import compose, options
 from pipelines.data import runners
 from pipelines.data.manifest import Manifest
+from pipelines.usage import UsageError
 from tests.data.conftest import coco
 
 Build = Callable[..., Manifest]

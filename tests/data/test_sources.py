@@ -11,8 +11,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from pipelines.config import UsageError
 from pipelines.data.manifest import Manifest
+from pipelines.usage import UsageError
 from tests.data import bucket
 from tests.data.conftest import coco, coco_panoptic, save
 from tests.data.test_store import digests, examples, lengths

@@ -12,9 +12,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from pipelines.config import UsageError, compose
+from pipelines.config import compose
 from pipelines.data import manifest, tfrecord
 from pipelines.data.manifest import Manifest
+from pipelines.usage import UsageError
 from tasks import _wire
 from tests.data.conftest import coco, save
 

@@ -5,8 +5,8 @@ import shlex
 import pytest
 
 from pipelines import config
-from pipelines.config import UsageError
 from pipelines.search import commandline, proposals, space
+from pipelines.usage import UsageError
 
 EMBEDDED = [name for name in config.options("experiment") if "/" not in name]
 

@@ -16,8 +16,9 @@ import pytest
 from mlflow import MlflowClient
 
 from pipelines import config
-from pipelines.config import Config, UsageError
+from pipelines.config import Config
 from pipelines.tracking import delivery, journal, recording, runs
+from pipelines.usage import UsageError
 
 Session = Callable[..., recording.Recorder]
 

@@ -3,8 +3,8 @@
 import pytest
 import tf_keras
 
-from pipelines.config import UsageError
 from pipelines.training import memory
+from pipelines.usage import UsageError
 
 
 @pytest.fixture(scope="module")

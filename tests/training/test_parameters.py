@@ -7,9 +7,10 @@ import pytest
 
 import tasks
 from pipelines import config
-from pipelines.config import UsageError, compose
+from pipelines.config import compose
 from pipelines.data.manifest import Manifest, Split
 from pipelines.training import parameters
+from pipelines.usage import UsageError
 
 SHORT = [name for name in config.options("experiment") if "/" not in name]
 

@@ -5,8 +5,9 @@ from types import SimpleNamespace
 import pytest
 import tensorflow as tf
 
-from pipelines.config import UsageError, compose
+from pipelines.config import compose
 from pipelines.training import parameters, strategy, workers
+from pipelines.usage import UsageError
 from tests.training.test_experiment import arguments, check_run, summary
 
 MIRRORED = ["runtime=mirrored", "logical_cpus=2", "task.validation_data.global_batch_size=6"]

@@ -5,9 +5,9 @@ import pytest
 import tensorflow as tf
 from official.core import config_definitions, input_reader
 
-from pipelines.config import UsageError
 from pipelines.training.randomness import Draws
 from pipelines.training.stream import Stream
+from pipelines.usage import UsageError
 
 SIZE, BATCH = 22, 4
 

@@ -19,9 +19,10 @@ from dataclasses import dataclass, field
 from types import ModuleType
 from typing import Any
 
-from pipelines.config import Dataset, UsageError
+from pipelines.config import Dataset
 from pipelines.data import files
 from pipelines.data.content import ALL
+from pipelines.usage import UsageError
 
 
 @dataclass(frozen=True)

@@ -13,10 +13,10 @@ from typing import Any
 
 import numpy as np
 
-from pipelines.config import UsageError
 from pipelines.data import files, masks, sources, stream
 from pipelines.data.images import Image
 from pipelines.data.sources import Example, Listing, Reject, Rejected, Request
+from pipelines.usage import UsageError
 
 TASKS = ("detection",)
 SECTIONS = ("images", "annotations", "categories")

@@ -10,11 +10,11 @@ from typing import Any
 
 import numpy as np
 
-from pipelines.config import UsageError
 from pipelines.data import files, masks, sources
 from pipelines.data.images import Image
 from pipelines.data.sources import Example, Listing, Reject, Rejected, Request, coco
 from pipelines.data.sources.mask_folder import IGNORED
+from pipelines.usage import UsageError
 
 TASKS = ("segmentation", "detection")
 

@@ -5,11 +5,11 @@ import io
 from collections.abc import Iterator
 from typing import Any
 
-from pipelines.config import UsageError
 from pipelines.data import files, sources
 from pipelines.data.content import ALL
 from pipelines.data.images import Image
 from pipelines.data.sources import Example, Listing, Reject, Rejected, Request
+from pipelines.usage import UsageError
 
 TASKS = ("classification",)
 COLUMNS = {"path": "path", "label": "label", "split": None, "group": None}

@@ -3,9 +3,9 @@
 from collections.abc import Iterator
 from typing import Any
 
-from pipelines.config import UsageError
 from pipelines.data import sources
 from pipelines.data.images import EXTENSIONS, Image
+from pipelines.usage import UsageError
 
 TASKS = ("classification",)
 

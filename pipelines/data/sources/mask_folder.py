@@ -9,10 +9,10 @@ from typing import Any
 
 import numpy as np
 
-from pipelines.config import UsageError
 from pipelines.data import files, masks, sources
 from pipelines.data.images import EXTENSIONS, Image
 from pipelines.data.sources import Example, Listing, Reject, Rejected, Request
+from pipelines.usage import UsageError
 
 TASKS = ("segmentation",)
 IGNORED = 255

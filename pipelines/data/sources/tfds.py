@@ -6,12 +6,12 @@ import struct
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from pipelines.config import UsageError
 from pipelines.data import files, sources, tfrecord
 from pipelines.data.content import ALL
 from pipelines.data.images import Image
 from pipelines.data.masks import encode_classes, read_classes
 from pipelines.data.sources import Example, Listing, Reject, Rejected, Request
+from pipelines.usage import UsageError
 
 TASKS = ("classification", "detection", "segmentation")
 # Feature by use, the first that a record has; `dataset.columns` names others.

@@ -4,7 +4,6 @@ from collections.abc import Iterator
 from typing import Any
 from xml.etree import ElementTree
 
-from pipelines.config import UsageError
 from pipelines.data import files, sources
 from pipelines.data.content import ALL
 from pipelines.data.images import Image
@@ -16,6 +15,7 @@ from pipelines.data.sources import (
     Request,
     mask_folder,
 )
+from pipelines.usage import UsageError
 
 TASKS = ("detection", "segmentation")
 
