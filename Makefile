@@ -12,7 +12,7 @@ READY := .venv/ready
 TRELLIS := .venv/bin/trellis
 CHOICE = $(if $(EXP),experiment=$(EXP)) $(if $(DATA),dataset=$(DATA)) $(if $(RUNTIME),runtime=$(RUNTIME)) $(if $(SWEEP),sweep=$(SWEEP)) $(if $(RUN),run=$(RUN)) $(ARGS)
 
-.PHONY: setup lock data preview train launch evaluate sweep reproduce compare bisect sync list show check doctor ui test test-slow test-chaos bench bench-data bench-train help
+.PHONY: setup lock data preview train launch evaluate sweep reproduce compare bisect sync list show check doctor ui test test-slow test-chaos golden bench bench-data bench-train help
 
 $(READY): requirements.lock bootstrap.lock
 	$(PYTHON) -m venv .venv
@@ -80,6 +80,9 @@ test-slow: $(READY)       ## slow tests: whole trainings, kills, resumes
 
 test-chaos: $(READY)      ## kills, most at random moments: 5 in each of the 4 tasks' runs
 	CHAOS_KILLS=5 .venv/bin/python -m pytest -q -m slow tests/training/test_chaos.py -k killed $(ARGS)
+
+golden: $(READY)          ## renew tests/golden, and print what changed
+	GOLDEN=renew .venv/bin/python -m pytest -q -s -m "slow or not slow" tests/training/test_golden.py $(ARGS)
 
 bench: bench-data bench-train         ## measure against the official tools, side by side
 
