@@ -4,11 +4,13 @@ Two schemas meet here. Ours is `Config`: typed and closed, a misspelt key is an 
 `trainer` and `runtime` speak Model Garden's own vocabulary: open here, checked against the registered experiment later.
 """
 
+import dataclasses
 import os
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field, fields, replace
+from enum import StrEnum
 from pathlib import Path
 from typing import Any
 
@@ -28,6 +30,32 @@ GROUPS = ("experiment", "dataset", "runtime", "runner", "sweep", "launcher")
 FOLDER = Path(conf.__file__).parent
 
 
+class Role(StrEnum):
+    """What a setting is for. Every list of settings follows from the roles at the fields of `Config` and `Dataset`."""
+
+    RESULT = "result"  # what is computed depends on it
+    GUARD = "guard"  # says what is refused, or what a result is held against: nothing that passes depends on it
+    PLACE = "place"  # says where something lies or runs
+    VERB = "verb"  # is about one command
+    PASSIVE = "passive"  # says what is noted beside
+
+
+RESULT, GUARD, PLACE, VERB, PASSIVE = Role
+UNSET = dataclasses.MISSING
+
+
+def role(kind: Role, *, default: Any = UNSET, factory: Any = UNSET, verb: str = "", path: bool = False) -> Any:
+    """A dataclass field with its role.
+
+    Args:
+        verb: the command that a setting of role `VERB` is about.
+        path: whether it holds a path, or paths by split.
+    """
+    if factory is UNSET and default is UNSET:
+        default = MISSING
+    return field(default=default, default_factory=factory, metadata={"role": kind, "verb": verb, "path": path})
+
+
 @dataclass
 class Dataset:
     """What Beam builds: one source read into one task's records.
@@ -36,31 +64,41 @@ class Dataset:
     `images` of COCO also a list of folders.
     """
 
-    name: str = MISSING
-    task: str = MISSING  # a module of `tasks`
-    source: str = MISSING  # a module of `pipelines.data.sources`
-    origin: str | None = None  # where a published data set comes from, for those who do not have it
-    embedded: str | None = None  # generator of `pipelines.data.embedded` that writes the source first
-    root: str | None = None  # where relative locations start; empty: the user has to say
-    images: Any = None
-    annotations: Any = None
-    masks: Any = None
-    lists: Any = None  # voc: {split: file that names the images of the split}
-    builder: str | None = None  # tfds: name[/config]:version
-    labels: Any = None  # class names, where the source does not carry them
-    columns: Any = None  # csv: names of the columns {path, label, split, group}
-    image_suffix: str = ""  # mask_folder: what an image's name has after the part it shares with its mask
-    mask_suffix: str = ""
-    remap: Any = None  # segmentation: {pixel value: class}; values left out become 255, which training ignores
-    convert: Any = None  # {trait: treatment} of images that cannot pass as they are, see docs/data.md
-    include_masks: bool | None = None  # detection: null takes them where the source has them
-    background: bool = False  # image_folder: a class 0 `background` before the others, as in published ImageNet models
-    keep_category_ids: bool = False  # coco: labels are the category ids, gaps and all, as in published COCO models
-    validation_fraction: float = 0.1  # used where the source has no validation split of its own
-    shards: Any = None  # {split: count}; null: by size
-    max_reject_fraction: float = 0.01  # of images, and of objects; above it the build fails
-    validate: str = "sample"  # read back through Model Garden's decoder and parser: none, sample, full
-    seed: int = 0  # of an embedded generator
+    name: str = role(RESULT)
+    task: str = role(RESULT)  # a module of `tasks`
+    source: str = role(RESULT)  # a module of `pipelines.data.sources`
+    # Where a published data set comes from, for those who do not have it.
+    origin: str | None = role(PASSIVE, default=None)
+    # Generator of `pipelines.data.embedded` that writes the source first.
+    embedded: str | None = role(PLACE, default=None)
+    # Where relative locations start; empty: the user has to say.
+    root: str | None = role(PLACE, default=None, path=True)
+    images: Any = role(PLACE, default=None, path=True)
+    annotations: Any = role(PLACE, default=None, path=True)
+    masks: Any = role(PLACE, default=None, path=True)
+    lists: Any = role(PLACE, default=None, path=True)  # voc: {split: file that names the images of the split}
+    builder: str | None = role(RESULT, default=None)  # tfds: name[/config]:version
+    labels: Any = role(RESULT, default=None)  # class names, where the source does not carry them
+    columns: Any = role(RESULT, default=None)  # csv: names of the columns {path, label, split, group}
+    # mask_folder: what an image's name has after the part it shares with its mask.
+    image_suffix: str = role(RESULT, default="")
+    mask_suffix: str = role(RESULT, default="")
+    # segmentation: {pixel value: class}; values left out become 255, which training ignores.
+    remap: Any = role(RESULT, default=None)
+    # {trait: treatment} of images that cannot pass as they are, see docs/data.md.
+    convert: Any = role(RESULT, default=None)
+    include_masks: bool | None = role(RESULT, default=None)  # detection: null takes them where the source has them
+    # image_folder: a class 0 `background` before the others, as in published ImageNet models.
+    background: bool = role(RESULT, default=False)
+    # coco: labels are the category ids, gaps and all, as in published COCO models.
+    keep_category_ids: bool = role(RESULT, default=False)
+    # Used where the source has no validation split of its own.
+    validation_fraction: float = role(RESULT, default=0.1)
+    shards: Any = role(RESULT, default=None)  # {split: count}; null: by size
+    max_reject_fraction: float = role(GUARD, default=0.01)  # of images, and of objects; above it the build fails
+    # Read back through Model Garden's decoder and parser: none, sample, full.
+    validate: str = role(GUARD, default="sample")
+    seed: int = role(RESULT, default=0)  # of an embedded generator
 
 
 @dataclass
@@ -100,34 +138,82 @@ class Sweep:
 class Config:
     """Everything a command is told. `task`, `trainer` and `runtime` are overrides of the Model Garden experiment."""
 
-    name: str = "none"
-    garden: str | None = None  # name registered in Model Garden's experiment factory
-    imports: list[str] = field(default_factory=list)  # modules that register it, beyond the standard ones
-    epochs: float | None = None  # gives `trainer.train_steps` from the data's size where that is not set
-    evaluations: int = 10  # at most, evenly spread over a run whose `trainer.validation_interval` is not set
-    seed: int = 0
-    determinism: bool = True
-    flight: bool = True  # record a fingerprint of every step, for `trellis bisect`
-    data_dir: str = MISSING
-    runs_dir: str = MISSING
-    run_dir: str = MISSING
-    run: str | None = None  # a recorded run: an MLflow run id or a run directory
-    against: str | None = None  # another one to compare it with
-    dataset: Dataset | None = None
-    runner: dict[str, Any] = field(default_factory=dict)
-    sweep: Sweep | None = None
-    jobs: int = 1  # sweep: trials at a time
-    parent: str | None = None  # the run that this one is part of: an MLflow run id or a run directory
-    workers: int = 2  # launch: processes that train together
-    restarts: int = 3  # launch: how often workers are started again when one has died
-    print: str | None = None  # launch: slurm or kubernetes, printed instead of started
-    threads: Threads = field(default_factory=Threads)
-    logical_cpus: int | None = None  # mirrored: devices that the CPU is split into, to try it without GPUs
-    scale_learning_rate: int | None = None  # batch size that the recipe's learning rates are for; null: they stand as they are
-    task: dict[str, Any] = field(default_factory=dict)
-    trainer: dict[str, Any] = field(default_factory=dict)
-    runtime: dict[str, Any] = field(default_factory=dict)
-    benchmark: Benchmark | None = None
+    name: str = role(RESULT, default="none")  # what a run is recorded as
+    garden: str | None = role(RESULT, default=None)  # name registered in Model Garden's experiment factory
+    imports: list[str] = role(RESULT, factory=list)  # modules that register it, beyond the standard ones
+    # Gives `trainer.train_steps` from the data's size where that is not set.
+    epochs: float | None = role(RESULT, default=None)
+    # At most, evenly spread over a run whose `trainer.validation_interval` is not set.
+    evaluations: int = role(RESULT, default=10)
+    seed: int = role(RESULT, default=0)
+    determinism: bool = role(RESULT, default=True)
+    flight: bool = role(PASSIVE, default=True)  # record a fingerprint of every step, for `trellis bisect`
+    data_dir: str = role(PLACE, path=True)
+    runs_dir: str = role(PLACE, path=True)
+    run_dir: str = role(PLACE, path=True)
+    run: str | None = role(PLACE, default=None)  # a recorded run: an MLflow run id or a run directory
+    against: str | None = role(PLACE, default=None)  # another one to compare it with
+    dataset: Dataset | None = role(RESULT, default=None)
+    runner: dict[str, Any] = role(PLACE, factory=dict)
+    sweep: Sweep | None = role(VERB, default=None, verb="sweep")
+    jobs: int = role(VERB, default=1, verb="sweep")  # trials at a time
+    # The run that this one is part of: an MLflow run id or a run directory.
+    parent: str | None = role(PLACE, default=None)
+    workers: int = role(VERB, default=2, verb="launch")  # processes that train together
+    restarts: int = role(VERB, default=3, verb="launch")  # how often workers are started again when one has died
+    print: str | None = role(VERB, default=None, verb="launch")  # slurm or kubernetes, printed instead of started
+    threads: Threads = role(RESULT, factory=Threads)
+    # mirrored: devices that the CPU is split into, to try it without GPUs.
+    logical_cpus: int | None = role(RESULT, default=None)
+    # Batch size that the recipe's learning rates are for; null: they stand as they are.
+    scale_learning_rate: int | None = role(RESULT, default=None)
+    task: dict[str, Any] = role(RESULT, factory=dict)
+    trainer: dict[str, Any] = role(RESULT, factory=dict)
+    runtime: dict[str, Any] = role(RESULT, factory=dict)
+    benchmark: Benchmark | None = role(GUARD, default=None)
+
+
+# Leaves of Model Garden's nodes that are not of the result, by the last word of their key. All others are.
+GARDEN_ROLES = {
+    "input_path": PLACE,  # Follows from the manifest, as the next.
+    "annotation_file": PLACE,
+    "tfds_data_dir": PLACE,
+    "tpu": PLACE,  # Its address.
+    "checkpoint_interval": PASSIVE,
+    "max_to_keep": PASSIVE,
+}
+# What a batch is shared out to: bits depend on it, the recipe does not say it.
+HARDWARE = ("runtime", "logical_cpus")
+PRECISION = "mixed_precision_dtype"  # the one leaf of `runtime` that belongs to the recipe
+
+
+def names(owner: type, *roles: Role, verb: str = "") -> tuple[str, ...]:
+    """Fields of `Config` or `Dataset` that have one of these roles, in order; with `verb`, those about that command."""
+    found = [one for one in fields(owner) if one.metadata["role"] in roles]
+    return tuple(one.name for one in found if not verb or one.metadata["verb"] == verb)
+
+
+def paths(owner: type) -> tuple[str, ...]:
+    """Fields of `Config` or `Dataset` that hold paths."""
+    return tuple(one.name for one in fields(owner) if one.metadata["path"])
+
+
+def dataset_role(name: str, source: str) -> Role:
+    """The role of a data set's field. The lists of a TFDS builder are names of splits, not places."""
+    if source == "tfds" and name in paths(Dataset) and name != "root":
+        return RESULT
+    known = Dataset.__dataclass_fields__.get(name)
+    return known.metadata["role"] if known else RESULT
+
+
+def locations(source: str) -> tuple[str, ...]:
+    """Fields that say where the parts of a source lie."""
+    return tuple(name for name in paths(Dataset) if name != "root" and dataset_role(name, source) is PLACE)
+
+
+def substance(dataset: Mapping[str, Any], *roles: Role) -> dict[str, Any]:
+    """The fields of a data set's node that have one of these roles."""
+    return {name: value for name, value in dataset.items() if dataset_role(name, dataset.get("source", "")) in roles}
 
 
 _schema = OmegaConf.structured(Config)
@@ -245,13 +331,13 @@ def _readable_errors(overrides: Sequence[str]) -> Iterator[None]:
 
 def anchored(cfg: Config) -> Config:
     """A copy whose paths are absolute, so that it means the same from any working directory."""
-    places = {key: absolute(getattr(cfg, key)) for key in ("data_dir", "runs_dir", "run_dir")}
+    places = {key: absolute(getattr(cfg, key)) for key in paths(Config)}
     dataset = cfg.dataset
     if dataset is not None and dataset.root:
         dataset = replace(dataset, root=absolute(dataset.root))
     elif dataset is not None and not dataset.embedded:
-        fields = ("images", "annotations", "masks", "lists")
-        dataset = replace(dataset, **{key: _absolute_each(getattr(dataset, key)) for key in fields})
+        given = {key: _absolute_each(getattr(dataset, key)) for key in locations(dataset.source)}
+        dataset = replace(dataset, **given)
     return replace(cfg, dataset=dataset, **places)
 
 

@@ -1,5 +1,6 @@
 """Composition: quick, without TensorFlow, with errors that say what to type instead."""
 
+import dataclasses
 import subprocess
 import sys
 
@@ -44,6 +45,28 @@ def test_a_runtime_never_sets_precision(name):
 @pytest.mark.parametrize("group", config.GROUPS)
 def test_every_choice_has_a_headline(group):
     assert all(config.options(group).values())
+
+
+@pytest.mark.parametrize("owner", [config.Config, config.Dataset])
+def test_every_setting_has_a_role(owner):
+    kinds = {one.name: one.metadata.get("role") for one in dataclasses.fields(owner)}
+    assert [name for name, kind in kinds.items() if not isinstance(kind, config.Role)] == []
+    verbs = {one.name for one in dataclasses.fields(owner) if one.metadata["verb"]}
+    assert verbs == set(config.names(owner, config.VERB))
+
+
+def test_lists_of_settings_follow_from_the_roles():
+    assert config.names(config.Config, config.VERB, verb="launch") == ("workers", "restarts", "print")
+    assert config.paths(config.Config) == ("data_dir", "runs_dir", "run_dir")
+    assert config.locations("coco") == ("images", "annotations", "masks", "lists")
+
+
+def test_splits_of_a_tfds_builder_are_no_paths(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    cfg = compose(["experiment=resnet", "dataset=tfds", "dataset.lists={train:train,validation:test}"])
+    assert config.anchored(cfg).dataset.lists == {"train": "train", "validation": "test"}
+    cfg = compose(["experiment=resnet", "dataset=image_folder", "dataset.images=pictures"])
+    assert config.anchored(cfg).dataset.images == str(tmp_path / "pictures")
 
 
 def test_the_command_line_beats_the_experiment():

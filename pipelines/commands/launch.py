@@ -18,7 +18,7 @@ from pipelines.tracking import runs
 from pipelines.training import faults
 from pipelines.usage import UsageError
 
-OWN = ("workers", "restarts", "print")  # about the group, not about a worker
+OWN = config.names(Config, config.VERB, verb="launch")  # about the group, not about a worker
 SHARED = "/trellis"  # where the volume of the Kubernetes manifest is mounted
 
 
@@ -41,7 +41,7 @@ def run(cfg: Config, overrides: Sequence[str]) -> int:
     if cfg.runtime.get("distribution_strategy") != "multi_worker_mirrored":
         raise UsageError("runtime: workers train together under runtime=multi_worker only; leave RUNTIME out")
     if cfg.print:
-        print(_manifest(cfg, [text for text in overrides if text.partition("=")[0] not in ("run_dir", "runs_dir", "data_dir")]), end="")
+        print(_manifest(cfg, [text for text in overrides if text.partition("=")[0] not in config.paths(Config)]), end="")
         return 0
     store.obtain(cfg, tasks.load(dataset.task))
     theirs = [*overrides, *trials.share(cfg.threads, cfg.workers)]
@@ -62,7 +62,7 @@ def _manifest(cfg: Config, overrides: list[str]) -> str:
     if cfg.run:
         raise UsageError("print: needs the experiment and its settings, not run=")
     root = SHARED if cfg.print == "kubernetes" else ""
-    places = {key: getattr(cfg, key) for key in ("data_dir", "runs_dir", "run_dir")}
+    places = {key: getattr(cfg, key) for key in config.paths(Config)}
     if root:  # Paths of this machine mean nothing in a pod.
         within = os.path.relpath(cfg.run_dir, cfg.runs_dir)
         name = within if not within.startswith("..") else os.path.basename(cfg.run_dir)

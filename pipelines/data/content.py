@@ -12,16 +12,16 @@ from typing import Any
 
 from etils import epath
 
+from pipelines import config
 from pipelines.config import Dataset, absolute
 from pipelines.data import files
 from pipelines.usage import UsageError
 
 EMBEDDED = {"digits": 2, "digit_scenes": 2, "digit_masks": 2}  # generators of `embedded`; the number goes up with their bytes
 WHOLE = ".whole"  # the mark
-LOCATIONS = ("images", "annotations", "masks", "lists")
+LOCATIONS = tuple(field for field in config.paths(Dataset) if field != "root")
 SEVERAL = {"coco": ("images",), "coco_panoptic": ("images",)}  # fields of a source that take several folders; the second is found under `images 2`
 REQUIRED = {"coco": ("images", "annotations"), "coco_panoptic": ("images", "annotations", "masks"), "image_folder": ("images",), "mask_folder": ("images", "masks"), "csv": ("images", "annotations"), "voc": ("images",), "tfds": ("builder",), "tfrecord": ("images",)}
-PASSIVE = ("root", "embedded", "max_reject_fraction", "validate")  # say when to stop, not what to write
 TOGETHER = 64  # files that one thread hashes in a row
 AT_ONCE = 32  # remote files that are fetched at the same time
 FORMAT = 2  # goes up when shards or manifest are laid out in another way
@@ -211,9 +211,8 @@ def find(data_dir: str, dataset: Dataset) -> Found:
 
 def recipe(dataset: Dataset, version: int) -> Digest:
     """Digest over all that shapes a record beside the source's content: the data set's node, the task's version, the format."""
-    # The lists of a TFDS builder are names of splits, not places.
-    places = () if dataset.source == "tfds" else LOCATIONS
-    node = {key: value for key, value in asdict(dataset).items() if key not in (*places, *PASSIVE)}
+    # What is noted beside counts too: fingerprints have held the origin from the first format on.
+    node = config.substance(asdict(dataset), config.RESULT, config.PASSIVE)
     return digest({"format": FORMAT, "version": version, "node": node})
 
 

@@ -7,11 +7,12 @@ from typing import Any
 
 import yaml
 
+from pipelines import config
 from pipelines.config import differences
 
 IDENTICAL, EQUIVALENT, DIFFERENT = "identical", "equivalent", "different"
 TOLERANCE = 0.01  # of the headline metric, for "equivalent", where no benchmark states one
-PLACES = ("run_dir", "runs_dir", "data_dir", "run", "against", "parent", "runner", "restarts", "print")  # say where, not what
+PLACES = config.names(config.Config, config.PLACE, config.VERB)  # say where and how it was called, not what was done
 MACHINE = ("python", "platform", "machine", "cpu", "variables", "determinism_class")
 
 
@@ -69,7 +70,10 @@ def _config(before: Mapping[str, str], after: Mapping[str, str]) -> list[str]:
 
 
 def _without_places(document: dict[str, Any]) -> dict[str, Any]:
-    return {key: value for key, value in document.items() if key not in PLACES}
+    kept = {key: value for key, value in document.items() if key not in PLACES}
+    if isinstance(kept.get("dataset"), dict):
+        kept["dataset"] = config.substance(kept["dataset"], config.RESULT, config.GUARD, config.PASSIVE)
+    return kept
 
 
 def _data(before: Mapping[str, str], after: Mapping[str, str]) -> list[str]:

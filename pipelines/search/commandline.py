@@ -17,7 +17,7 @@ from pipelines import config
 from pipelines.search.space import SHORT
 from pipelines.usage import UsageError
 
-OURS = ("sweep", "jobs", "run_dir")  # about the sweep, not about its trials
+OURS = (*config.names(config.Config, config.VERB, verb="sweep"), "run_dir")  # about the sweep, not about its trials
 VARIABLES = {"experiment": "EXP", "dataset": "DATA", "runtime": "RUNTIME", "sweep": "SWEEP", "run": "RUN"}
 
 

@@ -27,6 +27,7 @@ METHODS = ("grid", "list", "random", "tpe")
 SHORT = {"batch_size": "task.train_data.global_batch_size", "weight_decay": "task.losses.l2_weight_decay"}
 RATES = ("initial_learning_rate", "learning_rate", "values")  # what Model Garden's schedules call their rate
 GOALS = ("maximize", "minimize")
+RESULT = config.names(Config, config.RESULT)
 DIGITS = 4  # of a drawn value: enough to tell points apart, few enough to read
 
 
@@ -164,16 +165,9 @@ def settle(point: Point, cfg: Config) -> tuple[dict[str, Any], list[str]]:
 
 
 def identity(cfg: Config, fingerprint: str) -> str:
-    """Names a trial by everything that can change its result: the composed configuration and the data, not the places."""
-    plain = {key: value for key, value in json.loads(_as_json(cfg)).items() if key not in PLACES}
+    """Names a trial by everything that can change its result: the composed configuration and the data, by content."""
+    plain = {key: value for key, value in json.loads(_as_json(cfg)).items() if key in RESULT and key != "dataset"}
     return hashlib.sha256(json.dumps([plain, fingerprint], sort_keys=True).encode()).hexdigest()
-
-
-# The data set is named by its fingerprint; `benchmark` only says what a result is compared with.
-PLACES = (
-    "data_dir", "runs_dir", "run_dir", "run", "against", "parent", "runner", "sweep", "jobs", "workers", "restarts", "print",
-    "dataset", "benchmark",
-)  # fmt: skip
 
 
 def _spelled(value: Any) -> str:
