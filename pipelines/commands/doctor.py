@@ -12,6 +12,7 @@ from pathlib import Path
 import psutil
 from packaging.requirements import Requirement
 
+from pipelines import arithmetic
 from pipelines.config import Config, absolute
 from pipelines.tracking import environment, runs
 
@@ -58,8 +59,7 @@ def locked(text: str) -> dict[str, str]:
 
 def _machine(cfg: Config) -> Iterator[str]:
     memory = psutil.virtual_memory()
-    cores = len(os.sched_getaffinity(0))
-    _say("processor", f"{environment.processor()}, {cores} cores, load {os.getloadavg()[0]:.1f}")
+    _say("processor", f"{arithmetic.model_name()}, {arithmetic.cores()} cores, load {os.getloadavg()[0]:.1f}")
     _say("memory", f"{memory.available / 2**30:.1f} of {memory.total / 2**30:.1f} GiB free")
     if memory.available < MEMORY_BYTES:
         yield f"{memory.available / 2**30:.1f} GiB of memory are free, training takes up to {MEMORY_BYTES >> 30}; end other programs"

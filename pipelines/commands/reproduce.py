@@ -18,7 +18,7 @@ from pipelines import config
 from pipelines.commands import train
 from pipelines.config import Config
 from pipelines.data import manifest
-from pipelines.reproduction import benchmark, comparison, worktree
+from pipelines.reproduction import benchmark, classes, comparison, worktree
 from pipelines.tracking import annotation, recording, runs
 from pipelines.usage import UsageError
 
@@ -44,6 +44,9 @@ def _reproduce_run(cfg: Config) -> int:
     _refuse_other_data(recorded, json.loads(record.texts["manifest.json"]))
     with worktree.checked_out(environment["git"]["commit"], record.texts.get("diff.patch", "")) as tree:
         print(f"reproducing {record.run_id or cfg.run} with the code of {environment['git']['commit'][:12]}", flush=True)
+        machine = classes.here(record.texts)
+        if not machine.promised:  # Said before the hours that it takes.
+            print("\n".join(machine.lines()), flush=True)
         code = _train_apart(recorded, tree)
     if code != 0:
         return code

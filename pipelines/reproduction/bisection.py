@@ -3,6 +3,8 @@
 import json
 from dataclasses import dataclass
 
+from pipelines.reproduction.classes import Classes
+
 # In the order of cause and effect inside one step; a step's weights come after it.
 STREAMS = {
     "order": "the order of the data",
@@ -22,10 +24,12 @@ class Parting:
     cause: str
     firsts: dict[str, tuple[int, object, object]]  # of each stream that differs: first step, and its two values
 
-    def lines(self) -> list[str]:
-        """The parting as readable lines."""
+    def lines(self, classes: Classes | None = None) -> list[str]:
+        """The parting as readable lines; a difference of the runs' determinism classes explains one in what was computed."""
         table = [f"  {stream:<9} first at step {step}: {one} -> {other}" for stream, (step, one, other) in self.firsts.items()]
-        return [f"the runs part at step {self.step}, first in {self.cause}", *table]
+        computed = self.cause != STREAMS["order"]  # An order is drawn with integers, alike everywhere.
+        reason = f" (class: {classes.reason()})" if computed and classes and not classes.promised else ""
+        return [f"the runs part at step {self.step}, first in {self.cause}{reason}", *table]
 
 
 def bisect(before: str, after: str) -> Parting | None:

@@ -9,28 +9,36 @@ import yaml
 
 from pipelines import config
 from pipelines.config import differences
+from pipelines.reproduction import classes
+from pipelines.reproduction.classes import Classes
 
 IDENTICAL, EQUIVALENT, DIFFERENT = "identical", "equivalent", "different"
 TOLERANCE = 0.01  # of the headline metric, for "equivalent", where no benchmark states one
 PLACES = config.names(config.Config, config.PLACE, config.VERB)  # say where and how it was called, not what was done
-MACHINE = ("python", "platform", "machine", "cpu", "variables", "determinism_class")
+MACHINE = ("python", "platform", "machine", "cpu")
 
 
 @dataclass(frozen=True)
 class Comparison:
-    """The verdict on two runs, and what differs by kind: config, data, code, environment."""
+    """The verdict on two runs, their determinism classes, and what differs by kind: config, data, code, environment."""
 
     verdict: str
+    classes: Classes
     inputs: dict[str, list[str]] = field(default_factory=dict)
     results: list[str] = field(default_factory=list)
 
     def lines(self) -> list[str]:
-        """The comparison as readable lines, the verdict last."""
-        text = []
+        """The comparison as readable lines: the class first, the verdict last."""
+        text = self.classes.lines()
         for kind, found in self.inputs.items():
             text.append(f"{kind}: {'the same' if not found else ''}".rstrip())
             text += [f"  {line}" for line in found[:30]] + ([f"  … {len(found) - 30} more"] if len(found) > 30 else [])
-        return [*text, "results:", *(f"  {line}" for line in self.results), self.verdict]
+        return [*text, "results:", *(f"  {line}" for line in self.results), self._last_line()]
+
+    def _last_line(self) -> str:
+        if self.verdict == IDENTICAL or self.classes.promised:
+            return self.verdict
+        return f"{self.verdict}; class: {self.classes.reason()}; {classes.NOT_PROMISED}"
 
 
 def compare(
@@ -44,6 +52,7 @@ def compare(
     identical: equal weights, and every loss and metric equal at every step. equivalent: the headline metrics lie within
     `tolerance`. different: anything else.
     """
+    same_class = classes.between(before, after)
     inputs = {
         "config": _config(before, after),
         "data": _data(before, after),
@@ -59,9 +68,9 @@ def compare(
     values = [headline.get("value") for headline in headlines]
     results.append(f"{headlines[0].get('metric')}: {values[0]} -> {values[1]}")
     if weights_equal and steps_equal:
-        return Comparison(IDENTICAL, inputs, results)
+        return Comparison(IDENTICAL, same_class, inputs, results)
     near = None not in values and abs(values[0] - values[1]) <= tolerance
-    return Comparison(EQUIVALENT if near else DIFFERENT, inputs, results)
+    return Comparison(EQUIVALENT if near else DIFFERENT, same_class, inputs, results)
 
 
 def _config(before: Mapping[str, str], after: Mapping[str, str]) -> list[str]:
@@ -93,8 +102,18 @@ def _code(before: Mapping[str, str], after: Mapping[str, str]) -> list[str]:
 def _environment(before: Mapping[str, str], after: Mapping[str, str]) -> list[str]:
     one, other = (json.loads(texts.get("environment.json", "{}")) for texts in (before, after))
     machine = differences({key: one.get(key) for key in MACHINE}, {key: other.get(key) for key in MACHINE})
+    machine += _variables(before, after)
     packages = [dict(line.split("==", 1) for line in found.get("packages", [])) for found in (one, other)]
     return machine + differences(*packages)
+
+
+def _variables(before: Mapping[str, str], after: Mapping[str, str]) -> list[str]:
+    """Differences in recorded variables that are no part of the determinism class."""
+    of_class = classes.variables(before, after)
+    documents = [json.loads(texts.get("environment.json", "{}")) for texts in (before, after)]
+    one, other = (document.get("variables", {}) for document in documents)
+    names = [name for name in [*one, *(name for name in other if name not in one)] if name not in of_class]
+    return differences({name: one.get(name) for name in names}, {name: other.get(name) for name in names}, "variables")
 
 
 def _figures(before: Mapping[str, Mapping[int, float]], after: Mapping[str, Mapping[int, float]]) -> tuple[list[str], bool]:

@@ -13,10 +13,11 @@ from typing import Any
 import psutil
 
 import pipelines
+from pipelines import arithmetic
 
 ROOT = Path(pipelines.__file__).resolve().parent.parent
 SOURCES = ("conf", "pipelines", "tasks")  # untracked files in here belong to the recorded tree
-VARIABLES = ("TF_", "OMP_", "CUDA_", "XLA_", "KMP_", "MKL_", "TPU_", "TRELLIS_")
+VARIABLES = (*arithmetic.CHOOSING, "NVIDIA_", "TPU_", "TRELLIS_")
 
 
 def describe() -> dict[str, Any]:
@@ -25,11 +26,11 @@ def describe() -> dict[str, Any]:
         "python": platform.python_version(),
         "platform": platform.platform(),
         "machine": platform.machine(),
-        "cpu": processor(),
-        "cores": len(os.sched_getaffinity(0)),
+        "cpu": arithmetic.model_name(),
+        "cores": arithmetic.cores(),
         "memory_bytes": psutil.virtual_memory().total,
         "command": sys.argv,
-        "variables": {name: value for name, value in sorted(os.environ.items()) if name.startswith(VARIABLES)},
+        "variables": arithmetic.recorded_variables(VARIABLES),
         "packages": packages(),
         "git": source_tree(),
     }
@@ -41,14 +42,6 @@ def packages() -> list[str]:
     folders = [folder.stem for entry in reversed(sys.path) for folder in Path(entry).glob("*.dist-info")]
     found = {normal(name): version for name, _, version in (folder.partition("-") for folder in folders)}
     return sorted(f"{name}=={version}" for name, version in found.items())
-
-
-def processor() -> str:
-    """The processor's model name, as precisely as the system tells."""
-    cpuinfo = Path("/proc/cpuinfo")
-    lines = cpuinfo.read_text().splitlines() if cpuinfo.exists() else []
-    models = (line.partition(":")[2].strip() for line in lines if line.startswith("model name"))
-    return next(models, platform.processor() or platform.machine())
 
 
 def source_tree(root: Path = ROOT) -> dict[str, Any]:

@@ -10,15 +10,11 @@ import numpy as np
 import tensorflow as tf
 import tf_keras
 
+from pipelines import arithmetic
 from pipelines.config import Config, Threads
 from pipelines.training import tracing
 from pipelines.training.randomness import Draws
 from pipelines.training.stream import Stream
-
-
-def cores() -> int:
-    """Number of cores this process may use."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def pin_threads(threads: Threads) -> Threads:
@@ -26,7 +22,7 @@ def pin_threads(threads: Threads) -> Threads:
 
     Sums are split by thread, so equal counts are part of what makes two runs equal in every bit.
     """
-    pinned = Threads(intra_op=threads.intra_op or cores(), inter_op=threads.inter_op or cores())
+    pinned = Threads(intra_op=threads.intra_op or arithmetic.cores(), inter_op=threads.inter_op or arithmetic.cores())
     tf.config.threading.set_intra_op_parallelism_threads(pinned.intra_op)
     tf.config.threading.set_inter_op_parallelism_threads(pinned.inter_op)
     return pinned
@@ -44,14 +40,46 @@ def seed_everything(seed: int) -> None:
 def describe(cfg: Config) -> Mapping[str, Any]:
     """Returns the determinism class: what, beside config, data and seed, the bits of a result depend on."""
     return {
+        **arithmetic.describe(),
         "tensorflow": tf.version.VERSION,
+        "tensorflow_build": _build(),
         "compiler": tf.version.COMPILER_VERSION,
+        "numpy": np.__version__,
+        "numpy_build": _numpy_build(),
         "onednn": os.environ.get("TF_ENABLE_ONEDNN_OPTS", "default"),
         "threads": {"intra_op": cfg.threads.intra_op, "inter_op": cfg.threads.inter_op},
         "devices": sorted({device.device_type for device in tf.config.list_logical_devices()}),
+        "accelerators": _accelerators(),
         "strategy": cfg.runtime.get("distribution_strategy"),
         "exact": cfg.determinism,
     }
+
+
+def _build() -> dict[str, Any]:
+    """TensorFlow's source, and the libraries for GPUs that it was built with."""
+    built = tf.sysconfig.get_build_info()
+    libraries = {name: built[name] for name in ("cuda_version", "cudnn_version", "rocm_version") if built.get(name)}
+    return {"git": tf.version.GIT_VERSION, **libraries}
+
+
+def _numpy_build() -> dict[str, Any]:
+    """NumPy's compiler and its library for linear algebra."""
+    built = np.show_config(mode="dicts")
+    blas, compiler = built["Build Dependencies"].get("blas", {}), built["Compilers"].get("c", {})
+    return {
+        "blas": " ".join(filter(None, (blas.get("name"), blas.get("version")))),
+        "compiler": " ".join(filter(None, (compiler.get("name"), compiler.get("version")))),
+    }
+
+
+def _accelerators() -> list[str]:
+    """Kinds of GPU in use: name and compute capability."""
+    names = set()
+    for device in tf.config.get_visible_devices("GPU"):
+        details = tf.config.experimental.get_device_details(device)
+        capability = ".".join(map(str, details.get("compute_capability", ())))
+        names.add(f"{details.get('device_name', 'GPU')} {capability}".strip())
+    return sorted(names)
 
 
 def repeatable(task: Any, stream: Stream) -> None:

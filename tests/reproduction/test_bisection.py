@@ -5,6 +5,7 @@ import json
 import pytest
 
 from pipelines.reproduction.bisection import bisect
+from pipelines.reproduction.classes import Classes
 
 RECORD = [{"step": 0, "weights": "w0"}] + [
     {"step": step, "order": f"o{step}", "inputs": f"i{step}", "loss": 1 / step, "gradient": 2.0, **({"weights": f"w{step}"} if step % 2 == 0 else {})}
@@ -42,3 +43,11 @@ def test_equal_records_do_not_part_however_far_each_has_come():
 def test_records_without_a_common_step_are_refused():
     with pytest.raises(ValueError, match="no step in common"):
         bisect(text(), json.dumps({"step": 99, "loss": 1.0}) + "\n")
+
+
+@pytest.mark.parametrize(("changes", "explained"), [({5: {"loss": 9}}, True), ({3: {"order": "x"}}, False)])
+def test_another_class_explains_what_was_computed_otherwise(changes, explained):
+    found = bisect(text(), text(changes))
+    line = found.lines(Classes(differing=["instruction set AVX2 -> SSE41 (ONEDNN_MAX_CPU_ISA)"]))[0]
+    assert line.endswith(" (class: instruction set AVX2 -> SSE41 (ONEDNN_MAX_CPU_ISA))") == explained
+    assert found.lines(Classes())[0] == found.lines()[0]

@@ -4,17 +4,28 @@ import json
 
 import pytest
 
+from pipelines.reproduction import classes
 from pipelines.reproduction.comparison import DIFFERENT, EQUIVALENT, IDENTICAL, compare
 
 FIGURES = {"train/loss": {1: 0.5, 2: 0.25}, "validation/AP": {2: 0.4}}
+PROCESSOR = {"vendor": "V", "model": "17", "caches": {"L2": {"bytes": 524288}}, "instruction_set": "AVX512_CORE", "instructions": ["avx2", "avx512f"]}
+CLASS = {"tensorflow": "2.20.0", "threads": {"intra_op": 2}, "processor": PROCESSOR, "variables": {}}
+CAPPED = {"processor": {**PROCESSOR, "instruction_set": "SSE41"}, "variables": {"ONEDNN_MAX_CPU_ISA": "SSE41"}}
 
 
-def texts(weights="aa", value=0.4, seed=0, commit="c1", diff="", numpy="2.3.5", fingerprint="f1", run_dir="/one"):
+def texts(weights="aa", value=0.4, seed=0, commit="c1", diff="", numpy="2.3.5", fingerprint="f1", run_dir="/one", of_class=CLASS, variables=None):
+    environment = {
+        "git": {"commit": commit},
+        "packages": [f"numpy=={numpy}"],
+        "python": "3.11",
+        "variables": variables or {},
+        "determinism_class": of_class,
+    }
     return {
         "summary.json": json.dumps({"weights_sha256": weights, "headline": {"metric": "AP", "value": value}}),
         "config.yaml": f"seed: {seed}\nrun_dir: {run_dir}\ntask: {{model: {{size: 3}}}}\n",
         "manifest.json": json.dumps({"fingerprint": fingerprint}),
-        "environment.json": json.dumps({"git": {"commit": commit}, "packages": [f"numpy=={numpy}"], "python": "3.11"}),
+        "environment.json": json.dumps(environment),
         "diff.patch": diff,
     }
 
@@ -60,3 +71,60 @@ def test_every_kind_of_input_that_differs_is_shown(changed, kind, line):
     found = compare(texts(), texts(**changed), (FIGURES, FIGURES))
     assert found.inputs[kind] == [line]
     assert f"  {line}" in found.lines()
+
+
+def test_a_difference_in_the_class_is_named_first_and_again_with_the_verdict():
+    other = texts(weights="bb", seed=1, of_class={**CLASS, **CAPPED}, variables={"ONEDNN_MAX_CPU_ISA": "SSE41"})
+    lines = compare(texts(), other, (FIGURES, FIGURES)).lines()
+    reason = "class: instruction set AVX512_CORE -> SSE41 (ONEDNN_MAX_CPU_ISA); bits are not promised"
+    assert lines[:3] == [reason, "config:", "  seed: 0 -> 1"]
+    assert "environment: the same" in lines
+    assert lines[-1] == f"equivalent; {reason}"
+
+
+def test_equal_bits_of_two_classes_are_identical():
+    lines = compare(texts(), texts(of_class={**CLASS, **CAPPED}), (FIGURES, FIGURES)).lines()
+    assert lines[0].startswith("class: instruction set") and lines[-1] == "identical"
+
+
+def test_equal_classes_are_said_to_be_equal():
+    lines = compare(texts(), texts(weights="bb"), (FIGURES, FIGURES)).lines()
+    assert lines[0] == "class: the same" and lines[-1] == "equivalent"
+
+
+@pytest.mark.parametrize(
+    ("changed", "line"),
+    [
+        ({"processor": {**PROCESSOR, "model": "1"}}, "processor model 17 -> 1"),
+        ({"processor": {**PROCESSOR, "caches": {"L2": {"bytes": 1048576}}}}, "L2 cache 524288 -> 1048576"),
+        ({"processor": {**PROCESSOR, "instructions": ["avx2", "fma"]}}, "processor instructions -avx512f +fma"),
+        ({"variables": {"OPENBLAS_CORETYPE": "Haswell"}}, "OPENBLAS_CORETYPE not set -> Haswell"),
+        ({"variables": {"ONEDNN_MAX_CPU_ISA": "AVX512_CORE"}}, "ONEDNN_MAX_CPU_ISA not set -> AVX512_CORE"),
+        ({"threads": {"intra_op": 1}}, "threads.intra_op 2 -> 1"),
+        ({"tensorflow": "2.21.0\x1b[31m"}, "TensorFlow 2.20.0 -> 2.21.0\\x1b[31m"),
+    ],
+)
+def test_every_part_of_the_class_is_named(changed, line):
+    found = classes.compare(CLASS, {**CLASS, **changed})
+    assert found.lines() == [f"class: {line}; bits are not promised"]
+
+
+def test_a_class_that_was_not_recorded_is_not_called_equal():
+    old = {"tensorflow": "2.20.0", "threads": {"intra_op": 1}}
+    lines = compare(texts(of_class=old), texts(weights="bb"), (FIGURES, FIGURES)).lines()
+    assert lines[:2] == ["class: not recorded by the first run; bits are not promised", "  threads.intra_op 1 -> 2"]
+    assert lines[-1].startswith("equivalent; class: not recorded")
+    assert classes.compare(old, old).lines() == [lines[0]]
+    assert classes.compare(CLASS, {}).lines()[0].startswith("class: not recorded by the second run")
+
+
+def test_a_processor_that_its_system_hides_is_not_called_equal():
+    hidden = {**CLASS, "processor": dict.fromkeys(PROCESSOR)}
+    assert "processor of the first run is not known" in classes.compare(hidden, hidden).lines()[0]
+
+
+def test_a_recorded_class_is_compared_with_this_machine_before_anything_is_trained(monkeypatch):
+    here = {"processor": PROCESSOR, "libc": None, "variables": {}}
+    monkeypatch.setattr(classes.arithmetic, "describe", lambda: here)
+    assert classes.here(texts(of_class={**CLASS, **here})).promised
+    assert classes.here(texts(of_class={**CLASS, **here, **CAPPED})).reason() == "instruction set SSE41 -> AVX512_CORE (ONEDNN_MAX_CPU_ISA)"

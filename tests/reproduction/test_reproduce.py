@@ -1,6 +1,7 @@
 """A recorded run made again: identical from its record, whatever has become of the working tree."""
 
 import json
+import re
 
 import pytest
 
@@ -20,3 +21,17 @@ def test_a_recorded_run_comes_out_identical_and_changes_show(trellis, tiny, tmp_
     printed = trellis("compare", f"run={tmp_path / 'first'}", f"against={tmp_path / 'other'}", *common, code=1)
     assert "task.train_data.aug_rand_hflip: False -> True" in printed
     assert "first at step 1" in printed
+
+
+@pytest.mark.slow
+def test_another_instruction_set_is_named_before_everything_else(trellis, tiny, tmp_path):
+    trellis("train", *arguments(tiny, tmp_path, "resnet", "plain"))
+    trellis("train", *arguments(tiny, tmp_path, "resnet", "capped"), ONEDNN_MAX_CPU_ISA="SSE41")
+    assert summary(tmp_path / "plain")["weights_sha256"] != summary(tmp_path / "capped")["weights_sha256"]
+    runs = [f"run={tmp_path / 'plain'}", f"against={tmp_path / 'capped'}", f"runs_dir={tmp_path}"]
+    lines = trellis("compare", *runs, code=1).splitlines()
+    assert re.fullmatch(r"class: instruction set \w+ -> SSE41 \(ONEDNN_MAX_CPU_ISA\); bits are not promised", lines[0])
+    assert lines[-1].endswith(f"; {lines[0]}")
+    printed = trellis("bisect", *runs, code=1).splitlines()
+    assert printed[0] == lines[0]
+    assert printed[1].endswith(f"({lines[0].removesuffix('; bits are not promised')})")
