@@ -51,38 +51,49 @@ class _Text:
                 if end < len(self.text) or not self.more(size):
                     self.at = end
                     return found
-            except (json.JSONDecodeError, RecursionError) as error:
-                if len(self.text) - self.at > LARGEST or isinstance(error, RecursionError) or not self.more(size):
+            except json.JSONDecodeError:
+                if len(self.text) - self.at > LARGEST or not self.more(size):
                     self.fail("not a JSON value, or cut short")
+            except (RecursionError, ValueError):  # Python converts no whole number of more than 4300 digits.
+                self.fail("nested too deep, or a number too long")
             size *= 2
 
     def fail(self, reason: str) -> None:
         raise UsageError(f"{self._name}: not JSON at byte {self.start + self.at}: {reason}; is the file whole?")
 
 
-def elements(file: IO[bytes], name: str, sections: Collection[str]) -> Iterator[tuple[str, int, str, Any]]:
+def elements(
+    file: IO[bytes], name: str, sections: Collection[str], met: set[str] | None = None
+) -> Iterator[tuple[str, int, str, Any]]:
     """Yields (section, first byte, text, value) of every element of the arrays named, in the order of the file.
 
     Text is Latin-1, one character for one byte: read the bytes again where words matter.
 
+    Args:
+        met: takes up the names of those `sections` that the file has, also of empty ones.
+
     Raises:
-        UsageError: the file is not JSON; the message names the byte.
+        UsageError: the file is not one JSON object, or a section occurs twice or is no array; the message names the byte.
     """
     text = _Text(file, name)
+    met = set() if met is None else met
     text.expect("{")
-    if text.peek() == "}":
-        return
-    while True:
+    while text.peek() != "}":
         section = text.value()
+        if isinstance(section, str) and section in met:
+            text.fail(f"{section} is there a second time, and one of the two would be lost")
         text.expect(":")
-        if section in sections and text.peek() == "[":
-            text.at += 1
+        if isinstance(section, str) and section in sections:
+            met.add(section)
+            text.expect("[")
             yield from _array(text, section)
         else:
             text.value()
-        if text.peek() == "}":
-            return
-        text.expect(",")
+        if text.peek() != "}":
+            text.expect(",")
+    text.at += 1
+    if text.peek():
+        text.fail("there is text after the end of the object")
 
 
 def _array(text: _Text, section: str) -> Iterator[tuple[str, int, str, Any]]:

@@ -16,6 +16,7 @@ import numpy as np
 from pipelines.data import files, masks, sources, stream
 from pipelines.data.images import Image
 from pipelines.data.sources import Example, Listing, Reject, Rejected, Request
+from pipelines.outside import printable
 from pipelines.usage import UsageError
 
 TASKS = ("detection",)
@@ -27,6 +28,7 @@ class Scan:
     """One annotation file: its images and categories, and where each annotation lies."""
 
     given: str  # the split the file is for, or ALL
+    file: str = ""
     categories: dict[int, str] = field(default_factory=dict)
     things: dict[int, Any] = field(default_factory=dict)  # panoptic: whether a category is of things or of stuff
     images: list[dict[str, Any]] = field(default_factory=list)
@@ -60,12 +62,48 @@ def merged(request: Request, scans: Iterable[Scan]) -> dict[int, str]:
     """Names of the categories of all annotation files, by their ids.
 
     Raises:
-        UsageError: there are none.
+        UsageError: there are none, or two files number them differently.
     """
-    categories = {number: name for scan in scans for number, name in scan.categories.items()}
+    categories: dict[int, str] = {}
+    read: list[Scan] = []
+    for scan in scans:
+        for other in read:
+            _check_alike(other, scan)
+        categories |= scan.categories
+        read.append(scan)
     if not categories:
         raise UsageError(f"{', '.join(request.places['annotations'].values())}: no categories; expected COCO")
     return categories
+
+
+def _check_alike(one: Scan, other: Scan) -> None:
+    """Refuses two files in which an id means two things, or a name has other ids."""
+    for number in sorted(set(one.categories) & set(other.categories)):
+        names = one.categories[number], other.categories[number]
+        if names[0] != names[1]:
+            raise _numbered_apart(one, other, [f"category {number} is {printable(name)!r}" for name in names])
+        kinds = one.things.get(number), other.things.get(number)
+        if kinds[0] != kinds[1]:
+            raise _numbered_apart(one, other, [f"{printable(names[0])!r} has isthing {kind!r}" for kind in kinds])
+    ours, theirs = _ids_by_name(one), _ids_by_name(other)
+    for name in sorted(set(ours) & set(theirs)):
+        if not (ours[name] <= theirs[name] or theirs[name] <= ours[name]):
+            numbers = [" and ".join(map(str, sorted(ids))) for ids in (ours[name], theirs[name])]
+            raise _numbered_apart(one, other, [f"{printable(name)!r} is category {number}" for number in numbers])
+
+
+def _ids_by_name(scan: Scan) -> dict[str, set[int]]:
+    ids: dict[str, set[int]] = {}
+    for number, name in scan.categories.items():
+        ids.setdefault(name, set()).add(number)
+    return ids
+
+
+def _numbered_apart(one: Scan, other: Scan, says: list[str]) -> UsageError:
+    return UsageError(
+        f"dataset.annotations: two files number their categories differently: in {one.file} {says[0]}, "
+        f"in {other.file} {says[1]}; give both files one list of categories"
+    )
 
 
 def numbered(request: Request, categories: Mapping[int, str]) -> tuple[tuple[str, ...], dict[int, int]]:
@@ -95,26 +133,45 @@ def scan(given: str, file: str, digest: str) -> Scan:
     Raises:
         UsageError: it is no JSON, or not laid out as COCO's.
     """
-    scan, seen = Scan(given), set()
+    scan, met, starts = Scan(given, file), set[str](), dict[int, int]()
     with os.fdopen(os.dup(files.kept(file, digest).fileno()), "rb") as content:
         content.seek(0)
-        for section, start, text, value in stream.elements(content, file, SECTIONS):
-            seen.add(section)
-            if not isinstance(value, dict) and section != "categories":
+        for section, start, text, value in stream.elements(content, file, SECTIONS, met):
+            if section == "categories":
+                _add_category(scan, start, value, starts)
+            elif not isinstance(value, dict):
                 scan.malformed.append(_malformed(given, section, start, value, whole=section == "images"))
             elif section == "annotations":
                 _add_annotation(scan, start, text, value)
-            elif section == "images":
-                _add_image(scan, start, value)
-            elif isinstance(value, dict) and isinstance(value.get("id"), int) and isinstance(value.get("name"), str):
-                scan.categories[value["id"]] = _utf8(value["name"])
-                scan.things[value["id"]] = value.get("isthing")
             else:
-                raise UsageError(f"{file}: category {value} has no whole number as id, or no name")
+                _add_image(scan, start, value)
     for section in ("images", "categories"):
-        if section not in seen:
+        if section not in met:
             raise UsageError(f"{file}: no {section}; expected COCO (images, annotations, categories)")
+    if "annotations" not in met:
+        raise UsageError(
+            f"{file}: no annotations; it lists {len(scan.images)} images and says nothing of them (as COCO's image_info "
+            "files do, which are for tests); give the file that has both, such as instances_….json"
+        )
     return scan
+
+
+def _add_category(scan: Scan, start: int, value: Any, starts: dict[int, int]) -> None:
+    """Notes a category; `starts` holds the byte of each id's entry."""
+    number, name = (value.get("id"), value.get("name")) if isinstance(value, dict) else (None, None)
+    if not isinstance(number, int) or isinstance(number, bool) or not isinstance(name, str):
+        raise UsageError(f"{scan.file}: category {printable(value)} has no whole number as id, or no name")
+    name = _utf8(name)
+    if not sources.is_text(name):
+        raise UsageError(f"{scan.file}: the name of category {number} is no text: {printable(name)!r}")
+    before = scan.categories.setdefault(number, name)
+    kind = scan.things.setdefault(number, value.get("isthing"))
+    if (before, kind) != (name, value.get("isthing")):
+        raise UsageError(
+            f"{scan.file}: two categories have the id {number}: {printable(before)!r} at byte {starts[number]}, "
+            f"{printable(name)!r} at byte {start}; give each an id of its own"
+        )
+    starts.setdefault(number, start)
 
 
 def _utf8(text: str) -> str:
