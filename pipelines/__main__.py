@@ -5,10 +5,11 @@ A verb has `run(cfg)`, which is handed the composed configuration; one that has 
 
 import ast
 import importlib
+import signal
 import sys
 from pathlib import Path
 
-from pipelines.usage import UsageError, nearest
+from pipelines.usage import UsageError, nearest, stopped_by
 
 VERBS = Path(__file__).parent / "commands"
 
@@ -43,10 +44,10 @@ def main() -> None:
         sys.exit(command.run(config.compose(overrides)))
     except KeyboardInterrupt:
         print("interrupted", file=sys.stderr)
-        sys.exit(130)
+        sys.exit(stopped_by(signal.SIGINT))
     except UsageError as error:
         print(f"trellis: {error}", file=sys.stderr)
-        sys.exit(2)
+        sys.exit(error.exit_code)
 
 
 if __name__ == "__main__":

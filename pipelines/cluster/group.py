@@ -12,7 +12,9 @@ from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 import pipelines
-from pipelines.cluster.membership import PEER_GONE, Membership
+from pipelines.cluster.membership import Membership
+from pipelines.cluster.verdict import Verdict, judge
+from pipelines.usage import ExitCode, stopped_by
 
 NOTICE_S = 30  # for workers to notice that another has gone, and to write down why they stop
 PATIENCE_S = 300  # for workers to save a checkpoint when they are asked to stop
@@ -35,24 +37,23 @@ class Group:
         self._processes: list[subprocess.Popen[str]] = []
 
     def run(self, check: Callable[[], None]) -> int:
-        """Returns 0, or the exit code of the worker that failed first (128 plus the signal that killed it).
+        """Returns 0, or the exit code of the worker that the others failed with (128 plus the signal that killed it).
 
         Args:
             check: called all the time; when it raises, the workers are asked to save and stop.
         """
         for attempt in range(self._restarts + 1):
             with self._started():
-                culprit, code = self._watch(check)
-            if code == 0:
-                return 0
-            what = f"was killed by {signal.Signals(-code).name}" if code < 0 else f"ended with exit code {code}"
-            print(f"launch: worker {culprit} {what}", flush=True)
-            lost = code < 0 or code == PEER_GONE
-            if not lost or attempt == self._restarts:
+                verdict = self._watch(check)
+            if verdict.code == ExitCode.DONE:
+                break
+            print(f"launch: worker {verdict.worker} {self._end_of(verdict.worker)}", flush=True)
+            # Nobody else's lock outlives its owner on one machine: what is in use here stays in use.
+            if not verdict.again or verdict.code == ExitCode.IN_USE or attempt == self._restarts:
                 break
             # The others cannot go on without it, and TensorFlow does not let a new process take its place.
             print(f"launch: all workers start again from the newest checkpoint (restart {attempt + 1} of {self._restarts})", flush=True)
-        return 128 - code if code < 0 else code
+        return verdict.code
 
     @contextlib.contextmanager
     def _started(self) -> Iterator[None]:
@@ -84,27 +85,30 @@ class Group:
             for reader in readers:
                 reader.join()
 
-    def _watch(self, check: Callable[[], None]) -> tuple[int, int]:
-        """Waits for the workers; returns which one failed first and its code, 0 when none did."""
-        while (failed := self._failed()) is None:
-            if all(process.poll() == 0 for process in self._processes):
-                return 0, 0
+    def _watch(self, check: Callable[[], None]) -> Verdict:
+        """Waits until all workers are done or one has failed, and for the others to notice; judges them by their codes."""
+        while not any(codes := self._codes().values()):
+            if len(codes) == self._workers:
+                break
             try:
                 check()
             except BaseException:
                 self._stop()
-                if all(process.returncode == 0 for process in self._processes):
-                    return 0, 0  # They had done all before they were asked.
+                if all(process.returncode == ExitCode.DONE for process in self._processes):
+                    break  # They had done all before they were asked.
                 raise
             time.sleep(POLL_S)
-        self._wait(NOTICE_S)
-        return failed
+        self._wait(NOTICE_S)  # The first to end need not be the one that the others ended with.
+        return judge(self._codes())
 
-    def _failed(self) -> tuple[int, int] | None:
-        """The first worker that failed; of several, one that did so on its own account."""
-        codes = [(index, process.poll()) for index, process in enumerate(self._processes)]
-        failed = [(index, code) for index, code in codes if code]
-        return min(failed, key=lambda one: one[1] == PEER_GONE, default=None)
+    def _codes(self) -> dict[int, int]:
+        """Exit codes of the workers that have ended, as shells count them."""
+        ended = {index: process.poll() for index, process in enumerate(self._processes)}
+        return {index: stopped_by(-code) if code < 0 else code for index, code in ended.items() if code is not None}
+
+    def _end_of(self, index: int) -> str:
+        code = self._processes[index].returncode
+        return f"was killed by {signal.Signals(-code).name}" if code < 0 else f"ended with exit code {code}"
 
     def _stop(self) -> None:
         for process in self._processes:

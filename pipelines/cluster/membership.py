@@ -12,7 +12,6 @@ from dataclasses import dataclass
 
 from pipelines.usage import UsageError
 
-PEER_GONE = 75  # exit code of a worker that could not go on without another; sysexits.h calls it a temporary failure
 PORT = 23456  # of the first worker on a machine, where nobody has said otherwise
 _RANGES = re.compile(r"\[\d+(?:-\d+)?(?:,\d+(?:-\d+)?)*\]")
 

@@ -3,7 +3,7 @@
 from pipelines.config import Config
 from pipelines.reproduction import bisection, classes
 from pipelines.tracking import runs
-from pipelines.usage import UsageError
+from pipelines.usage import ExitCode, UsageError
 
 
 def run(cfg: Config) -> int:
@@ -21,4 +21,4 @@ def run(cfg: Config) -> int:
     except ValueError as error:
         raise UsageError(f"run: {error}") from None
     print("\n".join(parting.lines(found)) if parting else "the runs agree in every step that both have")
-    return 1 if parting else 0
+    return ExitCode.FAILED if parting else ExitCode.DONE

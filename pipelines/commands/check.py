@@ -18,7 +18,7 @@ from pipelines import config
 from pipelines.config import Config
 from pipelines.data import manifest, store
 from pipelines.reproduction import bisection
-from pipelines.usage import UsageError
+from pipelines.usage import ExitCode, UsageError
 
 PROOF_STEPS, KILLED_AT = 6, 4
 FLAG = "--determinism"
@@ -75,7 +75,8 @@ def prove(cfg: Config) -> int:
         print(f"{PROOF_STEPS} steps, {name}: loss {line.get('loss')}, weights {line.get('weights', 'none')[:16]}")
     parting = bisection.bisect(*records)
     print("\n".join(parting.lines()) if parting else "equal in every bit")
-    return 1 if parting or not all("weights" in line for line in lines) else 0
+    compared = all("weights" in line for line in lines)
+    return ExitCode.FAILED if parting or not compared else ExitCode.DONE
 
 
 def _train_until(step: int, file: Path, how: signal.Signals) -> None:

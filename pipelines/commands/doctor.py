@@ -15,6 +15,7 @@ from packaging.requirements import Requirement
 from pipelines import arithmetic
 from pipelines.config import Config, absolute
 from pipelines.tracking import environment, runs
+from pipelines.usage import ExitCode
 
 SIX = ("tensorflow", "tf-models-official", "tensorflow-datasets", "apache-beam", "mlflow", "hydra-core")
 DEVICES = "import tensorflow as tf; print(*(device.name for device in tf.config.list_physical_devices()))"
@@ -28,7 +29,7 @@ def run(cfg: Config) -> int:
     print("\nnothing is wrong" if not wrong else f"\n{len(wrong)} wrong:")
     for problem in wrong:
         print(f"  {problem}")
-    return 1 if wrong else 0
+    return ExitCode.FAILED if wrong else ExitCode.DONE
 
 
 def _packages(cfg: Config) -> Iterator[str]:

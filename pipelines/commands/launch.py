@@ -68,9 +68,9 @@ def _manifest(cfg: Config, overrides: list[str]) -> str:
         name = within if not within.startswith("..") else os.path.basename(cfg.run_dir)
         places = {"data_dir": f"{root}/data", "runs_dir": f"{root}/runs", "run_dir": f"{root}/runs/{name}"}
     spelled = [f"{key}={config.override_value(value)}" for key, value in places.items()]
-    return manifests.render(
-        str(cfg.print), cfg.name, cfg.workers, cfg.restarts, data=[*overrides, *spelled[:2]], train=[*overrides, *spelled]
-    )
+    data, train = [*overrides, *spelled[:2]], [*overrides, *spelled]
+    job = manifests.Job(cfg.name, cfg.workers, cfg.restarts, places["run_dir"], data, train)
+    return manifests.render(str(cfg.print), job)
 
 
 def _recorded(cfg: Config) -> Config:

@@ -20,9 +20,7 @@ from pipelines.config import Config
 from pipelines.data import manifest
 from pipelines.reproduction import benchmark, classes, comparison, worktree
 from pipelines.tracking import annotation, recording, runs
-from pipelines.usage import UsageError
-
-RESCALED = 3  # exit code of a run whose figure cannot be held against the stated one
+from pipelines.usage import ExitCode, UsageError
 
 
 def run(cfg: Config) -> int:
@@ -55,7 +53,7 @@ def _reproduce_run(cfg: Config) -> int:
     found = comparison.compare(record.texts, again.texts, (record.metrics, again.metrics), tolerance)
     print("\n".join(found.lines()))
     _link(Path(recorded.run_dir), runs.store(cfg), str(record.run_id or cfg.run), found.verdict, found.lines())
-    return 0 if found.verdict == comparison.IDENTICAL else 1
+    return ExitCode.DONE if found.verdict == comparison.IDENTICAL else ExitCode.FAILED
 
 
 def _refuse_other_data(recorded: Config, before: dict) -> None:
@@ -105,7 +103,8 @@ def _reproduce_figure(cfg: Config) -> int:
     print("\n".join(verdict.lines()))
     (run_dir / "reproduction.json").write_text(json.dumps(vars(verdict), indent=1) + "\n")
     annotation.annotate(run_dir, runs.store(cfg), {"verdict": verdict.word}, files=("reproduction.json",))
-    return {benchmark.REPRODUCED: 0, benchmark.RESCALED: RESCALED}.get(verdict.word, 1)
+    codes = {benchmark.REPRODUCED: ExitCode.DONE, benchmark.RESCALED: ExitCode.RESCALED}
+    return codes.get(verdict.word, ExitCode.FAILED)
 
 
 def _examples(cfg: Config) -> dict[str, int]:

@@ -24,7 +24,7 @@ from pipelines.search.space import Point
 from pipelines.search.trials import Trial
 from pipelines.tracking import journal, recording, runs
 from pipelines.training import faults
-from pipelines.usage import UsageError
+from pipelines.usage import ExitCode, UsageError
 
 
 def main(overrides: Sequence[str]) -> int:
@@ -72,7 +72,7 @@ def run(cfg: Config, request: Request, overrides: Sequence[str]) -> int:
     failed = sum(trial.state == "failed" for trial in schedule.trials)
     if failed:
         print(f"{failed} failed; the same command tries them again: {commandline.make('sweep', overrides)}")
-    return 1 if failed else 0
+    return ExitCode.FAILED if failed else ExitCode.DONE
 
 
 class _Trials:

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from pipelines.config import Config, absolute
 from pipelines.tracking import recording, runs
-from pipelines.usage import UsageError
+from pipelines.usage import ExitCode, UsageError
 
 
 def run(cfg: Config) -> int:
@@ -35,7 +35,7 @@ def _send(run_dir: Path, uri: str) -> int:
         refused = delivery.deliver(run_dir, uri)
     except BlockingIOError:
         print(f"{run_dir}: still being recorded; its own process sends it")
-        return 1
+        return ExitCode.FAILED
     except Exception as error:
         raise UsageError(
             f"{runs.redact(uri)} does not take it: {' '.join(str(error).split())[:300]}\n"
@@ -44,4 +44,4 @@ def _send(run_dir: Path, uri: str) -> int:
     print(f"{run_dir}: all sent, MLflow run {recording.read_run_id(run_dir)} in {runs.redact(uri)}")
     for line in refused:
         print(f"  MLflow refused {line}")
-    return 1 if refused else 0
+    return ExitCode.FAILED if refused else ExitCode.DONE

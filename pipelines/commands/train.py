@@ -24,7 +24,7 @@ from pipelines.data import store
 from pipelines.data.manifest import Manifest
 from pipelines.tracking import journal, recording, runs
 from pipelines.training import process
-from pipelines.usage import UsageError
+from pipelines.usage import ExitCode, UsageError
 
 FIXED = ("garden", "seed", "determinism", "dataset", "task")  # a run that goes on cannot change these
 
@@ -96,13 +96,13 @@ def _train(cfg: Config, task: Any, data: Manifest, run_dir: Path, seconds: dict[
         return signal.exit_code
     except workers.PeerGone as fault:
         print(f"trellis: {fault}", file=sys.stderr)
-        return membership.PEER_GONE
+        return ExitCode.PEER_GONE
     except faults.NotFinite as fault:
         print(f"trellis: training stopped: {fault}", file=sys.stderr)
-        return 1
+        return ExitCode.FAILED
     except faults.NotSaved as fault:
         print(f"trellis: training stopped: {fault}; to go on, once that is put right: make train RUN={run_dir}", file=sys.stderr)
-        return 1
+        return ExitCode.FAILED
     best = recorder.summary["headline"]["value"]
     print(
         f"{cfg.name}: {headline} {'not evaluated' if best is None else f'{best:.4f}'} after {outcome.steps} steps; "
@@ -148,7 +148,7 @@ def _follow(cfg: Config, own: Path) -> int:
             return signal.exit_code
         except (faults.NotFinite, faults.NotSaved, workers.PeerGone) as fault:
             print(f"trellis: {fault}", file=sys.stderr)
-            return membership.PEER_GONE if isinstance(fault, workers.PeerGone) else 1
+            return ExitCode.PEER_GONE if isinstance(fault, workers.PeerGone) else ExitCode.FAILED
         finally:
             shutil.rmtree(own / "checkpoints", ignore_errors=True)
     return 0

@@ -16,6 +16,7 @@ from typing import Any
 import pipelines
 from pipelines import config
 from pipelines.config import Threads
+from pipelines.usage import stopped_by
 
 OUTPUT = "output.log"  # in the run directory: what the trial's process printed
 PATIENCE_S = 300  # for a trial to save its state when the sweep is interrupted
@@ -171,7 +172,7 @@ def end_with(parent: int) -> Callable[[], None] | None:
     def bind() -> None:
         library.prctl(SET_PDEATHSIG, signal.SIGTERM)
         if os.getppid() != parent:
-            os._exit(128 + signal.SIGTERM)
+            os._exit(stopped_by(signal.SIGTERM))
 
     return bind
 

@@ -2,6 +2,7 @@
 
 import json
 import os
+import signal
 import subprocess
 import sys
 import traceback
@@ -22,7 +23,7 @@ from pipelines.tracking.recording import (
     trouble,
 )
 from pipelines.tracking.recording import write_summary as write_summary
-from pipelines.usage import UsageError, nearest
+from pipelines.usage import InUse, UsageError, nearest, stopped_by
 
 TEXTS = ("config.yaml", "params.yaml", "manifest.json", "environment.json", "requirements.txt", "diff.patch", "flight.jsonl", SUMMARY)
 
@@ -94,7 +95,7 @@ def record(
 ) -> Iterator[Recorder]:
     """Records what happens inside as one run of experiment `cfg.name`; in a used run directory, as its continuation.
 
-    Leaving normally means finished; by `KeyboardInterrupt`, `SystemExit` 130 or 143 or one of `interrupted`: interrupted;
+    Leaving normally means finished; by `KeyboardInterrupt`, `SystemExit` with the code of SIGINT or SIGTERM or one of `interrupted`: interrupted;
     by anything else: failed. A tracking server that does not answer never stops the run.
 
     Args:
@@ -102,7 +103,7 @@ def record(
         sender: of `start_sender`.
 
     Raises:
-        UsageError: another process is recording in this run directory.
+        InUse: another process is recording in this run directory.
     """
     run_dir = Path(config.absolute(cfg.run_dir))
     with _occupied(run_dir):
@@ -129,7 +130,7 @@ def _occupied(run_dir: Path) -> Iterator[None]:
             stack.enter_context(journal.locked(journal.folder(run_dir) / "run.lock", wait=False))
         except BlockingIOError:
             holder = (journal.folder(run_dir) / "run.lock").read_text()
-            raise UsageError(
+            raise InUse(
                 f"run_dir: {run_dir} is in use by process {holder}; wait for it, or choose another: run_dir=…"
             ) from None
         yield
@@ -140,7 +141,7 @@ def _outcome(error: BaseException, interrupted: tuple[type[BaseException], ...])
     if isinstance(error, SystemExit) and error.code in (None, 0):
         return "FINISHED", None
     reason = " ".join("".join(traceback.format_exception_only(error)).split())[:500]
-    stopped = isinstance(error, SystemExit) and error.code in (130, 143)
+    stopped = isinstance(error, SystemExit) and error.code in map(stopped_by, (signal.SIGINT, signal.SIGTERM))
     return ("KILLED" if stopped or isinstance(error, (KeyboardInterrupt, *interrupted)) else "FAILED"), reason
 
 

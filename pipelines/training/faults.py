@@ -11,6 +11,8 @@ from typing import Any
 
 import numpy as np
 
+from pipelines.usage import stopped_by
+
 STOPPING = (signal.SIGINT, signal.SIGTERM)
 ECHO_S = 0.2  # One stop can arrive twice: by the process group, and passed on by make.
 
@@ -20,7 +22,7 @@ class Interrupted(Exception):
 
     def __init__(self, signum: int) -> None:
         super().__init__(signal.Signals(signum).name)
-        self.exit_code = 128 + signum
+        self.exit_code = stopped_by(signum)
 
 
 class NotFinite(Exception):
@@ -82,7 +84,7 @@ class Interruption:
                     if self.training:
                         print("\nstopping after this block of steps, with a checkpoint; once more stops at once", file=sys.stderr, flush=True)
                 elif time.monotonic() - first > ECHO_S:
-                    os._exit(128 + number[0])
+                    os._exit(stopped_by(number[0]))
 
     def _receive(self, signum: int, frame: FrameType | None) -> None:
         again, self._signum = self._signum, signum

@@ -32,5 +32,49 @@ def test_when_the_check_raises_all_workers_end():
     assert all(process.poll() is not None for process in group._processes)
 
 
+@pytest.fixture
+def ending(tmp_path, monkeypatch):
+    """Lets worker n end with the n-th of `codes` (a negative one: by that signal) after the n-th of `delays`; counts the starts."""
+    (tmp_path / "sitecustomize.py").write_text(
+        "import json, os, time\n"
+        "if 'TF_CONFIG' in os.environ:\n"
+        "    place = json.loads(os.environ['TF_CONFIG'])['task']['index']\n"
+        "    open(os.environ['STARTS'], 'a').write('x')\n"
+        "    time.sleep(float(os.environ['DELAYS'].split()[place]))\n"
+        "    code = int(os.environ['CODES'].split()[place])\n"
+        "    os.kill(os.getpid(), -code) if code < 0 else os._exit(code)\n"
+        "    time.sleep(60)\n"
+    )
+    monkeypatch.setenv("PYTHONPATH", str(tmp_path))
+    monkeypatch.setenv("STARTS", str(tmp_path / "starts"))
+
+    def end(codes: str, delays: str = "0 0") -> tuple[int, int]:
+        (tmp_path / "starts").unlink(missing_ok=True)
+        monkeypatch.setenv("CODES", codes)
+        monkeypatch.setenv("DELAYS", delays)
+        code = run("list", restarts=1)
+        return code, len((tmp_path / "starts").read_text()) // 2
+
+    return end
+
+
+@pytest.mark.parametrize(
+    ("codes", "delays", "expected"),
+    [
+        ("0 0", "0 0", (0, 1)),
+        ("75 2", "0 0.5", (2, 1)),  # The one that ended first could not go on without the one that ended last.
+        ("1 75", "0.5 0", (1, 1)),
+        ("75 75", "0 0", (75, 2)),
+        ("75 -9", "0 0.5", (137, 2)),
+        ("1 -9", "0 0.5", (137, 2)),
+        ("-6 75", "0 0", (134, 2)),
+        ("69 75", "0.3 0", (69, 1)),  # On one machine nobody's lock outlives its owner.
+        ("-15 75", "0 0.3", (143, 1)),
+    ],
+)
+def test_a_group_is_judged_by_what_each_worker_says(ending, codes, delays, expected):
+    assert ending(codes, delays) == expected
+
+
 def test_ports_are_not_given_twice():
     assert len(set(free_ports(20))) == 20

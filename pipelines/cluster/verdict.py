@@ -1,0 +1,75 @@
+"""What became of a group of workers, judged from the exit code of each; the batch script for Slurm asks it by
+
+    python -m pipelines.cluster.verdict <folder> <workers> <srun's exit code>
+
+where <folder> holds a file for every worker, named by its number, with its exit code. Printed are the group's exit code
+and `again` where the same group, started again, can end otherwise, else `ended`.
+"""
+
+import signal
+import sys
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from pipelines.usage import ExitCode, stopped_by
+
+ASKED = {stopped_by(number) for number in (signal.SIGINT, signal.SIGTERM)}
+KILLED = stopped_by(signal.SIGKILL)
+# Who speaks for the group: the lower its code's rank, the nearer to the cause. What is not named ranks as below.
+RANKS = {KILLED: 1, ExitCode.FAILED: 2, ExitCode.IN_USE: 3, ExitCode.PEER_GONE: 5, ExitCode.DONE: 6}
+OWN_WORD = 0  # of a worker that refused its settings or was asked to stop
+CRASHED = 4  # by any other signal: TensorFlow aborts some of those that another has left
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """Which worker's exit code speaks for the group, and whether the group is worth starting again."""
+
+    worker: int
+    code: int
+    again: bool
+
+
+def judge(codes: Mapping[int, int]) -> Verdict:
+    """Judges a group by the exit codes of its workers, by number; those killed by a signal count as shells count it.
+
+    One worker's end ends the others, so the code that is the cause has to be told from those that follow from it:
+    a worker that refused its settings or was asked to stop speaks for all; then one that was killed from outside, since
+    the others may have failed in any way after it; then one that failed; and last those that say that another has gone.
+    """
+    worker = min(codes, key=lambda number: (_rank(codes[number]), number))
+    code = codes[worker]
+    again = _by_signal(code) or code in (ExitCode.IN_USE, ExitCode.PEER_GONE)
+    return Verdict(worker, code, again)
+
+
+def _rank(code: int) -> int:
+    return RANKS.get(code, CRASHED if _by_signal(code) else OWN_WORD)
+
+
+def _by_signal(code: int) -> bool:
+    return code > stopped_by(0) and code not in ASKED
+
+
+def written(folder: Path, workers: int, otherwise: int) -> dict[int, int]:
+    """The codes that the workers have written into `folder`; when none has come that far, what srun says of them."""
+    codes = {number: _code(folder / str(number)) for number in range(workers)}
+    if not any((folder / str(number)).exists() for number in codes):
+        return {0: otherwise}
+    return codes
+
+
+def _code(file: Path) -> int:
+    text = file.read_text().strip() if file.exists() else ""
+    return int(text) if text.isdigit() else KILLED  # It left no code: whatever killed it took all that was around it.
+
+
+def main(folder: str, workers: str, otherwise: str) -> None:
+    """Prints the verdict for a shell to read."""
+    verdict = judge(written(Path(folder), int(workers), int(otherwise)))
+    print(int(verdict.code), "again" if verdict.again else "ended")
+
+
+if __name__ == "__main__":
+    main(*sys.argv[1:])
