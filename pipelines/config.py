@@ -24,6 +24,7 @@ from omegaconf import MISSING, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 import conf
+from pipelines.outside import printable
 from pipelines.usage import UsageError, nearest
 
 GROUPS = ("experiment", "dataset", "runtime", "runner", "sweep", "launcher")
@@ -254,7 +255,7 @@ def _from_file(name: str, overrides: Sequence[str]) -> Config:
     file = Path(absolute(name))
     if not file.exists():
         raise UsageError(f"@{name}: there is no such file; write @<run directory>/config.yaml")
-    base = OmegaConf.merge(_schema, OmegaConf.load(file))
+    base = _recorded(file.read_text(errors="replace"), f"@{name}")
     for override in OverridesParser.create().parse_overrides(list(overrides)):
         if override.key_or_group in GROUPS and isinstance(override.value(), str):
             raise UsageError(f"{override.input_line}: a recorded configuration has its {override.key_or_group}; leave it out")
@@ -268,8 +269,38 @@ def to_yaml(cfg: Config) -> str:
 
 
 def from_yaml(text: str) -> Config:
-    """Reads back what `to_yaml` wrote."""
-    return OmegaConf.to_object(OmegaConf.merge(OmegaConf.structured(Config), OmegaConf.create(text)))  # type: ignore
+    """Reads back what `to_yaml` wrote.
+
+    Raises:
+        UsageError: it is no recorded configuration, or has interpolations, which would read this machine's secrets.
+    """
+    return OmegaConf.to_object(_recorded(text, "config.yaml"))  # type: ignore[return-value]
+
+
+def _recorded(text: str, name: str) -> Any:
+    try:
+        document = OmegaConf.create(text) if text.strip() else OmegaConf.create({})
+        held = [word for word in _words(OmegaConf.to_container(document, resolve=False)) if "${" in word]
+        if held:
+            raise UsageError(f"{name}: {printable(held[0])}: a recorded configuration has no interpolations; this one is refused")
+        return OmegaConf.merge(_schema, document)
+    except (OmegaConfBaseException, yaml.YAMLError, TypeError, ValueError, AttributeError) as error:
+        if isinstance(error, UsageError):
+            raise
+        raise UsageError(f"{name}: is no recorded configuration: {printable(error, 300)}") from None
+
+
+def _words(node: Any) -> Iterator[str]:
+    """Every string in a plain nested value, keys included."""
+    if isinstance(node, dict):
+        for key, value in node.items():
+            yield from _words(key)
+            yield from _words(value)
+    elif isinstance(node, list | tuple):
+        for value in node:
+            yield from _words(value)
+    elif isinstance(node, str):
+        yield node
 
 
 def override_value(value: Any) -> str:

@@ -113,3 +113,21 @@ def test_showing_and_listing_import_no_heavy_library():
     done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
     assert "HEAVY set()" in done.stdout
     assert "retinanet_resnetfpn_coco" in done.stdout
+
+
+@pytest.mark.parametrize("text", ["name: ${oc.env:SECRET}", "task: {model: {name: ['${oc.env:SECRET}']}}", "task: {'${oc.env:SECRET}': 1}"])
+def test_a_recorded_configuration_says_nothing_that_is_still_to_be_looked_up(text, tmp_path, monkeypatch):
+    monkeypatch.setenv("SECRET", "hunter2")
+    (tmp_path / "config.yaml").write_text(text)
+    for read in (lambda: config.from_yaml(text), lambda: compose([f"@{tmp_path / 'config.yaml'}"])):
+        with pytest.raises(UsageError, match="has no interpolations") as error:
+            read()
+        assert "hunter2" not in str(error.value)
+
+
+@pytest.mark.parametrize("text", ["[1, 2]", "a: b: c", "seed: many", "sead: 3", "\x00", "dataset: 3"])
+def test_a_recorded_configuration_that_is_none_is_refused(text, tmp_path):
+    (tmp_path / "config.yaml").write_text(text)
+    for read in (lambda: config.from_yaml(text), lambda: compose([f"@{tmp_path / 'config.yaml'}"])):
+        with pytest.raises(UsageError):
+            read()

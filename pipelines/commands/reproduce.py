@@ -38,6 +38,8 @@ def _reproduce_run(cfg: Config) -> int:
     recorded.run_dir = f"{cfg.runs_dir}/reproductions/{recorded.name}-{time.strftime('%Y%m%d-%H%M%S')}"
     recorded = config.anchored(recorded)
     environment = json.loads(record.texts["environment.json"])
+    if "determinism_class" not in environment:
+        raise UsageError(_trained_nothing(str(cfg.run), summary))
     recorded.threads = config.Threads(**environment["determinism_class"]["threads"])
     _refuse_other_data(recorded, json.loads(record.texts["manifest.json"]))
     with worktree.checked_out(environment["git"]["commit"], record.texts.get("diff.patch", "")) as tree:
@@ -54,6 +56,13 @@ def _reproduce_run(cfg: Config) -> int:
     print("\n".join(found.lines()))
     _link(Path(recorded.run_dir), runs.store(cfg), str(record.run_id or cfg.run), found.verdict, found.lines())
     return ExitCode.DONE if found.verdict == comparison.IDENTICAL else ExitCode.FAILED
+
+
+def _trained_nothing(run: str, summary: dict) -> str:
+    finished = [trial["run_dir"] for trial in summary.get("trials", ()) if trial.get("state") == "finished"]
+    if finished:
+        return f"run: {run} is a sweep; reproduce one of its trials: make reproduce RUN={finished[0]}"
+    return f"run: {run} trained nothing that could be made again; the runs there are: make ui"
 
 
 def _refuse_other_data(recorded: Config, before: dict) -> None:

@@ -133,10 +133,12 @@ def _report(recorder: Any, schedule: Schedule, goal: str, name: str) -> None:
     for trial in schedule.trials:
         if trial.state == "failed":
             print(f"failed: {trial.label}: {trial.reason}; {trial.run_dir / trials.OUTPUT}")
+    best = ranking.winner(rows)
     if rows:
         metric = rows[0].best.metric
-        recorder(sum(trial.state == "finished" for trial in schedule.trials), {f"validation/{metric}": rows[0].mean})
         ranking.draw(rows, f"{name}: {metric} of {len(rows)} settings", recorder.run_dir / "ranking.png")
         recorder.file("ranking.png")
-        print(f"best: {rows[0].label}: {metric} {rows[0].mean:.4f}; ranking.png, ranking.csv in {recorder.run_dir}")
-        print(f"train it again: {commandline.make('train', rows[0].best.recipe)}")
+    if best:
+        recorder(sum(trial.state == "finished" for trial in schedule.trials), {f"validation/{metric}": best.mean})
+        print(f"best: {best.label}: {metric} {best.mean:.4f}; ranking.png, ranking.csv in {recorder.run_dir}")
+        print(f"train it again: {commandline.make('train', best.best.recipe)}")

@@ -1,4 +1,8 @@
-"""The ranking of a sweep: trials that differ in nothing but the seed are one row, with mean and spread."""
+"""The ranking of a sweep: trials that differ in nothing but the seed are one row, with mean and spread.
+
+Ranked are rows whose every seed has finished. A seed that failed says something too: the mean of those that survived would
+rank settings by their luck. The other rows follow below, with how many are missing.
+"""
 
 import csv
 import io
@@ -17,10 +21,11 @@ MOST_TICKS = 6
 
 @dataclass(frozen=True)
 class Row:
-    """Settings and the finished trials that had them, the best first."""
+    """Settings and the finished trials that had them, the best first; `missing` others have not finished."""
 
     settings: dict[str, Any]
     trials: tuple[Trial, ...]
+    missing: int = 0
 
     @property
     def values(self) -> list[float]:
@@ -44,17 +49,24 @@ class Row:
 
 
 def rank(trials: Sequence[Trial], goal: str) -> list[Row]:
-    """Rows of the finished trials, the best first."""
+    """Rows of settings that any trial has finished with, the best first; those that lack trials after all others."""
     sign = -1 if goal == "maximize" else 1
     groups: dict[str, list[Trial]] = {}
     for trial in trials:
-        if trial.state == "finished":
-            groups.setdefault(repr(_settings(trial)), []).append(trial)
-    rows = [
-        Row(_settings(group[0]), tuple(sorted(group, key=lambda trial: sign * float(trial.value or 0))))
-        for group in groups.values()
-    ]
-    return sorted(rows, key=lambda row: sign * row.mean)
+        groups.setdefault(repr(_settings(trial)), []).append(trial)
+    rows = [row for group in groups.values() if (row := _row(group, sign)).trials]
+    return sorted(rows, key=lambda row: (row.missing > 0, sign * row.mean))
+
+
+def winner(rows: Sequence[Row]) -> Row | None:
+    """The best of the rows that lack nothing."""
+    return rows[0] if rows and not rows[0].missing else None
+
+
+def _row(group: Sequence[Trial], sign: int) -> Row:
+    finished = [trial for trial in group if trial.state == "finished"]
+    best_first = sorted(finished, key=lambda trial: sign * float(trial.value or 0))
+    return Row(_settings(group[0]), tuple(best_first), len(group) - len(finished))
 
 
 def as_csv(rows: Sequence[Row]) -> str:
@@ -62,37 +74,44 @@ def as_csv(rows: Sequence[Row]) -> str:
     names = list(dict.fromkeys(name for row in rows for name in row.settings))
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
-    writer.writerow(["rank", "metric", "mean", "min", "max", "trials", *names, "best_run_dir", "best_mlflow_run_id"])
+    writer.writerow(["rank", "metric", "mean", "min", "max", "trials", "missing", *names, "best_run_dir", "best_mlflow_run_id"])
     for place, row in enumerate(rows, start=1):
         best = row.best
-        figures = [place, best.metric, row.mean, min(row.values), max(row.values), len(row.values)]
+        spread = [row.mean, min(row.values), max(row.values), len(row.values), row.missing]
+        figures = ["" if row.missing else place, best.metric, *spread]
         writer.writerow([*figures, *(row.settings.get(name, "") for name in names), best.run_dir, best.run_id])
     return text.getvalue()
 
 
 def as_text(rows: Sequence[Row]) -> str:
-    """The best rows as an aligned table."""
+    """The best rows as an aligned table, rows without a rank at its end."""
     if not rows:
         return "no trial has finished"
     names = list(dict.fromkeys(name for row in rows for name in row.settings))
-    seeds = any(len(row.trials) > 1 for row in rows)
+    seeds = any(len(row.trials) + row.missing > 1 for row in rows)
     head = ["rank", rows[0].best.metric, *(["min .. max", "trials"] if seeds else []), *map(short, names), "run"]
     lines = [head]
     for place, row in enumerate(rows[:MOST_ROWS], start=1):
-        spread = [f"{min(row.values):.4f} .. {max(row.values):.4f}", str(len(row.values))] if seeds else []
+        spread = [f"{min(row.values):.4f} .. {max(row.values):.4f}", _count(row)] if seeds else []
         settings = [brief(row.settings[name]) if name in row.settings else "" for name in names]
-        lines.append([str(place), f"{row.mean:.4f}", *spread, *settings, row.best.run_dir.name])
+        lines.append(["-" if row.missing else str(place), f"{row.mean:.4f}", *spread, *settings, row.best.run_dir.name])
     widths = [max(len(line[column]) for line in lines) for column in range(len(head))]
     table = "\n".join("  ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True)).rstrip() for line in lines)
     more = len(rows) - MOST_ROWS
     return table + (f"\n… and {more} more in ranking.csv" if more > 0 else "")
 
 
+def _count(row: Row) -> str:
+    count = len(row.trials)
+    return f"{count}, {row.missing} of {count + row.missing} missing" if row.missing else str(count)
+
+
 def as_summary(trials: Sequence[Trial], rows: Sequence[Row]) -> dict[str, Any]:
     """What the sweep's `summary.json` says: the headline, the best and how to train it again, and every trial."""
-    best = rows[0].best if rows else None
+    first = winner(rows)
+    best = first.best if first else None
     return {
-        "headline": {"metric": best.metric if best else None, "value": rows[0].mean if rows else None},
+        "headline": {"metric": best.metric if best else None, "value": first.mean if first else None},
         "best": {"settings": best.settings, "command": make("train", best.recipe), "run_dir": best.run_dir} if best else None,
         "trials": [
             {
@@ -124,7 +143,7 @@ def draw(rows: Sequence[Row], title: str, path: Path) -> None:
     panels = figure.subplots(1, 1 + len(numeric), squeeze=False, width_ratios=[1.5, *[1] * len(numeric)])[0]
     places = range(len(shown))
     for place, row in enumerate(shown):
-        colour = "tab:orange" if place == 0 else "tab:blue"
+        colour = "tab:gray" if row.missing else "tab:orange" if place == 0 else "tab:blue"
         panels[0].plot([min(row.values), max(row.values)], [place, place], color=colour, alpha=0.4, linewidth=4)
         panels[0].plot(row.values, [place] * len(row.values), "o", color=colour, alpha=0.6, markersize=5)
         panels[0].plot([row.mean], [place], "|", color=colour, markersize=16, markeredgewidth=2.5)
@@ -136,11 +155,11 @@ def draw(rows: Sequence[Row], title: str, path: Path) -> None:
     panels[0].set_xlabel(metric)
     for panel, name in zip(panels[1:], numeric, strict=True):
         points = [(row.settings[name], value) for row in rows for value in row.values if name in row.settings]
-        means = sorted((row.settings[name], row.mean) for row in rows if name in row.settings)
+        means = sorted((row.settings[name], row.mean) for row in rows if name in row.settings and not row.missing)
         if len(_varied(rows)) == 1:
             panel.plot([x for x, _ in means], [y for _, y in means], "-", color="tab:blue", alpha=0.5)
         panel.plot([x for x, _ in points], [y for _, y in points], "o", color="tab:blue", alpha=0.6, markersize=5)
-        if rows[0].settings.get(name) is not None:
+        if winner(rows) and rows[0].settings.get(name) is not None:
             panel.plot([rows[0].settings[name]], [rows[0].mean], "o", color="tab:orange", markersize=8)
         xs = [x for x, _ in points]
         if min(xs) > 0 and max(xs) / min(xs) >= 8:

@@ -146,5 +146,6 @@ class Schedule:
 
 
 def _mean(group: Sequence[Trial]) -> float | None:
+    """The mean over the seeds; None where one failed, for the mean of those that survived would praise a risky point."""
     values = [trial.value for trial in group if trial.value is not None]
-    return sum(values) / len(values) if values else None
+    return sum(values) / len(values) if len(values) == len(group) else None

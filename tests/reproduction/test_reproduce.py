@@ -5,6 +5,10 @@ import re
 
 import pytest
 
+from pipelines import config
+from pipelines.commands import reproduce
+from pipelines.tracking import runs
+from pipelines.usage import UsageError
 from tests.training.test_experiment import arguments, summary
 
 
@@ -35,3 +39,16 @@ def test_another_instruction_set_is_named_before_everything_else(trellis, tiny, 
     printed = trellis("bisect", *runs, code=1).splitlines()
     assert printed[0] == lines[0]
     assert printed[1].endswith(f"({lines[0].removesuffix('; bits are not promised')})")
+
+
+def test_a_run_that_trained_nothing_is_refused_with_what_to_reproduce_instead(tmp_path):
+    cfg = config.compose([f"runs_dir={tmp_path}", f"run_dir={tmp_path / 'sweep'}"])
+    with runs.record(cfg) as recorder:
+        trial = {"run_dir": tmp_path / "sweep" / "one", "state": "finished", "settings": {"seed": 1}}
+        recorder.summary.update(trials=[trial])
+    with pytest.raises(UsageError, match="is a sweep.*make reproduce RUN=.*one"):
+        reproduce.run(config.compose([f"runs_dir={tmp_path}", f"run={tmp_path / 'sweep'}"]))
+    with runs.record(config.compose([f"runs_dir={tmp_path}", f"run_dir={tmp_path / 'empty'}"])):
+        pass
+    with pytest.raises(UsageError, match="trained nothing"):
+        reproduce.run(config.compose([f"runs_dir={tmp_path}", f"run={tmp_path / 'empty'}"]))

@@ -33,12 +33,12 @@ def sweep(tmp_path, monkeypatch):
     """Lays out a sweep whose trials are found finished in their run directories, but for those in `bad`."""
     monkeypatch.setattr(schedule, "INTERVAL_S", 0.01)
 
-    def lay_out(space: Space, bad: tuple = (), **options) -> Schedule:
+    def lay_out(space: Space, bad: tuple = (), bad_seed: int | None = None, **options) -> Schedule:
         def prepare(point: dict) -> Trial:
             name = "-".join(f"{key}{value}" for key, value in point.items())
             run_dir = tmp_path / name
             run_dir.mkdir(exist_ok=True)
-            if point.get("x") not in bad:
+            if point.get("x") not in bad and point.get("seed", 0) != bad_seed:
                 value = -abs(point["x"] - 0.7) + point.get("seed", 0) / 100
                 found = {"status": "finished", "headline": {"metric": "accuracy", "value": value}, "metrics": {"loss": value}}
                 (run_dir / "summary.json").write_text(json.dumps(found))
@@ -79,6 +79,50 @@ def test_the_same_sweep_again_runs_only_what_failed(sweep, tmp_path):
     again = sweep(GRID)
     again.run(Quiet(), lambda: None)
     assert len(events(tmp_path, "finished")) == 4
+
+
+def seeded(tmp_path: Path, rate: float, *values: float | None) -> list[Trial]:
+    """Trials of one learning rate, a seed each; None: failed."""
+    return [
+        Trial(
+            f"{rate}/{seed}", {"learning_rate": rate, "seed": seed}, [], tmp_path,
+            state="failed" if value is None else "finished", value=value, metric="accuracy",
+        )
+        for seed, value in enumerate(values)
+    ]  # fmt: skip
+
+
+def test_settings_with_a_failed_seed_are_listed_below_and_never_the_best(tmp_path):
+    trials = [*seeded(tmp_path, 1.0, 0.9, None, None), *seeded(tmp_path, 0.1, 0.7, 0.8)]
+    rows = ranking.rank(trials, "maximize")
+    assert [(row.settings["learning_rate"], row.missing) for row in rows] == [(0.1, 0), (1.0, 2)]
+    first, second = ranking.as_text(rows).splitlines()[1:]
+    assert first.startswith("1 ") and second.startswith("- ") and "2 of 3 missing" in second
+    assert ranking.as_csv(rows).splitlines()[2].startswith(",accuracy,0.9,0.9,0.9,1,2,")
+    assert ranking.as_summary(trials, rows)["headline"]["value"] == pytest.approx(0.75)
+    ranking.draw(rows, "title", tmp_path / "ranking.png")
+
+
+def test_where_no_settings_have_every_seed_there_is_no_best(tmp_path):
+    trials = seeded(tmp_path, 1.0, 0.9, None)
+    rows = ranking.rank(trials, "minimize")
+    found = ranking.as_summary(trials, rows)
+    assert found["best"] is None and found["headline"] == {"metric": None, "value": None}
+    assert ranking.winner(rows) is None and ranking.winner([]) is None
+
+
+def test_tpe_is_told_a_failure_where_a_seed_failed(sweep, monkeypatch):
+    told = []
+    official = schedule.proposals.suggest
+
+    def suggest(space, past, pending):
+        told.append([value for _, value in past])
+        return official(space, past, pending)
+
+    monkeypatch.setattr(schedule.proposals, "suggest", suggest)
+    space = Space("tpe", (Parameter("x", low=0.0, high=1.0),), around=(Parameter("seed", (1, 2)),), trials=3, seed=3)
+    sweep(space, bad_seed=2).run(Quiet(), lambda: None)
+    assert told[-1] == [None, None]
 
 
 def test_a_space_that_grows_keeps_what_is_finished(sweep, tmp_path):
