@@ -181,11 +181,20 @@ def _converted(image: Image, treatments: set[str]) -> Image:
         opened.load()
     except Exception as error:
         raise Rejected("image_corrupt", f"cannot be decoded for its conversion: {error!r}") from None
-    picture: Pillow.Image = ImageOps.exif_transpose(opened) if "apply" in treatments else opened
     kind = "jpeg" if "jpeg" in treatments or (image.format == "jpeg" and "png" not in treatments) else "png"
+    try:
+        content, (width, height) = _saved(opened, kind, upright="apply" in treatments)
+    except Exception as error:
+        raise Rejected("image_unconvertible", f"cannot be written as {kind}, which has its limits: {error!r}; convert it yourself") from None
+    return replace(image, content=content, format=kind, height=height, width=width, traits=(), turned=False)
+
+
+def _saved(picture: Pillow.Image, kind: str, *, upright: bool) -> tuple[bytes, tuple[int, int]]:
+    """A picture in one of the two formats, and its width and height."""
+    if upright:
+        picture = ImageOps.exif_transpose(picture)
     if picture.mode.startswith("I;16") or picture.mode == "I":
         picture = picture.point(lambda value: value / 256).convert("L")  # the high byte
     file = io.BytesIO()
     picture.convert("RGB").save(file, kind, **({"quality": QUALITY} if kind == "jpeg" else {}))
-    width, height = picture.size
-    return replace(image, content=file.getvalue(), format=kind, height=height, width=width, traits=(), turned=False)
+    return file.getvalue(), picture.size

@@ -12,6 +12,8 @@ from pycocotools import mask as rle
 from pipelines.data.sources import Rejected
 
 _HEAD = b"\x89PNG\r\n\x1a\n"
+LONGEST_OUTLINE = 2_000_000  # pixels; the library takes some 40 bytes for each, and does not look whether it got them
+DIGITS = 12  # of a compressed run length, five bits each: more are more pixels than there are
 _PALETTE = b"\x00\x00\x00\x01\x01\x01"  # two entries: the pixels decode to 0 and 1
 
 
@@ -88,7 +90,15 @@ def _run_lengths(segmentation: Any, height: int, width: int) -> dict[str, Any]:
         raise Rejected("mask_malformed", "a polygon needs three points or more, as x, y, x, y, …")
     if not all(np.isfinite(polygon).all() and np.abs(polygon).max() < 1e6 for polygon in polygons):
         raise Rejected("mask_malformed", "a polygon has a coordinate that is not a number, or far outside the image")
+    if sum(map(_outline, polygons)) > LONGEST_OUTLINE:
+        raise Rejected("mask_malformed", f"the outline is longer than {LONGEST_OUTLINE} pixels; the coordinates are not those of this image")
     return rle.merge(rle.frPyObjects(polygons, height, width))
+
+
+def _outline(polygon: list[float]) -> float:
+    """How many pixels a polygon's edges pass through, at most."""
+    corners = np.reshape(polygon, (-1, 2))
+    return float(np.abs(corners - np.roll(corners, 1, axis=0)).max(axis=1).sum())
 
 
 def _check_runs(counts: list[int], pixels: int) -> None:
@@ -108,6 +118,8 @@ def _compressed(counts: str, height: int, width: int) -> dict[str, Any]:
             value |= (byte & 0x1F) << shift
             more = bool(byte & 0x20)
             at, shift = at + 1, shift + 5
+            if shift > 5 * DIGITS:
+                raise Rejected("mask_malformed", f"a compressed run length has more than {DIGITS} digits")
             if not more and byte & 0x10:
                 value |= -1 << shift
         runs.append(value + runs[-2] if len(runs) > 2 else value)

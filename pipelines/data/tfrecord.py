@@ -1,5 +1,6 @@
 """The TFRecord format, without TensorFlow: length, checksum, bytes, checksum."""
 
+import os
 import struct
 from collections.abc import Iterable, Iterator
 from typing import IO
@@ -32,13 +33,16 @@ def read(file: IO[bytes]) -> Iterator[bytes]:
     Raises:
         ValueError: the file is cut short or a checksum is wrong; the message says at which byte.
     """
-    at = 0
+    size, at = file.seek(0, os.SEEK_END), 0
+    file.seek(0)
     while header := file.read(12):
         if len(header) < 12 or _masked(header[:8]) != struct.unpack("<I", header[8:])[0]:
             raise ValueError(f"no TFRecord header at byte {at}")
         length = struct.unpack("<Q", header[:8])[0]
+        if at + 16 + length > size:  # Asked before reading, which would first make room for what is announced.
+            raise ValueError(f"record at byte {at} is cut short or corrupt")
         record, footer = file.read(length), file.read(4)
-        if len(footer) < 4 or _masked(record) != struct.unpack("<I", footer)[0]:
+        if _masked(record) != struct.unpack("<I", footer)[0]:
             raise ValueError(f"record at byte {at} is cut short or corrupt")
         yield record
         at += 16 + length
