@@ -67,10 +67,10 @@ check: $(READY)           ## validate before spending:     make check EXP=retina
 	$(TRELLIS) check $(CHOICE)
 
 doctor: $(READY)          ## versions, devices, disk, and what is wrong
-	$(TRELLIS) doctor $(ARGS)
+	$(TRELLIS) doctor $(CHOICE)
 
-ui: $(READY)              ## open the MLflow UI on localhost
-	$(TRELLIS) ui $(ARGS)
+ui: $(READY)              ## open the MLflow UI on localhost: make ui ARGS=port=5001
+	$(TRELLIS) ui $(CHOICE)
 
 test: $(READY)            ## fast tests (minutes, no network, no accelerator)
 	.venv/bin/python -m pytest -q -m "not slow" $(ARGS)

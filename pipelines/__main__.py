@@ -9,6 +9,7 @@ import signal
 import sys
 from pathlib import Path
 
+from pipelines.outside import redacted, told
 from pipelines.usage import UsageError, nearest, stopped_by
 
 VERBS = Path(__file__).parent / "commands"
@@ -22,6 +23,7 @@ def verbs() -> dict[str, str]:
 
 def main() -> None:
     """Runs one verb; leaves with its exit code."""
+    sys.excepthook = _tell
     known = verbs()
     verb, *overrides = sys.argv[1:] or ["--help"]
     if verb in ("-h", "--help", "help"):
@@ -46,8 +48,13 @@ def main() -> None:
         print("interrupted", file=sys.stderr)
         sys.exit(stopped_by(signal.SIGINT))
     except UsageError as error:
-        print(f"trellis: {error}", file=sys.stderr)
+        print(f"trellis: {redacted(str(error))}", file=sys.stderr)
         sys.exit(error.exit_code)
+
+
+def _tell(kind: type[BaseException], error: BaseException, trace: object) -> None:
+    """Prints what nobody foresaw, as Python would, without the passwords that other programs put into their errors."""
+    print(told(error), end="", file=sys.stderr)
 
 
 if __name__ == "__main__":

@@ -24,7 +24,7 @@ from omegaconf import MISSING, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 import conf
-from pipelines.outside import printable
+from pipelines.outside import printable, redacted
 from pipelines.usage import UsageError, nearest
 
 GROUPS = ("experiment", "dataset", "runtime", "runner", "sweep", "launcher")
@@ -163,6 +163,7 @@ class Config:
     workers: int = role(VERB, default=2, verb="launch")  # processes that train together
     restarts: int = role(VERB, default=3, verb="launch")  # how often workers are started again when one has died
     print: str | None = role(VERB, default=None, verb="launch")  # slurm or kubernetes, printed instead of started
+    port: int | None = role(VERB, default=None, verb="ui")  # on this machine; null: the first that is free from 5000
     threads: Threads = role(RESULT, factory=Threads)
     # mirrored: devices that the CPU is split into, to try it without GPUs.
     logical_cpus: int | None = role(RESULT, default=None)
@@ -248,7 +249,21 @@ def compose(overrides: Sequence[str]) -> Config:
     for override in overrides:
         _refuse_unknown_name(override)
     with _readable_errors(overrides), initialize_config_module("conf", version_base="1.3"):
-        return OmegaConf.to_object(hydra_compose("config", overrides=list(overrides)))  # type: ignore[return-value]
+        cfg: Config = OmegaConf.to_object(hydra_compose("config", overrides=list(overrides)))  # type: ignore[assignment]
+    _refuse_secrets(dataclasses.asdict(cfg))
+    return cfg
+
+
+def _refuse_secrets(node: Any, path: str = "") -> None:
+    """Refuses an address with a password: settings are printed, kept in the run directory and sent to MLflow."""
+    if isinstance(node, dict | list):
+        for name, value in node.items() if isinstance(node, dict) else enumerate(node):
+            _refuse_secrets(value, f"{path}.{name}" if path else str(name))
+    elif isinstance(node, str) and "://" in node and redacted(node) != node:
+        raise UsageError(
+            f"{path}: {redacted(node)} has a password or token in it, and settings are kept with every run; leave it out, "
+            "and give it in ~/.config/fsspec, or where gcsfs and s3fs look for it (docs/data.md)"
+        )
 
 
 def _from_file(name: str, overrides: Sequence[str]) -> Config:

@@ -1,6 +1,10 @@
 """Text that comes from outside (data, addresses, other programs' words), made fit to be shown and kept."""
 
+import io
 import re
+import traceback
+from collections.abc import Mapping
+from typing import Any, TextIO
 
 LONGEST = 80  # characters of a name from data that a line shows
 HIDDEN = "***"
@@ -9,7 +13,11 @@ _SECRET = (
     r"[\w.-]*(?:password|passwd|passphrase|pwd|secret|token|credential|api[_-]?key|access[_-]?key|account[_-]?key|sas"
     r"|signature)[\w.-]*|sig|sv|auth|pass"
 )
-_IN_ADDRESS = re.compile(r"(?P<scheme>[A-Za-z][\w+.-]*://)(?P<login>[^\s/?#'\"<>]*)@")
+# The second form is a password with characters that belong escaped (`/`, `?`, `'`): what follows the colon is no port.
+_IN_ADDRESS = re.compile(
+    r"(?P<scheme>[A-Za-z][\w+.-]*://)"
+    r"(?P<login>[^\s/?#'\"<>]*|[^\s/?#'\"<>:@]*:(?!\d+(?:[/?#'\"<>,;)\]}\s]|$))[^\s<>]*)@"
+)
 _IN_QUERY = re.compile(rf"(?P<name>(?:[?&;]|%26|%3F)(?:{_SECRET})(?:=|%3D))(?P<value>[^\s&;'\"<>)\]]+)", re.IGNORECASE)
 _IN_HEADER = re.compile(r"(?P<name>\b(?:Bearer|Basic)\s+)(?P<value>[\w.~+/=-]{6,})", re.IGNORECASE)
 _IN_ASSIGNMENT = re.compile(
@@ -43,6 +51,60 @@ def redacted(text: str) -> str:
     text = _IN_QUERY.sub(rf"\g<name>{HIDDEN}", text)
     text = _IN_HEADER.sub(rf"\g<name>{HIDDEN}", text)
     return _IN_ASSIGNMENT.sub(rf"\g<name>{HIDDEN}", text)
+
+
+def without_secrets(document: Any) -> Any:
+    """Returns a document of plain values, as JSON holds them, with every text in it `redacted`.
+
+    A text whose own name says that it is secret (`api_key`, `SOME_TOKEN`) is hidden as a whole.
+    """
+    if isinstance(document, Mapping):
+        return {name: _named(name, value) for name, value in document.items()}
+    if isinstance(document, list | tuple):
+        return [without_secrets(value) for value in document]
+    return redacted(document) if isinstance(document, str) else document
+
+
+def _named(name: object, value: Any) -> Any:
+    if not isinstance(value, str):
+        return without_secrets(value)
+    return HIDDEN if redacted(f"{name}=x") != f"{name}=x" else redacted(value)
+
+
+def reason(error: object, longest: int = 300) -> str:
+    """Returns what another program says of an error, fit to be shown and kept: one line without secrets, cut at the end."""
+    # Cut last: half of an address shows its password and no longer looks like one.
+    return printable(redacted(" ".join(str(error).split())), longest)
+
+
+def told(error: BaseException) -> str:
+    """Returns the traceback of `error` without secrets."""
+    return redacted("".join(traceback.format_exception(error)))
+
+
+class Discreet(io.TextIOBase):
+    """A text stream that hides secrets in every line before it goes to `stream`; what has no line end yet waits."""
+
+    def __init__(self, stream: TextIO) -> None:
+        """Takes over what is written to `stream`."""
+        self._stream = stream
+        self._waiting = ""
+
+    def write(self, text: str) -> int:
+        """Hands on whole lines."""
+        lines, end, self._waiting = (self._waiting + text).rpartition("\n")
+        self._stream.write(redacted(lines) + end)
+        return len(text)
+
+    def flush(self) -> None:
+        """Hands on also what has no line end."""
+        self._stream.write(redacted(self._waiting))
+        self._waiting = ""
+        self._stream.flush()
+
+    def fileno(self) -> int:
+        """The descriptor below, for programs that are started."""
+        return self._stream.fileno()
 
 
 def _without_login(address: re.Match[str]) -> str:

@@ -1,8 +1,17 @@
 """Text from outside: what a terminal would obey is spelled, what is secret is hidden."""
 
+import io
+
 import pytest
 
-from pipelines.outside import printable, redacted
+from pipelines.outside import (
+    Discreet,
+    printable,
+    reason,
+    redacted,
+    told,
+    without_secrets,
+)
 
 
 @pytest.mark.parametrize(
@@ -43,8 +52,35 @@ def test_a_name_of_ten_thousand_letters_is_cut():
         ("gs://bucket/photos@2x/a.jpg?x=1", "gs://bucket/photos@2x/a.jpg?x=1"),
         ("AP@[.5:.95]: 0.5", "AP@[.5:.95]: 0.5"),
         ("http://alice:p@ss:w@host/x", "http://alice:***@host/x"),
+        ("http://alice:s3cret/x?y'z@host/x", "http://alice:***@host/x"),
+        ("http://:s3cret@host/x", "http://:***@host/x"),
+        ("{'a':'http://host:5000','b':'x@y'}", "{'a':'http://host:5000','b':'x@y'}"),
+        ("http://127.0.0.1:5000 and mail to x@y", "http://127.0.0.1:5000 and mail to x@y"),
     ],
 )
 def test_passwords_and_tokens_are_hidden_in_any_text(text, shown):
     assert redacted(text) == shown
     assert "s3cret" not in redacted(text)
+
+
+def test_a_reason_is_cut_after_its_secrets_are_hidden():
+    text = "failed:\n" + "x" * 20 + " http://alice:s3cretpw@host/path"
+    assert all("s3" not in reason(ValueError(text), longest) for longest in range(10, 80))
+    assert reason(ValueError("a\n  b\x1b[31m")) == "a b\\x1b[31m"
+
+
+def test_secrets_inside_documents_and_tracebacks_are_hidden():
+    assert without_secrets({"a": ["http://u:s3cret@h", 1, None], "A_TOKEN": "x"}) == {"a": ["http://u:***@h", 1, None], "A_TOKEN": "***"}
+    try:
+        raise ValueError("http://u:s3cret@h")
+    except ValueError as error:
+        assert told(error).endswith("ValueError: http://u:***@h\n")
+
+
+def test_a_stream_hides_secrets_also_where_a_line_is_written_in_pieces():
+    below = io.StringIO()
+    stream = Discreet(below)
+    print("told http://alice:", "s3cret@host", sep="", file=stream)
+    stream.write("unfinished http://alice:s3cret@host")
+    stream.flush()
+    assert below.getvalue() == "told http://alice:***@host\nunfinished http://alice:***@host"

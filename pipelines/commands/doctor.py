@@ -14,6 +14,7 @@ from packaging.requirements import Requirement
 
 from pipelines import arithmetic
 from pipelines.config import Config, absolute
+from pipelines.outside import reason, redacted
 from pipelines.tracking import environment, runs
 from pipelines.usage import ExitCode
 
@@ -73,7 +74,7 @@ def _folders(cfg: Config) -> Iterator[str]:
     for name in ("data_dir", "runs_dir"):
         path = absolute(getattr(cfg, name))
         if "://" in path:
-            _say(name, path)
+            _say(name, redacted(path))
             continue
         there = next(folder for folder in (Path(path), *Path(path).parents) if folder.exists())
         free = shutil.disk_usage(there).free
@@ -88,20 +89,21 @@ def _store(cfg: Config) -> Iterator[str]:
     uri = runs.store(cfg)
     database = runs.sqlite_file(uri)
     if database is not None and not database.exists():
-        _say("store", f"{uri}  not there yet, the first run creates it")
+        _say("store", f"{redacted(uri)}  not there yet, the first run creates it")
         return
     from pipelines.tracking import retrieval  # MLflow takes seconds to import.
 
     try:
-        _say("store", f"{runs.redact(uri)}  {retrieval.state(uri)}")
+        _say("store", f"{redacted(uri)}  {retrieval.state(uri)}")
     except Exception as error:
-        _say("store", f"{runs.redact(uri)}  cannot be used")
+        _say("store", f"{redacted(uri)}  cannot be used")
+        address = uri if uri == redacted(uri) else '"$MLFLOW_TRACKING_URI"'
         mend = (
-            f".venv/bin/mlflow db upgrade {uri}"
+            f".venv/bin/mlflow db upgrade {address}"
             if "out-of-date" in str(error)
             else "start the server, or unset MLFLOW_TRACKING_URI"
         )
-        yield f"store: {' '.join(str(error).split())[:200]}; mend: {mend}"
+        yield f"store: {reason(error, 200)}; mend: {mend}"
     waiting = [run_dir for run_dir in runs.local_runs(cfg) if runs.unsent(run_dir, uri) and not runs.active(run_dir)]
     if waiting:
         yield f"store: {len(waiting)} runs are not wholly sent, the latest {waiting[0]}; send them: trellis sync"

@@ -7,6 +7,7 @@ run goes to that server as a new one.
 from pathlib import Path
 
 from pipelines.config import Config, absolute
+from pipelines.outside import reason, redacted
 from pipelines.tracking import recording, runs
 from pipelines.usage import ExitCode, UsageError
 
@@ -16,7 +17,7 @@ def run(cfg: Config) -> int:
     uri = runs.store(cfg)
     chosen = [_directory(cfg)] if cfg.run else [run_dir for run_dir in runs.local_runs(cfg) if runs.unsent(run_dir, uri)]
     if not chosen:
-        print(f"nothing to send: {runs.redact(uri)} has every run in {absolute(cfg.runs_dir)}")
+        print(f"nothing to send: {redacted(uri)} has every run in {absolute(cfg.runs_dir)}")
         return 0
     return max([_send(run_dir, uri) for run_dir in chosen])
 
@@ -38,10 +39,10 @@ def _send(run_dir: Path, uri: str) -> int:
         return ExitCode.FAILED
     except Exception as error:
         raise UsageError(
-            f"{runs.redact(uri)} does not take it: {' '.join(str(error).split())[:300]}\n"
+            f"{redacted(uri)} does not take it: {reason(error)}\n"
             f"nothing is lost; once it answers: trellis sync run={run_dir}"
         ) from None
-    print(f"{run_dir}: all sent, MLflow run {recording.read_run_id(run_dir)} in {runs.redact(uri)}")
+    print(f"{run_dir}: all sent, MLflow run {recording.read_run_id(run_dir)} in {redacted(uri)}")
     for line in refused:
         print(f"  MLflow refused {line}")
     return ExitCode.FAILED if refused else ExitCode.DONE

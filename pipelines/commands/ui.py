@@ -1,10 +1,11 @@
-"""Opens the MLflow UI for the store of the runs, on this machine only.    make ui"""
+"""Opens the MLflow UI for the store of the runs, on this machine only.    make ui    make ui ARGS=port=5001"""
 
 import os
 import socket
 import sys
 
 from pipelines.config import Config
+from pipelines.outside import redacted
 from pipelines.tracking import runs
 from pipelines.usage import UsageError
 
@@ -16,20 +17,32 @@ def run(cfg: Config) -> int:
     """Becomes the server; returns at once where the store is a server already."""
     uri = runs.store(cfg)
     if uri.startswith(("http://", "https://")):
-        print(f"the runs are on a server: {uri}")
+        print(f"the runs are on a server: {redacted(uri)}")
         return 0
+    port = _port(cfg.port)
     runs.prepare(cfg)
-    port = next((port for port in PORTS if _free(port)), None)
-    if port is None:
-        raise UsageError(f"no free port from {PORTS[0]} to {PORTS[-1]} on {HOST}; stop one of the servers there")
     database = runs.sqlite_file(uri)
     artifacts = str(database.parent / "artifacts") if database else "mlartifacts"
-    print(f"MLflow UI: http://{HOST}:{port}    store: {runs.redact(uri)}    stop: Ctrl-C", flush=True)
+    print(f"MLflow UI: http://{HOST}:{port}    store: {redacted(uri)}    stop: Ctrl-C", flush=True)
     # By environment: an address may carry a password, and arguments are for every user of the machine to read.
     os.environ.update(MLFLOW_BACKEND_STORE_URI=uri, MLFLOW_ARTIFACTS_DESTINATION=artifacts)
     os.environ.pop("MLFLOW_TRACKING_URI", None)
     command = [sys.executable, "-m", "mlflow", "ui", "--host", HOST, "--port", str(port), "--workers", "1"]
     os.execv(sys.executable, command)
+
+
+def _port(wanted: int | None) -> int:
+    """The port to listen on: the one that is wanted, else the first that is free."""
+    free = next((port for port in PORTS if _free(port)), None)
+    if wanted is None and free is None:
+        raise UsageError(f"port: none is free from {PORTS[0]} to {PORTS[-1]} on {HOST}; name another: make ui ARGS=port=8080")
+    if wanted is None:
+        return free
+    if not 0 < wanted < 65536:
+        raise UsageError(f"port: {wanted} is no port; name one from 1 to 65535: make ui ARGS=port={free or 8080}")
+    if not _free(wanted):
+        raise UsageError(f"port: {wanted} on {HOST} cannot be had, another program may have it; another: make ui ARGS=port={free or 8080}")
+    return wanted
 
 
 def _free(port: int) -> bool:

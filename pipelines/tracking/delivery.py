@@ -29,6 +29,7 @@ from mlflow.utils.mlflow_tags import (
     MLFLOW_USER,
 )
 
+from pipelines.outside import printable, reason, redacted
 from pipelines.tracking import journal, recording, runs
 
 IDENTITY = "journal"  # tag: which journal a run was made from
@@ -86,7 +87,7 @@ class Delivery:
         self.run_dir = run_dir
         self.uri = uri
         self.client = MlflowClient(uri)
-        self.key = runs.redact(uri)
+        self.key = redacted(uri)
         path = journal.folder(run_dir) / "sent.json"
         self.state: dict[str, Any] = json.loads(path.read_text()) if path.exists() else {"stores": {}}
         sent = self.state["stores"].get(self.key, {})
@@ -136,7 +137,7 @@ class Delivery:
         except MlflowException as error:
             if error.error_code not in REFUSALS:
                 raise
-            self.refused.append(f"{what}: {' '.join(str(error).split())[:300]}")
+            self.refused.append(f"{printable(what)}: {reason(error)}")
 
     def _check(self) -> None:
         """Sees once that the store still has the run and lets it be written; one that is gone is delivered anew."""
@@ -271,13 +272,13 @@ def deliver(run_dir: Path, uri: str) -> list[str]:
         return delivery.refused
 
 
-def report_trouble(run_dir: Path, reason: str | None) -> None:
+def report_trouble(run_dir: Path, trouble: str | None) -> None:
     """Leaves word for the process that trains why MLflow cannot be told the latest."""
     path = journal.folder(run_dir) / "trouble"
-    if reason is None:
+    if trouble is None:
         path.unlink(missing_ok=True)
     else:
-        journal.write(path, reason)
+        journal.write(path, trouble)
 
 
 def clean(name: str) -> str:

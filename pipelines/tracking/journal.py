@@ -17,7 +17,10 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from pipelines.outside import without_secrets
+
 FOLDER = "tracking"
+PATHS = ("path", "parent", "checkpoints")  # followed later, so they are kept to the letter
 
 
 def folder(run_dir: Path) -> Path:
@@ -26,8 +29,9 @@ def folder(run_dir: Path) -> Path:
 
 
 def append(run_dir: Path, event: str, **values: Any) -> None:
-    """Adds one event, with the time in milliseconds."""
-    line = json.dumps({"event": event, "time": int(time.time() * 1000), **values}, allow_nan=False) + "\n"
+    """Adds one event, with the time in milliseconds and without the passwords that its texts may carry."""
+    kept = {name: value if name in PATHS else without_secrets(value) for name, value in values.items()}
+    line = json.dumps({"event": event, "time": int(time.time() * 1000), **kept}, allow_nan=False) + "\n"
     with _journal(run_dir).open("ab") as journal:
         journal.write(line.encode())  # One write: a reader sees a whole line or an unfinished last one.
 

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from pipelines import config
+from pipelines.outside import without_secrets
 from pipelines.tracking import environment, journal
 
 RUN_ID = "mlflow_run_id"
@@ -87,7 +88,7 @@ class Recorder:
     def environment(self, **more: Any) -> None:
         """Adds to `environment.json` what is known only later: devices, thread counts, the determinism class."""
         self._environment.update(more)
-        self.file("environment.json", json.dumps(self._environment, indent=1) + "\n")
+        self.file("environment.json", json.dumps(without_secrets(self._environment), indent=1) + "\n")
 
     def checkpoint(self, which: str, path: str | Path, step: int) -> None:
         """Names the checkpoint (prefix or directory) that is now the `best` or the `last`; stored when the run ends."""
@@ -159,7 +160,7 @@ def end(recorder: Recorder, status: str, failure: str | None) -> None:
 def write_summary(run_dir: str | Path, summary: Mapping[str, Any]) -> Path:
     """Writes `summary.json`, whole or not at all; figures that are not finite are written as words."""
     path = Path(run_dir, SUMMARY)
-    journal.write(path, json.dumps(_spell(summary), indent=2, allow_nan=False) + "\n")
+    journal.write(path, json.dumps(without_secrets(_spell(summary)), indent=2, allow_nan=False) + "\n")
     return path
 
 

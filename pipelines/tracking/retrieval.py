@@ -8,6 +8,7 @@ from pathlib import Path
 from mlflow import MlflowClient
 from mlflow.exceptions import MlflowException
 
+from pipelines.outside import printable, reason, redacted
 from pipelines.tracking import journal, recording, runs
 from pipelines.usage import UsageError
 
@@ -22,7 +23,7 @@ def fetch(uri: str, run_id: str, names: Sequence[str]) -> runs.RunRecord | None:
         stored = client.get_run(run_id)
     except MlflowException as error:
         if error.error_code not in ("RESOURCE_DOES_NOT_EXIST", "INVALID_PARAMETER_VALUE"):
-            raise UsageError(f"run: {runs.redact(uri)} does not answer: {error.message}; try: make doctor") from None
+            raise UsageError(f"run: {redacted(uri)} does not answer: {reason(error)}; try: make doctor") from None
         return None
     run_dir = Path(stored.data.tags.get("run_dir", ""))
     if runs.is_run(run_dir) and recording.read_run_id(run_dir) == run_id:
@@ -44,7 +45,7 @@ def state(uri: str) -> str:
     client = MlflowClient(uri)
     experiments = client.search_experiments()
     latest = client.search_runs([item.experiment_id for item in experiments], max_results=1) if experiments else []
-    newest = f"latest run {latest[0].info.run_name} ({latest[0].info.status.lower()})" if latest else "no runs"
+    newest = f"latest run {printable(latest[0].info.run_name)} ({latest[0].info.status.lower()})" if latest else "no runs"
     return f"{len(experiments)} experiments, {newest}"
 
 

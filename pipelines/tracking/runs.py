@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from pipelines import config
+from pipelines.outside import reason, redacted
 from pipelines.tracking import environment, journal
 from pipelines.tracking.recording import (
     SUMMARY,
@@ -22,7 +23,6 @@ from pipelines.tracking.recording import (
     read_run_id,
     trouble,
 )
-from pipelines.tracking.recording import write_summary as write_summary
 from pipelines.usage import InUse, UsageError, nearest, stopped_by
 
 TEXTS = ("config.yaml", "params.yaml", "manifest.json", "environment.json", "requirements.txt", "diff.patch", "flight.jsonl", SUMMARY)
@@ -37,7 +37,7 @@ def store(cfg: config.Config) -> str:
     uri = os.environ.get("MLFLOW_TRACKING_URI") or f"sqlite:///{Path(config.absolute(cfg.runs_dir)) / 'mlflow.db'}"
     if uri.startswith("file:") or (":" not in uri and uri != "databricks"):
         raise UsageError(
-            f"MLFLOW_TRACKING_URI: {uri} is a folder, which MLflow no longer takes; give a server (http://…) or a database "
+            f"MLFLOW_TRACKING_URI: {redacted(uri)} is a folder, which MLflow no longer takes; give a server (http://…) or a database "
             "(sqlite:///…), or unset it for the store in runs_dir"
         )
     return uri
@@ -140,9 +140,9 @@ def _outcome(error: BaseException, interrupted: tuple[type[BaseException], ...])
     """MLflow's word for how a run ended, and the reason in one line."""
     if isinstance(error, SystemExit) and error.code in (None, 0):
         return "FINISHED", None
-    reason = " ".join("".join(traceback.format_exception_only(error)).split())[:500]
+    words = reason("".join(traceback.format_exception_only(error)), 500)
     stopped = isinstance(error, SystemExit) and error.code in map(stopped_by, (signal.SIGINT, signal.SIGTERM))
-    return ("KILLED" if stopped or isinstance(error, (KeyboardInterrupt, *interrupted)) else "FAILED"), reason
+    return ("KILLED" if stopped or isinstance(error, (KeyboardInterrupt, *interrupted)) else "FAILED"), words
 
 
 def _await(sender: "subprocess.Popen[str]", run_dir: Path) -> None:
@@ -151,9 +151,9 @@ def _await(sender: "subprocess.Popen[str]", run_dir: Path) -> None:
         sender.stdin.close()  # type: ignore[union-attr]
     if sender.wait() != 0:
         last_words = sender.stderr.read().split("\n")[-2:]  # type: ignore[union-attr]
-        reason = trouble(run_dir) or last_words[0] or f"see {journal.folder(run_dir) / 'sender.log'}"
+        cause = trouble(run_dir) or reason(last_words[0]) or f"see {journal.folder(run_dir) / 'sender.log'}"
         print(
-            f"tracking: MLflow did not take everything ({reason}); all of it is kept in {run_dir}; "
+            f"tracking: MLflow did not take everything ({cause}); all of it is kept in {run_dir}; "
             f"send it later: trellis sync run={run_dir}",
             file=sys.stderr,
         )
@@ -219,7 +219,7 @@ def unsent(run_dir: Path, uri: str) -> bool:
     """Whether the store at `uri` has not been told everything about the run in `run_dir`."""
     sent = journal.folder(run_dir) / "sent.json"
     stores = json.loads(sent.read_text())["stores"] if sent.exists() else {}
-    return next(journal.read(run_dir, stores.get(redact(uri), {}).get("offset", 0)), None) is not None
+    return next(journal.read(run_dir, stores.get(redacted(uri), {}).get("offset", 0)), None) is not None
 
 
 def active(run_dir: Path) -> bool:
@@ -236,13 +236,7 @@ def _refuse(run: str, cfg: config.Config) -> Any:
     known = {str(read_run_id(folder)): folder for folder in local_runs(cfg)}
     latest = "".join(f"\n  {run_id}  {folder}" for run_id, folder in list(known.items())[:5])
     raise UsageError(
-        f"run: no run {run!r} on disk or in {redact(store(cfg))}{nearest(run, list(known)[:20])}"
+        f"run: no run {run!r} on disk or in {redacted(store(cfg))}{nearest(run, list(known)[:20])}"
         + (f"\nthe latest:{latest}" if latest else "")
         + "\nall of them: make ui"
     )
-
-
-def redact(uri: str) -> str:
-    """An address without the password it may carry."""
-    scheme, separator, rest = uri.partition("://")
-    return scheme + separator + rest.rpartition("@")[2] if separator and not scheme.startswith("sqlite") else uri

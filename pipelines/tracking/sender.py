@@ -11,6 +11,7 @@ import sys
 import time
 from pathlib import Path
 
+from pipelines.outside import Discreet, reason
 from pipelines.tracking import delivery, journal
 
 INTERVAL_S = 2.0
@@ -22,13 +23,14 @@ def main() -> int:
     """Delivers until the run has ended and MLflow knows it; not 0 when it could not be told everything."""
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, signal.SIG_IGN)  # The run decides when it ends; its end still has to be sent.
+    sys.stdout = sys.stderr = Discreet(sys.stderr)  # MLflow's own words and tracebacks name the store's whole address.
     parent = os.getppid()
     os.nice(10)  # Training first.
     uri = sys.stdin.readline().strip()
     try:
         delivery.prepare(uri)
     except Exception as error:  # Tried again once there is a run to tell about it.
-        print(f"{type(error).__name__}: {error}", file=sys.stderr, flush=True)
+        print(f"{type(error).__name__}: {reason(error)}", file=sys.stderr, flush=True)
     run_dir = Path(sys.stdin.readline().strip())
     if run_dir == Path():
         return 0  # There never was a run.
@@ -57,9 +59,9 @@ def _follow(run_dir: Path, uri: str, parent: int) -> int:
                 print(*courier.refused, sep="\n", flush=True)
                 return 1 if courier.refused else 0
         except Exception as error:  # Whatever it is, the run goes on and the journal keeps everything.
-            reason = f"{type(error).__name__}: {' '.join(str(error).split())[:300]}"
-            print(time.strftime("%F %T"), reason, flush=True)
-            delivery.report_trouble(run_dir, reason)
+            trouble = f"{type(error).__name__}: {reason(error)}"
+            print(time.strftime("%F %T"), trouble, flush=True)
+            delivery.report_trouble(run_dir, trouble)
             pause = min(2 * pause, LONGEST_PAUSE_S)
             if ended_at is not None:
                 if time.monotonic() - ended_at > GRACE_S:

@@ -227,8 +227,3 @@ def test_a_folder_as_store_is_refused(cfg: Config, monkeypatch: pytest.MonkeyPat
     monkeypatch.setenv("MLFLOW_TRACKING_URI", "./mlruns")
     with pytest.raises(UsageError, match="MLFLOW_TRACKING_URI: ./mlruns is a folder"):
         runs.store(cfg)
-
-
-def test_passwords_in_addresses_are_not_shown() -> None:
-    assert runs.redact("postgresql://me:secret@host/db") == "postgresql://host/db"
-    assert runs.redact("http://127.0.0.1:5000") == "http://127.0.0.1:5000"
