@@ -57,6 +57,16 @@ def trellis() -> Trellis:
 
 
 @pytest.fixture(scope="session")
+def empty_store(tmp_path_factory) -> Path:
+    """An SQLite store of MLflow without runs: made once, to be copied."""
+    from pipelines.tracking import delivery  # MLflow takes seconds to import.
+
+    database = tmp_path_factory.mktemp("store") / "mlflow.db"
+    delivery.prepare(f"sqlite:///{database}")
+    return database
+
+
+@pytest.fixture(scope="session")
 def tiny(tmp_path_factory) -> dict[str, list[str]]:
     """Overrides that choose tiny data of each kind, as a user brings them: a class folder, COCO JSON, masks."""
     folder = tmp_path_factory.mktemp("tiny")

@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -211,8 +212,9 @@ def read(run_dir: Path, uri: str) -> RunRecord:
 
 def local_runs(cfg: config.Config) -> list[Path]:
     """Run directories under `runs_dir`, the latest first."""
-    found = Path(config.absolute(cfg.runs_dir)).glob(f"**/{journal.FOLDER}/journal.jsonl")
-    return [path.parent.parent for path in sorted(found, key=lambda path: path.stat().st_mtime, reverse=True)]
+    journals = Path(config.absolute(cfg.runs_dir)).glob(f"**/{journal.FOLDER}/journal.jsonl")
+    latest_first = sorted(journals, key=lambda path: path.stat().st_mtime, reverse=True)
+    return [path.parent.parent for path in latest_first if is_run(path.parent.parent)]
 
 
 def unsent(run_dir: Path, uri: str) -> bool:
@@ -228,8 +230,14 @@ def active(run_dir: Path) -> bool:
 
 
 def is_run(run_dir: Path) -> bool:
-    """Whether a run was recorded in this directory."""
-    return (journal.folder(run_dir) / "journal.jsonl").exists()
+    """Whether a run was recorded in this directory. What MLflow keeps among a run's artifacts is a copy, not a run."""
+    return (journal.folder(run_dir) / "journal.jsonl").exists() and not _in_mlflow(run_dir)
+
+
+def _in_mlflow(run_dir: Path) -> bool:
+    """Whether a folder is where MLflow stores the artifacts of a run: `<run id>/artifacts`, in any store."""
+    folder = run_dir.absolute()
+    return folder.name == "artifacts" and re.fullmatch("[0-9a-f]{32}", folder.parent.name) is not None
 
 
 def _refuse(run: str, cfg: config.Config) -> Any:

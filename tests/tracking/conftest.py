@@ -1,4 +1,4 @@
-"""A real MLflow store on SQLite: created once in a session, copied for each test."""
+"""A real MLflow store on SQLite, copied for each test."""
 
 import shutil
 from collections.abc import Callable
@@ -7,15 +7,7 @@ from pathlib import Path
 import pytest
 
 from pipelines.config import Config
-from pipelines.tracking import delivery, recording
-
-
-@pytest.fixture(scope="session")
-def empty_store(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """An SQLite store without runs."""
-    database = tmp_path_factory.mktemp("store") / "mlflow.db"
-    delivery.prepare(f"sqlite:///{database}")
-    return database
+from pipelines.tracking import recording
 
 
 @pytest.fixture
