@@ -218,6 +218,33 @@ def substance(dataset: Mapping[str, Any], *roles: Role) -> dict[str, Any]:
     return {name: value for name, value in dataset.items() if dataset_role(name, dataset.get("source", "")) in roles}
 
 
+def settings(document: Mapping[str, Any], *roles: Role) -> dict[str, Any]:
+    """What a configuration says in these roles, down to the leaves of Model Garden's nodes.
+
+    Args:
+        document: as `to_yaml` writes it. A key that this schema does not know counts as of the result.
+    """
+    known = Config.__dataclass_fields__
+    kept = {key: value for key, value in document.items() if key not in known or known[key].metadata["role"] in roles}
+    if isinstance(kept.get("dataset"), Mapping):
+        kept["dataset"] = substance(kept["dataset"], *roles)
+    for node in ("task", "trainer", "runtime"):
+        if node in kept:
+            kept[node] = _garden_leaves(kept[node], roles)
+    return kept
+
+
+def _garden_leaves(node: Any, roles: Sequence[Role]) -> Any:
+    if not isinstance(node, Mapping):
+        return node
+    return {key: _garden_leaves(value, roles) for key, value in node.items() if GARDEN_ROLES.get(key, RESULT) in roles}
+
+
+def plain(cfg: Config) -> dict[str, Any]:
+    """The configuration as plain values, as `to_yaml` writes it."""
+    return OmegaConf.to_container(OmegaConf.structured(cfg))  # type: ignore[return-value]
+
+
 _schema = OmegaConf.structured(Config)
 for _node in (_schema.task, _schema.trainer, _schema.runtime):
     OmegaConf.set_struct(_node, False)  # Model Garden's own words: no `+` needed, checked by Model Garden
@@ -280,7 +307,7 @@ def _from_file(name: str, overrides: Sequence[str]) -> Config:
 
 def to_yaml(cfg: Config) -> str:
     """The composed configuration as YAML, in the order of the schema."""
-    return yaml.safe_dump(OmegaConf.to_container(OmegaConf.structured(cfg)), sort_keys=False, width=120)
+    return yaml.safe_dump(plain(cfg), sort_keys=False, width=120)
 
 
 def from_yaml(text: str) -> Config:

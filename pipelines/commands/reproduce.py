@@ -11,7 +11,9 @@ import sys
 import time
 import urllib.error
 import urllib.request
+from dataclasses import asdict
 from pathlib import Path
+from typing import Any
 
 import tasks
 from pipelines import config
@@ -21,6 +23,13 @@ from pipelines.data import manifest
 from pipelines.reproduction import benchmark, classes, comparison, worktree
 from pipelines.tracking import annotation, recording, runs
 from pipelines.usage import ExitCode, UsageError
+
+CODES = {
+    benchmark.REPRODUCED: ExitCode.DONE,
+    benchmark.MISSED: ExitCode.FAILED,
+    benchmark.RESCALED: ExitCode.RESCALED,
+    benchmark.UNVERIFIED: ExitCode.RESCALED,  # Likewise a run that says nothing about the figure.
+}
 
 
 def run(cfg: Config) -> int:
@@ -98,7 +107,7 @@ def _link(run_dir: Path, uri: str, original: str, verdict: str, lines: list[str]
 def _reproduce_figure(cfg: Config) -> int:
     figure = benchmark.stated(cfg)
     examples = _examples(cfg)
-    departures = benchmark.changes(cfg, examples) if examples else []
+    departures = benchmark.departures(cfg, examples, _resolved) if examples else benchmark.Departures()
     _refuse_hopeless(cfg, departures)
     print(f"{cfg.name}: {figure.metric} {figure.value} stated by {figure.source}")
     code = train.run(cfg)
@@ -108,12 +117,11 @@ def _reproduce_figure(cfg: Config) -> int:
     summary = recording.read_summary(run_dir)
     trained = json.loads((run_dir / "manifest.json").read_text())
     examples = {name: split["examples"] for name, split in trained["splits"].items()}
-    verdict = benchmark.judge(cfg, summary["metrics"], benchmark.changes(cfg, examples))
+    verdict = benchmark.judge(cfg, summary["metrics"], benchmark.departures(cfg, examples, _resolved))
     print("\n".join(verdict.lines()))
-    (run_dir / "reproduction.json").write_text(json.dumps(vars(verdict), indent=1) + "\n")
+    (run_dir / "reproduction.json").write_text(json.dumps(asdict(verdict), indent=1) + "\n")
     annotation.annotate(run_dir, runs.store(cfg), {"verdict": verdict.word}, files=("reproduction.json",))
-    codes = {benchmark.REPRODUCED: ExitCode.DONE, benchmark.RESCALED: ExitCode.RESCALED}
-    return codes.get(verdict.word, ExitCode.FAILED)
+    return CODES[verdict.word]
 
 
 def _examples(cfg: Config) -> dict[str, int]:
@@ -130,21 +138,28 @@ def _examples(cfg: Config) -> dict[str, int]:
     return {} if data is None else {name: split.examples for name, split in data.splits.items()}
 
 
-def _refuse_hopeless(cfg: Config, departures: list[str]) -> None:
+def _refuse_hopeless(cfg: Config, departures: benchmark.Departures) -> None:
     published = benchmark.choice(cfg).startswith("published/")
-    if published and not departures and cfg.runtime.get("distribution_strategy") == "one_device" and not cfg.runtime.get("num_gpus"):
+    if published and not departures.changed and cfg.runtime.get("distribution_strategy") == "one_device" and not cfg.runtime.get("num_gpus"):
         steps, batch = cfg.trainer.get("train_steps"), cfg.task.get("train_data", {}).get("global_batch_size")
         raise UsageError(
             f"{cfg.name} is a full-size recipe ({steps or 'registered'} steps, batch {batch or 'registered'}); a CPU would take "
             f"months. Choose the hardware: RUNTIME=gpu, mirrored or tpu; or rehearse at reduced size, for example "
             f'ARGS="trainer.train_steps=10 task.train_data.global_batch_size=8"'
         )
-    checkpoint = cfg.task.get("init_checkpoint")
+    checkpoint = _resolved(cfg)["task"]["init_checkpoint"] if published else None
     if published and checkpoint and checkpoint.startswith("gs://") and not _reachable(checkpoint):
         raise UsageError(
             f"task.init_checkpoint: {checkpoint} does not answer; public buckets have refused access at times. "
-            f"Give a local copy, task.init_checkpoint=<path>, or start from scratch, task.init_checkpoint=null"
+            f"Give a local copy: task.init_checkpoint=<path>. The verdict will be {benchmark.UNVERIFIED!r}, since nothing "
+            f"says what the published file holds"
         )
+
+
+def _resolved(cfg: Config) -> dict[str, Any]:
+    from pipelines.training import parameters  # TensorFlow: 10 s.
+
+    return parameters.build(cfg).as_dict()
 
 
 def _reachable(address: str) -> bool:

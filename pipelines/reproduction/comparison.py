@@ -3,7 +3,6 @@
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any
 
 import yaml
 
@@ -14,7 +13,7 @@ from pipelines.reproduction.classes import Classes
 
 IDENTICAL, EQUIVALENT, DIFFERENT = "identical", "equivalent", "different"
 TOLERANCE = 0.01  # of the headline metric, for "equivalent", where no benchmark states one
-PLACES = config.names(config.Config, config.PLACE, config.VERB)  # say where and how it was called, not what was done
+TOLD = (config.RESULT, config.GUARD, config.PASSIVE)  # not where it ran and how it was called
 MACHINE = ("python", "platform", "machine", "cpu")
 
 
@@ -74,15 +73,8 @@ def compare(
 
 
 def _config(before: Mapping[str, str], after: Mapping[str, str]) -> list[str]:
-    one, other = (_without_places(yaml.safe_load(texts.get("config.yaml", "{}")) or {}) for texts in (before, after))
-    return differences(one, other)
-
-
-def _without_places(document: dict[str, Any]) -> dict[str, Any]:
-    kept = {key: value for key, value in document.items() if key not in PLACES}
-    if isinstance(kept.get("dataset"), dict):
-        kept["dataset"] = config.substance(kept["dataset"], config.RESULT, config.GUARD, config.PASSIVE)
-    return kept
+    documents = [yaml.safe_load(texts.get("config.yaml", "{}")) or {} for texts in (before, after)]
+    return differences(*(config.settings(document, *TOLD) for document in documents))
 
 
 def _data(before: Mapping[str, str], after: Mapping[str, str]) -> list[str]:

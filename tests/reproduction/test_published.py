@@ -7,7 +7,9 @@ import pytest
 import yaml
 
 from pipelines import config
+from pipelines.commands import reproduce
 from pipelines.reproduction import benchmark
+from pipelines.usage import UsageError
 
 UPSTREAM = Path(__file__).parent / "upstream.yaml"
 PUBLISHED = [name for name in config.options("experiment") if name.startswith("published/")]
@@ -66,23 +68,105 @@ def test_every_published_model_builds_with_the_published_number_of_parameters(na
     assert built == pytest.approx(upstream(name)["trainable_millions"], abs=0.001)
 
 
-def test_a_changed_setting_makes_it_a_rescaled_run():
-    cfg = config.compose(["experiment=published/imagenet_resnet50_90ep", "trainer.train_steps=3"])
-    found = benchmark.changes(cfg, {"train": 1281167, "validation": 50000})
-    assert found == ["trainer.train_steps: 28080 -> 3"]
-    assert benchmark.judge(cfg, {"accuracy": 0.99}, found).word == benchmark.RESCALED
+WHOLE = {"coco": {"train": 118287, "validation": 5000}, "imagenet": {"train": 1281167, "validation": 50000}}
+
+
+def departures(name: str, *overrides: str) -> benchmark.Departures:
+    """Of the recipe on data of full size, under these overrides."""
+    cfg = config.compose([f"experiment=published/{name}", *overrides])
+    return benchmark.departures(cfg, WHOLE[name.partition("_")[0]], reproduce._resolved)
+
+
+@pytest.mark.parametrize(
+    ("override", "line"),
+    [
+        ("trainer.train_steps=3", "trainer.train_steps: 33264 -> 3"),
+        ("benchmark.value=0", "benchmark.value: 0.368 -> 0.0"),
+        ("benchmark.tolerance=1", "benchmark.tolerance: 0.005 -> 1.0"),
+        ("benchmark.metric=AP50", "benchmark.metric: AP -> AP50"),
+        ("benchmark.examples={train:24}", "benchmark.examples.train: 118287 -> 24"),
+        ("scale_learning_rate=1", "scale_learning_rate: None -> 1"),
+        ("task.init_checkpoint=null", "task.init_checkpoint: gs://"),
+        ("dataset.keep_category_ids=false", "dataset.keep_category_ids: True -> False"),
+        ("dataset.max_reject_fraction=0.9", "dataset.max_reject_fraction: 0.01 -> 0.9"),
+        ("dataset.include_masks=false", "dataset.include_masks: None -> False"),
+        ("dataset.validate=none", "dataset.validate: sample -> none"),
+        ("dataset=coco", "dataset.name: coco2017 -> coco"),
+        ("imports=[json]", "imports: [] -> ['json']"),
+        ("determinism=off", "determinism: True -> False"),
+        ("epochs=1", "epochs: None -> 1.0"),
+        ("evaluations=3", "evaluations: 10 -> 3"),
+        ("runtime.mixed_precision_dtype=float16", "runtime.mixed_precision_dtype: bfloat16 -> float16"),
+    ],
+)
+def test_whatever_departs_from_the_recipe_is_listed_and_makes_it_a_rescaled_run(override, line):
+    found = departures("coco_retinanet_r50fpn_640_72ep", override)
+    assert any(changed.startswith(line) for changed in found.changed), found
+    cfg = config.compose(["experiment=published/coco_retinanet_r50fpn_640_72ep", override])
+    for value in (0.001, 0.99):
+        verdict = benchmark.judge(cfg, {"AP": value, "AP50": value}, found)
+        assert (verdict.word, verdict.stated, verdict.tolerance) == (benchmark.RESCALED, 0.368, 0.005)
+        assert any(text.startswith(f"changed: {line}") for text in verdict.lines())
+
+
+def test_starting_weights_the_recipe_does_not_have_make_it_a_rescaled_run():
+    found = departures("imagenet_resnet50_90ep", "task.init_checkpoint=somewhere")
+    assert found.changed == ("task.init_checkpoint: None -> somewhere",) and found.word == benchmark.RESCALED
+
+
+def test_a_copy_of_the_starting_weights_cannot_be_told_from_others_and_the_verdict_says_so():
+    name = "coco_retinanet_r50fpn_640_72ep"
+    found = departures(name, "task.init_checkpoint=/copy/ckpt-1", "runtime=tpu")
+    assert found.changed == () and found.word == benchmark.UNVERIFIED
+    assert found.unverified[0].endswith(" -> /copy/ckpt-1, content not verified")
+    cfg = config.compose([f"experiment=published/{name}"])
+    assert benchmark.judge(cfg, {"AP": 0.4}, found).lines()[-1] == "not verified"
+
+
+@pytest.mark.parametrize("override", ["seed=3", "runtime=tpu", "runtime=gpu", "threads.intra_op=4", "logical_cpus=2"])
+def test_another_seed_or_machine_is_no_departure_but_is_said(override):
+    found = departures("imagenet_resnet50_90ep", override)
+    assert found.word is None and found.noted
+    cfg = config.compose(["experiment=published/imagenet_resnet50_90ep", override])
+    lines = benchmark.judge(cfg, {"accuracy": 0.759}, found).lines()
+    assert lines[-1] == benchmark.REPRODUCED and any("no departure: " in line for line in lines)
+
+
+def test_thread_counts_that_a_recipe_states_belong_to_it():
+    cfg = config.compose(["experiment=resnet", "threads.intra_op=7"])
+    stated = config.compose(["experiment=resnet"]).threads.intra_op
+    found = benchmark.departures(cfg, {}, reproduce._resolved)
+    assert f"threads.intra_op: {stated} -> 7" in (found.noted if stated is None else found.changed)
+
+
+def test_places_and_what_is_noted_beside_are_no_departure(tmp_path):
+    found = departures(
+        "imagenet_resnet50_90ep", f"data_dir={tmp_path}", f"run_dir={tmp_path}", f"dataset.root={tmp_path}",
+        "dataset.images={train:a,validation:b}", "trainer.max_to_keep=1", "flight=off", "runner=dask",
+    )  # fmt: skip
+    assert found == benchmark.Departures()
 
 
 def test_other_data_make_it_a_rescaled_run():
     cfg = config.compose(["experiment=published/coco_retinanet_r50fpn_640_72ep"])
-    assert benchmark.changes(cfg, {"train": 24, "validation": 10}) == ["examples.train: 118287 -> 24", "examples.validation: 5000 -> 10"]
+    found = benchmark.departures(cfg, {"train": 24, "validation": 10}, reproduce._resolved)
+    assert found.changed == ("examples.train: 118287 -> 24", "examples.validation: 5000 -> 10")
 
 
 def test_the_recipe_itself_is_judged_by_its_tolerance():
-    cfg = config.compose(["experiment=published/imagenet_resnet50_90ep", "task.init_checkpoint=somewhere", "runtime=cpu"])
-    assert benchmark.changes(cfg, {"train": 1281167, "validation": 50000}) == []
-    assert benchmark.judge(cfg, {"accuracy": 0.759}, []).word == benchmark.REPRODUCED
-    assert benchmark.judge(cfg, {"accuracy": 0.757}, []).word == benchmark.MISSED
+    cfg = config.compose(["experiment=published/imagenet_resnet50_90ep", "runtime=cpu"])
+    found = departures("imagenet_resnet50_90ep")
+    assert found == benchmark.Departures()
+    assert benchmark.judge(cfg, {"accuracy": 0.759}, found).word == benchmark.REPRODUCED
+    assert benchmark.judge(cfg, {"accuracy": 0.757}, found).word == benchmark.MISSED
+
+
+def test_a_checkpoint_that_does_not_answer_is_not_replaced_by_another_training(monkeypatch):
+    monkeypatch.setattr(reproduce, "_reachable", lambda address: False)
+    cfg = config.compose(["experiment=published/coco_retinanet_r50fpn_640_72ep", "runtime=tpu"])
+    with pytest.raises(UsageError, match="not verified") as error:
+        reproduce._refuse_hopeless(cfg, benchmark.Departures())
+    assert "null" not in str(error.value)
 
 
 def test_absent_data_are_named_with_their_origin_and_the_command(trellis, tmp_path):
@@ -125,4 +209,4 @@ def test_the_whole_path_runs_on_a_fixture_in_the_published_layout(name, trellis,
     assert printed.strip().splitlines()[-1] == "rescaled"
     document = json.loads((run_dir / "reproduction.json").read_text())
     assert document["word"] == "rescaled" and document["stated"] == recipe.benchmark.value
-    assert any(change.startswith("examples.train") for change in document["changes"])
+    assert any(change.startswith("examples.train") for change in document["departures"]["changed"])
