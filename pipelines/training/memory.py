@@ -1,8 +1,10 @@
 """How much memory a training on the CPU will take, as far as it can be known before it starts."""
 
-from pathlib import Path
+from collections.abc import Iterator, Mapping
+from pathlib import Path, PurePosixPath
 from typing import Any
 
+import psutil
 import tensorflow as tf
 import tf_keras
 
@@ -18,39 +20,118 @@ def estimate(model: Any, batch: int) -> tuple[int, int]:
     A rough figure: shapes that the model does not state, and what is no layer (losses, samplers), count nothing.
     """
     weights = sum(variable.shape.num_elements() * variable.dtype.size for variable in model.trainable_variables)
-    outputs: dict[int, Any] = {}
-    for part in (model, *model.submodules):
-        if isinstance(part, tf_keras.Model) and part._is_graph_network:
-            for layer in part.layers:
-                outputs.update({id(tensor): tensor for node in layer._inbound_nodes for tensor in tf.nest.flatten(node.outputs)})
-    sizes = (tensor.dtype.size * tensor.shape[1:].num_elements() for tensor in outputs.values() if tensor.shape[1:].is_fully_defined())
+    sizes = (tensor.dtype.size * tensor.shape[1:].num_elements() for tensor in _outputs(model) if _known(tensor))
     return COPIES * weights, COPIES * batch * sum(sizes)
 
 
-def check(model: Any, batch: int) -> str:
+def _outputs(model: Any) -> list[Any]:
+    """What the layers of a model put out, each tensor once."""
+    outputs: dict[int, Any] = {}
+    for part in (model, *model.submodules):
+        if not (isinstance(part, tf_keras.Model) and part._is_graph_network):
+            continue
+        for node in (node for layer in part.layers for node in layer._inbound_nodes):
+            outputs.update({id(tensor): tensor for tensor in tf.nest.flatten(node.outputs)})
+    return list(outputs.values())
+
+
+def _known(tensor: Any) -> bool:
+    return bool(tensor.shape[1:].is_fully_defined())
+
+
+def check(model: Any, batch: int, root: Path = Path("/")) -> str:
     """Says what training will take and what there is.
+
+    Args:
+        root: where the files of the kernel lie, as for `available`.
 
     Raises:
         UsageError: it does not fit, with the batch that would.
     """
-    used, free = _resident(), _available()
+    used, free = psutil.Process().memory_info().rss, available(root)
     weights, activations = estimate(model, batch)
-    said = f"memory: about {(used + weights + activations) / GB:.1f} GB (process {used / GB:.1f}, weights and optimizer {weights / GB:.1f}, batch of {batch} {activations / GB:.1f}); {(used + free) / GB:.1f} GB there"
+    parts = f"process {_gb(used)}, weights and optimizer {_gb(weights)}, batch of {batch} {_gb(activations)}"
+    said = f"memory: about {_gb(used + weights + activations)} GB ({parts}); {_gb(used + free)} GB there"
     if weights + activations > free:
         fits = int(max(0, free - weights) / max(1, activations / batch))
-        raise UsageError(f"{said}\ntask.train_data.global_batch_size: {batch} does not fit; {f'{fits} would' if fits else 'nor would 1'}; or train elsewhere: RUNTIME=gpu")
+        would = f"{fits} would" if fits else "nor would 1"
+        field = "task.train_data.global_batch_size"
+        raise UsageError(f"{said}\n{field}: {batch} does not fit; {would}; or train elsewhere: RUNTIME=gpu")
     return said
 
 
-def _resident() -> int:
-    return int(Path("/proc/self/statm").read_text().split()[1]) * 4096
+def _gb(size: float) -> str:
+    return f"{size / GB:.1f}"
 
 
-def _available() -> int:
-    """Bytes that this process can still take: the machine's, or what its container leaves."""
-    lines = Path("/proc/meminfo").read_text().splitlines()
-    free = next(int(line.split()[1]) * 1024 for line in lines if line.startswith("MemAvailable"))
-    limit, now = Path("/sys/fs/cgroup/memory.max"), Path("/sys/fs/cgroup/memory.current")
-    if limit.exists() and now.exists() and (most := limit.read_text().strip()) != "max":
-        free = min(free, int(most) - int(now.read_text()))
-    return free
+def available(root: Path = Path("/")) -> int:
+    """Bytes that this process can still take: what the machine has left, or a control group (container) that it is in.
+
+    Args:
+        root: holds `proc` and the mount points named in `proc/self/mountinfo`.
+    """
+    free = next(line for line in _lines(root / "proc/meminfo") if line.startswith("MemAvailable"))
+    return min([int(free.split()[1]) * 1024, *(max(0, left) for left in _left_by_groups(root))])
+
+
+def _left_by_groups(root: Path) -> Iterator[int]:
+    """What every control group from the process's own up to the outermost one in sight leaves; each may be the narrowest."""
+    groups = dict(_own_groups(root))
+    for line in _lines(root / "proc/self/mountinfo"):
+        mount, _, source = line.partition(" - ")
+        kind, _, options = (source.split() + ["", "", ""])[:3]
+        if kind not in ("cgroup", "cgroup2") or (kind == "cgroup" and "memory" not in options.split(",")):
+            continue
+        inside, point = mount.split()[3:5]
+        folder = root / point.lstrip("/")
+        for path in _path_up(groups.get(kind, "/"), inside):
+            yield from _left(folder / path)
+
+
+def _own_groups(root: Path) -> Iterator[tuple[str, str]]:
+    """The process's control group in the one hierarchy of version 2 and in version 1's for memory."""
+    for line in _lines(root / "proc/self/cgroup"):
+        number, controllers, path = line.split(":", 2)
+        if number == "0" and not controllers:
+            yield "cgroup2", path
+        elif "memory" in controllers.split(","):
+            yield "cgroup", path
+
+
+def _path_up(group: str, mounted: str) -> list[PurePosixPath]:
+    """The folders from a control group's up to the mount point, relative to it; `mounted` is the group that is mounted there."""
+    path = PurePosixPath(group)
+    if ".." in path.parts or not path.is_relative_to(mounted):
+        return [PurePosixPath()]  # The group lies beyond the container's view, whose outermost one is the mount point.
+    inner = path.relative_to(mounted)
+    return [inner, *inner.parents]
+
+
+def _left(folder: Path) -> Iterator[int]:
+    """What the limits of one control group leave, where it has any.
+
+    Its use counts cached files, which the kernel drops before anybody goes without: reading and writing data fills a group
+    to its limit. Those that some process has mapped, as libraries are, are not counted as droppable.
+    """
+    use = next((int(text) for text in _texts(folder, "memory.current", "memory.usage_in_bytes")), 0)
+    counted = dict(line.split() for line in _lines(folder / "memory.stat"))
+    droppable = max(0, _unmapped(counted)) + int(counted.get("slab_reclaimable", 0))
+    for limit in _texts(folder, "memory.max", "memory.high", "memory.limit_in_bytes"):
+        if limit != "max":
+            yield int(limit) - max(0, use - droppable)
+
+
+def _unmapped(counted: Mapping[str, str]) -> int:
+    """Bytes of cached files that nobody has mapped. Version 1 counts a group with those inside it under names of their own."""
+    prefix, mapped = ("total_", "mapped_file") if "total_mapped_file" in counted else ("", "file_mapped")
+    cached = sum(int(counted.get(f"{prefix}{name}", 0)) for name in ("inactive_file", "active_file"))
+    return cached - int(counted.get(prefix + mapped, 0))
+
+
+def _texts(folder: Path, *names: str) -> Iterator[str]:
+    """What those of the files hold that exist."""
+    yield from (line for name in names for line in _lines(folder / name))
+
+
+def _lines(file: Path) -> list[str]:
+    return file.read_text().splitlines() if file.exists() else []
