@@ -9,6 +9,7 @@ import pytest
 
 from pipelines.tracking import journal
 from pipelines.usage import ExitCode, InUse, UsageError
+from tests.training.test_experiment import arguments
 
 ROOT = Path(__file__).parent.parent
 
@@ -31,6 +32,6 @@ def test_commands_end_with_a_code_of_the_table(arguments: list[str], code: int) 
 
 @pytest.mark.slow
 def test_a_training_in_a_directory_in_use_ends_with_its_code(trellis, tiny, tmp_path) -> None:
-    chosen = ["experiment=resnet", *tiny["classification"], f"run_dir={tmp_path}", f"runs_dir={tmp_path}"]
-    with journal.locked(journal.folder(tmp_path) / "run.lock"):
+    chosen = arguments(tiny, tmp_path, "resnet", "run")
+    with journal.locked(journal.folder(tmp_path / "run") / "run.lock"):
         assert "is in use by process" in trellis("train", *chosen, code=69)

@@ -1,5 +1,7 @@
 """What a process needs before it imports TensorFlow."""
 
+import contextlib
+import fcntl
 import os
 import shutil
 import tempfile
@@ -9,6 +11,8 @@ from pathlib import Path
 
 from pipelines.config import Config
 
+LOCK = "owner.lock"  # in a temporary folder: held while the process that it belongs to lives
+
 
 @contextmanager
 def prepared(cfg: Config, folder: Path) -> Iterator[None]:
@@ -16,20 +20,48 @@ def prepared(cfg: Config, folder: Path) -> Iterator[None]:
     if not cfg.runtime.get("num_gpus") and cfg.runtime.get("distribution_strategy") != "tpu":
         os.environ.setdefault("CUDA_VISIBLE_DEVICES", "-1")
     folder.mkdir(parents=True, exist_ok=True)
-    for left in folder.glob("tmp-*"):  # By processes that were killed.
-        if not _alive(left.name.split("-")[1]):
-            shutil.rmtree(left, ignore_errors=True)
-    with tempfile.TemporaryDirectory(prefix=f"tmp-{os.getpid()}-", dir=folder, ignore_cleanup_errors=True) as scratch:
-        # TensorFlow leaves a file for every function it traces.
-        os.environ["TMPDIR"] = tempfile.tempdir = scratch
+    _remove_abandoned(folder)
+    with _scratch(folder) as scratch, _temporary_files_in(scratch):
         yield
 
 
-def _alive(pid: str) -> bool:
+@contextmanager
+def _scratch(folder: Path) -> Iterator[str]:
+    """A new folder `tmp-…` inside `folder`, taken away at the end."""
+    made = Path(tempfile.mkdtemp(prefix=".tmp-", dir=folder))
+    scratch = folder / made.name.removeprefix(".")
+    with (made / LOCK).open("w") as lock:
+        with contextlib.suppress(OSError):  # A file system without locks: nobody else will find it free either.
+            fcntl.flock(lock, fcntl.LOCK_EX)
+        made.rename(scratch)  # Only now can others see it, with its lock held.
+        try:
+            yield str(scratch)
+        finally:
+            shutil.rmtree(scratch, ignore_errors=True)
+    shutil.rmtree(scratch, ignore_errors=True)  # NFS keeps an open file, the lock, until it is closed.
+
+
+@contextmanager
+def _temporary_files_in(scratch: str) -> Iterator[None]:
+    """Sends temporary files there, of TensorFlow too, which leaves one for every function that it traces."""
+    before, chosen = os.environ.get("TMPDIR"), tempfile.tempdir
+    os.environ["TMPDIR"] = tempfile.tempdir = scratch
     try:
-        os.kill(int(pid), 0)
-    except ProcessLookupError:
-        return False
-    except PermissionError:
-        pass
-    return True
+        yield
+    finally:
+        tempfile.tempdir = chosen
+        if before is None:
+            os.environ.pop("TMPDIR", None)
+        else:
+            os.environ["TMPDIR"] = before
+
+
+def _remove_abandoned(folder: Path) -> None:
+    """Removes the temporary folders of processes that were killed.
+
+    A lock tells, not a process number: the folder may be shared with other machines and containers, which count their own.
+    """
+    for lock in folder.glob(f"tmp-*/{LOCK}"):
+        with contextlib.suppress(OSError), lock.open("r+") as held:  # Somebody holds it, or has just removed it.
+            fcntl.flock(held, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            shutil.rmtree(lock.parent, ignore_errors=True)
