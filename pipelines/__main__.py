@@ -5,12 +5,12 @@ A verb has `run(cfg)`, which is handed the composed configuration; one that has 
 
 import ast
 import importlib
-import signal
 import sys
 from pathlib import Path
 
 from pipelines.outside import redacted, told
-from pipelines.usage import UsageError, nearest, stopped_by
+from pipelines.signals import Interrupted, Interruption
+from pipelines.usage import UsageError, nearest
 
 VERBS = Path(__file__).parent / "commands"
 
@@ -38,15 +38,12 @@ def main() -> None:
         if {"-h", "--help"} & set(overrides):
             print(known[verb])
             return
-        command = importlib.import_module(f"pipelines.commands.{verb}")
-        if hasattr(command, "main"):  # It reads what composition refuses: lists and intervals.
-            sys.exit(command.main(overrides))
-        from pipelines import config  # Hydra only when there is something to compose.
-
-        sys.exit(command.run(config.compose(overrides)))
-    except KeyboardInterrupt:
-        print("interrupted", file=sys.stderr)
-        sys.exit(stopped_by(signal.SIGINT))
+        with Interruption():
+            code = _run(verb, overrides)
+        sys.exit(code)
+    except Interrupted as stop:
+        print(f"interrupted ({stop})", file=sys.stderr)
+        sys.exit(stop.exit_code)
     except UsageError as error:
         print(f"trellis: {redacted(str(error))}", file=sys.stderr)
         sys.exit(error.exit_code)
@@ -55,6 +52,15 @@ def main() -> None:
 def _tell(kind: type[BaseException], error: BaseException, trace: object) -> None:
     """Prints what nobody foresaw, as Python would, without the passwords that other programs put into their errors."""
     print(told(error), end="", file=sys.stderr)
+
+
+def _run(verb: str, overrides: list[str]) -> int:
+    command = importlib.import_module(f"pipelines.commands.{verb}")
+    if hasattr(command, "main"):  # It reads what composition refuses: lists and intervals.
+        return command.main(overrides)
+    from pipelines import config  # Hydra only when there is something to compose.
+
+    return command.run(config.compose(overrides))
 
 
 if __name__ == "__main__":

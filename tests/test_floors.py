@@ -2,6 +2,8 @@
 
 import ast
 import re
+import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -26,7 +28,7 @@ LIBRARIES = {
     "tf_keras": ["pipelines/training"],
 }
 SHARED = "pipelines.data.manifest"  # what was built: the one thing that every subject may know of another
-GROUND = ("pipelines.usage", "pipelines.outside", "pipelines.arithmetic")  # what every floor stands on; each knows those before it
+GROUND = ("pipelines.usage", "pipelines.outside", "pipelines.arithmetic", "pipelines.signals")  # each knows those before it
 COMMANDS = {"reproduce": {"train"}}  # a command that may run another
 
 
@@ -115,6 +117,22 @@ def test_a_verb_is_one_file_with_a_run_and_says_what_it_does(file: Path) -> None
 def test_every_room_says_what_it_is_for(file: Path) -> None:
     text = (ROOT / file).read_text()
     assert not text.strip() or ast.get_docstring(ast.parse(text))
+
+
+# What a command imports stays as it is: no hook in the import system, no TensorFlow.
+UNTOUCHED = """
+import sys
+before = list(sys.meta_path)
+from pipelines.commands import launch, sweep
+assert sys.meta_path == before, sys.meta_path
+assert "tensorflow" not in sys.modules and not [name for name in sys.modules if name.startswith("pipelines.training")]
+import requests
+assert requests.__file__ and type(requests) is type(sys)
+"""
+
+
+def test_importing_a_command_changes_nothing_else() -> None:
+    subprocess.run([sys.executable, "-c", UNTOUCHED], check=True, timeout=60)
 
 
 def test_places_named_here_exist() -> None:

@@ -14,8 +14,8 @@ from pipelines.cluster.group import Group
 from pipelines.config import Config
 from pipelines.data import store
 from pipelines.search import trials
+from pipelines.signals import Interrupted, Interruption
 from pipelines.tracking import runs
-from pipelines.training import faults
 from pipelines.usage import UsageError
 
 OWN = config.names(Config, config.VERB, verb="launch")  # about the group, not about a worker
@@ -50,12 +50,12 @@ def run(cfg: Config, overrides: Sequence[str]) -> int:
     print(f"launch: {cfg.workers} workers, {trials.threads(cfg.workers)} threads each; run directory {cfg.run_dir}", flush=True)
     group = Group(["train", *theirs], cfg.workers, cfg.restarts, trials.end_with(os.getpid()))
     try:
-        with faults.Interruption() as signals:
-            signals.training = True  # From here on a signal waits until the workers have saved.
+        with Interruption() as signals:
+            signals.hold("the workers have saved")
             return group.run(signals.check)
-    except faults.Interrupted as signal:
-        print(f"interrupted ({signal}); to go on: make launch RUN={cfg.run_dir} ARGS=workers={cfg.workers}")
-        return signal.exit_code
+    except Interrupted as stop:
+        print(f"interrupted ({stop}); to go on: make launch RUN={cfg.run_dir} ARGS=workers={cfg.workers}")
+        return stop.exit_code
 
 
 def _manifest(cfg: Config, overrides: list[str]) -> str:

@@ -21,6 +21,7 @@ from pipelines.commands import train
 from pipelines.config import Config
 from pipelines.data import manifest
 from pipelines.reproduction import benchmark, classes, comparison, worktree
+from pipelines.signals import Interrupted
 from pipelines.tracking import annotation, recording, runs
 from pipelines.usage import ExitCode, UsageError
 
@@ -94,7 +95,8 @@ def _train_apart(cfg: Config, tree: Path) -> int:
     with subprocess.Popen(command, env={**os.environ, "PYTHONPATH": path}) as child:
         try:
             return child.wait()
-        except KeyboardInterrupt:  # The terminal has sent it to the child too, which saves and says how to go on.
+        except Interrupted as stop:  # The terminal may have sent it to the child too, which saves and says how to go on.
+            child.send_signal(stop.signum)
             return child.wait()
 
 

@@ -22,8 +22,8 @@ from pipelines.search.ledger import Ledger
 from pipelines.search.schedule import Schedule
 from pipelines.search.space import Point
 from pipelines.search.trials import Trial
+from pipelines.signals import Interrupted, Interruption
 from pipelines.tracking import journal, recording, runs
-from pipelines.training import faults
 from pipelines.usage import ExitCode, UsageError
 
 
@@ -43,7 +43,7 @@ def run(cfg: Config, request: Request, overrides: Sequence[str]) -> int:
     directory = Path(cfg.run_dir)
     runs.prepare(cfg)
     try:
-        with faults.Interruption() as signals, runs.record(cfg, interrupted=(faults.Interrupted,)) as recorder:
+        with Interruption() as signals, runs.record(cfg) as recorder:
             schedule = Schedule(
                 searched,
                 Ledger(directory / "ledger.jsonl"),
@@ -60,15 +60,15 @@ def run(cfg: Config, request: Request, overrides: Sequence[str]) -> int:
                 flush=True,
             )
             recorder.tags({"sweep": directory.name, "method": searched.method})
-            signals.training = True  # From here on a signal waits until the trials have saved.
+            signals.hold("the trials have saved")
             try:
                 with Display(searched.goal) as display:
                     schedule.run(display, signals.check)
             finally:
                 _report(recorder, schedule, searched.goal, cfg.name)
-    except faults.Interrupted as signal:
-        print(f"interrupted ({signal}); what is finished is kept. To go on: {commandline.make('sweep', overrides)}")
-        return signal.exit_code
+    except Interrupted as stop:
+        print(f"interrupted ({stop}); what is finished is kept. To go on: {commandline.make('sweep', overrides)}")
+        return stop.exit_code
     failed = sum(trial.state == "failed" for trial in schedule.trials)
     if failed:
         print(f"{failed} failed; the same command tries them again: {commandline.make('sweep', overrides)}")

@@ -10,6 +10,7 @@ import os
 import shutil
 import sys
 import time
+from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -22,6 +23,7 @@ from pipelines.cluster import membership
 from pipelines.config import Config
 from pipelines.data import store
 from pipelines.data.manifest import Manifest
+from pipelines.signals import Interrupted, Interruption
 from pipelines.tracking import journal, recording, runs
 from pipelines.training import process
 from pipelines.usage import ExitCode, UsageError
@@ -42,8 +44,12 @@ def run(cfg: Config) -> int:
     _refuse_other_settings(run_dir, cfg)
     data = store.obtain(cfg, task)
     seconds = {"data": round(time.monotonic() - started, 2)}
-    with process.prepared(cfg, run_dir):
-        return _train(cfg, task, data, run_dir, seconds, started)
+    try:
+        with process.prepared(cfg, run_dir):
+            return _train(cfg, task, data, run_dir, seconds, started)
+    finally:
+        with contextlib.suppress(OSError):  # Only an empty one goes: nothing has been recorded.
+            run_dir.rmdir()
 
 
 def _train(cfg: Config, task: Any, data: Manifest, run_dir: Path, seconds: dict[str, float], started: float) -> int:
@@ -66,7 +72,7 @@ def _train(cfg: Config, task: Any, data: Manifest, run_dir: Path, seconds: dict[
     try:
         with (
             workers.interruption(devices) as signals,
-            runs.record(cfg, parent=cfg.parent, interrupted=(faults.Interrupted,), sender=sender) as recorder,
+            _recording(cfg, sender, signals) as recorder,
         ):
             recorder.file("params.yaml", yaml.safe_dump(params.as_dict(), sort_keys=False))
             recorder.file("manifest.json", data.to_json())
@@ -89,11 +95,13 @@ def _train(cfg: Config, task: Any, data: Manifest, run_dir: Path, seconds: dict[
                     evaluated_steps=frozenset(_recorded_figures(run_dir, headline)),
                 )
             finally:
+                signals.hold("the run is recorded")
                 _summarise(recorder, outcome, headline, seconds)
-    except faults.Interrupted as signal:
+    except Interrupted as stop:
         verb = "train" if strategy.describe(devices)["workers"] == 1 else "launch"
-        print(f"interrupted ({signal}) at step {outcome.steps}; to go on: make {verb} RUN={run_dir}")
-        return signal.exit_code
+        where = "before the first step" if outcome.steps is None else f"at step {outcome.steps}"
+        print(f"interrupted ({stop}) {where}; to go on: make {verb} RUN={run_dir}")
+        return stop.exit_code
     except workers.PeerGone as fault:
         print(f"trellis: {fault}", file=sys.stderr)
         return ExitCode.PEER_GONE
@@ -144,8 +152,8 @@ def _follow(cfg: Config, own: Path) -> int:
                     evaluated_steps=frozenset(_recorded_figures(run_dir, params.trainer.best_checkpoint_eval_metric)),
                     chief_dir=run_dir,
                 )
-        except faults.Interrupted as signal:
-            return signal.exit_code
+        except Interrupted as stop:
+            return stop.exit_code
         except (faults.NotFinite, faults.NotSaved, workers.PeerGone) as fault:
             print(f"trellis: {fault}", file=sys.stderr)
             return ExitCode.PEER_GONE if isinstance(fault, workers.PeerGone) else ExitCode.FAILED
@@ -154,12 +162,21 @@ def _follow(cfg: Config, own: Path) -> int:
     return 0
 
 
+@contextlib.contextmanager
+def _recording(cfg: Config, sender: Any, signals: Interruption) -> Iterator[recording.Recorder]:
+    """A run's record that is begun and ended whole: a signal waits until it is."""
+    signals.hold("the run's record is begun")
+    with runs.record(cfg, parent=cfg.parent, sender=sender) as recorder:
+        signals.release()
+        yield recorder
+
+
 def _summarise(recorder: Any, outcome: Any, headline: str, seconds: dict[str, float]) -> None:
     recorded = _recorded_figures(recorder.run_dir, headline)
     value = outcome.metrics.get(headline, recorded[max(recorded)] if recorded else None)
     metrics = outcome.metrics or recorder.summary.get("metrics", {})
     recorder.summary.update(
-        steps=outcome.steps,
+        steps=recorder.summary.get("steps", 0) if outcome.steps is None else outcome.steps,
         metrics=metrics,
         headline={"metric": headline, "value": value},
         steps_per_second=round(outcome.steps_per_second, 3),

@@ -17,10 +17,13 @@ from official.core import config_definitions, task_factory, train_utils
 from official.modeling import optimization, performance
 from official.vision.utils import summary_manager
 
+from pipelines.signals import Interrupted, Interruption
 from pipelines.training import checkpoints, determinism, faults, flight, memory, workers
 from pipelines.training.progress import Meter
 from pipelines.training.stream import Stream
 from pipelines.usage import UsageError
+
+BLOCK = "this block of steps, with a checkpoint"  # what a signal waits for
 
 Report = Callable[[int, Mapping[str, float]], None]
 
@@ -29,7 +32,7 @@ Report = Callable[[int, Mapping[str, float]], None]
 class Outcome:
     """What a run reached: the last evaluation, the weights' digest, and where the time went."""
 
-    steps: int = 0
+    steps: int | None = None  # None until a model is built and, where there is a checkpoint, restored
     metrics: dict[str, float] = field(default_factory=dict)
     weights_sha256: str = ""
     steps_per_second: float = 0.0
@@ -65,7 +68,7 @@ def train(
     exact: bool,
     record_flight: bool,
     report: Report,
-    signals: faults.Interruption,
+    signals: Interruption,
     evaluated_steps: frozenset[int] = frozenset(),
     chief_dir: Path | None = None,
 ) -> None:
@@ -85,7 +88,7 @@ def train(
         chief_dir: run directory of the chief, where this process is one of several workers and another is the chief.
 
     Raises:
-        faults.Interrupted: a signal came; a checkpoint of the last finished step is saved.
+        Interrupted: a signal came; a checkpoint of the last finished step is saved.
         faults.NotFinite: a loss is NaN or infinite.
         faults.NotSaved: a checkpoint could not be written.
         UsageError: the memory cannot hold it.
@@ -135,7 +138,7 @@ def train(
         def before_evaluation() -> None:
             # Saved first: an evaluation may swap in averaged weights, and may be killed.
             _save(runner, int(step.numpy()))
-            signals.training = False
+            signals.release()
             signals.check()
             averaged.keep()
             meter.evaluating()
@@ -150,7 +153,7 @@ def train(
         def end_evaluation() -> None:
             averaged.put_back()
             meter.evaluated()
-            signals.training = True
+            signals.hold(BLOCK)
 
         runner = workers.runner_class(devices)(
             devices,
@@ -185,7 +188,7 @@ def train(
                 _create_slots(official.optimizer, official.model.trainable_variables)
                 if done and _evaluation_due(params, done) and done not in evaluated_steps:
                     runner.controller.evaluate(trainer.validation_steps)
-                signals.training = True
+                signals.hold(BLOCK)
                 if ahead := -done % trainer.validation_interval:
                     runner.controller.train(min(done + ahead, trainer.train_steps), checkpoint_at_completion=False)
                     runner.controller.evaluate(trainer.validation_steps)
@@ -194,8 +197,8 @@ def train(
                     eval_steps=trainer.validation_steps,
                     eval_interval=trainer.validation_interval,
                 )
-        except faults.Interrupted:
-            if signals.training:
+        except Interrupted:
+            if signals.held:
                 _save(runner, int(step.numpy()))
             raise
         except tf.errors.OpError as error:
@@ -203,7 +206,6 @@ def train(
                 raise UsageError(f"{stream.fault}; mend the data with: make data DATA=<dataset>, then go on") from error
             raise
         finally:
-            signals.training = False
             meter.stop()
             outcome.steps_per_second = meter.steps_per_second
             outcome.steps = int(step.numpy())

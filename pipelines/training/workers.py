@@ -13,6 +13,7 @@ from typing import Any
 import tensorflow as tf
 from official.core import train_lib
 
+from pipelines.signals import Interruption
 from pipelines.training import faults, strategy
 from pipelines.usage import UsageError
 
@@ -23,7 +24,7 @@ class PeerGone(Exception):
     """Another worker has gone; the newest checkpoint holds everything done until then."""
 
 
-class Agreement(faults.Interruption):
+class Agreement(Interruption):
     """Lets all workers stop after the same step, whichever of them a signal has reached: alone, none could save."""
 
     def __init__(self, devices: tf.distribute.Strategy) -> None:
@@ -33,15 +34,19 @@ class Agreement(faults.Interruption):
     def _receive(self, signum: int, frame: FrameType | None) -> None:
         self._signum = signum
 
+    def release(self) -> None:
+        """Signals go on waiting, for the next `check` of all workers."""
+        self.held = None
+
     def check(self) -> None:
         """Raises `Interrupted` if a signal has come to any worker. Every worker has to call it."""
         self._signum = max(everyones(self._devices, self._signum or 0)) or None
         super().check()
 
 
-def interruption(devices: tf.distribute.Strategy) -> faults.Interruption:
+def interruption(devices: tf.distribute.Strategy) -> Interruption:
     """Where signals arrive in this process, alone or as one of several workers."""
-    return faults.Interruption() if strategy.describe(devices)["workers"] == 1 else Agreement(devices)
+    return Interruption() if strategy.describe(devices)["workers"] == 1 else Agreement(devices)
 
 
 class Follower(train_lib.OrbitExperimentRunner):

@@ -3,6 +3,7 @@
 import json
 import re
 import signal
+import time
 from pathlib import Path
 
 import mlflow
@@ -121,12 +122,30 @@ def test_a_loss_that_is_not_finite_stops_the_run(trellis, tiny, tmp_path):
     assert recorded(tmp_path, found["mlflow_run_id"])[1].info.status == "FAILED"
 
 
-def test_an_interrupt_before_the_first_step_leaves_no_half_run(trellis, tiny, tmp_path):
-    process = trellis.start("train", *arguments(tiny, tmp_path, "resnet", "run"))
+# Parts of the way to the first step: the line after which each begins, and whether there is a record by then.
+@pytest.mark.parametrize(
+    ("begins", "signum", "is_recorded"),
+    [
+        ("data: building", signal.SIGTERM, False),
+        ("data: wrote", signal.SIGINT, False),  # What follows is the import of TensorFlow.
+        ("data: wrote", signal.SIGTERM, False),
+        pytest.param("training resnet", signal.SIGTERM, True, marks=pytest.mark.slow),  # What follows is the model.
+    ],
+)
+def test_a_signal_before_the_first_step_leaves_no_half_run(trellis, tiny, tmp_path, begins, signum, is_recorded):
+    command = arguments(tiny, tmp_path, "resnet", "run", f"data_dir={tmp_path / 'data'}")
+    process = trellis.start("train", *command)
     for line in process.stdout:
-        if line.startswith("data: "):  # What follows is the import of TensorFlow.
+        if line.startswith(begins):
             break
-    process.send_signal(signal.SIGINT)
+    time.sleep(0.5)
+    process.send_signal(signum)
     printed, _ = process.communicate(timeout=60)
-    assert process.returncode == 130, printed
-    assert "Traceback" not in printed
+    assert process.returncode == 128 + signum, printed
+    assert printed.splitlines()[-1].startswith(f"interrupted ({signum.name})") and "Traceback" not in printed
+    assert "call to configurable" not in printed
+    assert (tmp_path / "run").exists() == is_recorded
+    if is_recorded:
+        assert summary(tmp_path / "run")["status"] == "interrupted" and "before the first step" in printed
+        trellis("train", f"run={tmp_path / 'run'}")
+        check_run(tmp_path, "run", "accuracy")

@@ -74,16 +74,16 @@ def test_a_second_signal_stops_at_once_and_the_run_can_go_on(trellis, tiny, tmp_
 
 ECHO = """
 import os, signal, sys, time
-from pipelines.training import faults
+from pipelines.signals import Interrupted, Interruption
 try:
-    with faults.Interruption() as signals:
-        signals.training = True
+    with Interruption() as signals:
+        signals.hold("this block of steps")
         for pause in map(float, sys.argv[1:]):
             time.sleep(pause)
             os.kill(os.getpid(), signal.SIGTERM)
         time.sleep(0.1)
         signals.check()
-except faults.Interrupted as stop:
+except Interrupted as stop:
     print("saved")
     sys.exit(stop.exit_code)
 """
@@ -98,16 +98,16 @@ def test_a_stop_that_arrives_twice_is_one_stop_unless_it_was_meant(pauses, said)
 
 LOST = """
 import os, signal, sys, time
-from pipelines.training import faults
+from pipelines.signals import Interrupted, Interruption
 class Freed:
     def __del__(self):
         os.kill(os.getpid(), signal.SIGTERM)
         time.sleep(0)
 try:
-    with faults.Interruption() as signals:
+    with Interruption() as signals:
         Freed()
         time.sleep(30)
-except faults.Interrupted as stop:
+except Interrupted as stop:
     print("stopped")
     sys.exit(stop.exit_code)
 """
@@ -116,6 +116,31 @@ except faults.Interrupted as stop:
 def test_a_signal_that_comes_while_an_object_is_freed_is_not_lost():
     done = subprocess.run([sys.executable, "-c", LOST], capture_output=True, text=True, timeout=20)
     assert (done.returncode, done.stdout, done.stderr) == (128 + signal.SIGTERM, "stopped\n", "")
+
+
+SWALLOWED = """
+import os, signal, sys
+from pipelines.signals import Interrupted, Interruption
+def stop():
+    os.kill(os.getpid(), signal.SIGTERM)
+try:
+    with Interruption():
+        try:
+            stop()
+        except BaseException as error:
+            if sys.argv[1] == "changed":
+                raise RuntimeError("Error calling __set_name__") from error
+        with Interruption():
+            print("went on")
+except Interrupted as stop:
+    sys.exit(stop.exit_code)
+"""
+
+
+@pytest.mark.parametrize("how", ["changed", "swallowed"])
+def test_a_signal_of_which_a_library_makes_another_error_is_still_a_signal(how):
+    done = subprocess.run([sys.executable, "-c", SWALLOWED, how], capture_output=True, text=True, timeout=20)
+    assert (done.returncode, done.stdout, done.stderr) == (128 + signal.SIGTERM, "", "")
 
 
 def test_without_a_whole_checkpoint_a_run_starts_anew(tmp_path):
