@@ -1,5 +1,7 @@
 """What is installed is this tree, and the lock can be trusted."""
 
+import ast
+import functools
 import os
 import re
 import shutil
@@ -7,6 +9,7 @@ import subprocess
 import sys
 import tomllib
 import zipfile
+from importlib import metadata
 from pathlib import Path
 
 import pytest
@@ -18,6 +21,9 @@ import pipelines
 import tasks
 
 ROOT = Path(__file__).parent.parent
+PACKAGES = ("conf", "pipelines", "tasks")
+FOLDERS = (*PACKAGES, "benchmarks", "tests")
+INSTALLED = metadata.packages_distributions()
 LOCKS = ("requirements.lock", "bootstrap.lock")
 
 
@@ -97,3 +103,61 @@ def test_the_lock_satisfies_what_is_declared() -> None:
         if not item.specifier.contains(versions[canonicalize_name(item.name)], prereleases=True)
     ]
     assert wrong == []
+
+
+def test_what_is_imported_is_declared() -> None:
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    runtime = _names(project["dependencies"])
+    development = runtime | _names(project["optional-dependencies"]["dev"])
+    undeclared = {
+        f"{folder}: {module}"
+        for folder in FOLDERS
+        for module in _imported(folder)
+        if not _distributions(module) & (runtime if folder in PACKAGES else development)
+    }
+    assert undeclared == set()
+
+
+def test_what_is_declared_is_imported_or_says_why_it_is_there() -> None:
+    imported = {name for folder in FOLDERS for module in _imported(folder) for name in _distributions(module)}
+    text = (ROOT / "pyproject.toml").read_text().split("[project.scripts]")[0]
+    lines = re.findall(r'^    "([^"]+)",(.*)$', text, re.MULTILINE)
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    declared = [*project["dependencies"], *project["optional-dependencies"]["dev"]]
+    assert [line for line, _ in lines] == declared  # One a line, so that each has room for a reason.
+    assert [line for line, reason in lines if not _names([line]) & imported and "# " not in reason] == []
+
+
+def test_what_only_tests_import_is_not_asked_of_users() -> None:
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    used = {name for folder in PACKAGES for module in _imported(folder) for name in _distributions(module)}
+    tested = {name for folder in ("tests", "benchmarks") for module in _imported(folder) for name in _distributions(module)}
+    assert _names(project["dependencies"]) & (tested - used) == set()
+
+
+def _names(requirements: list[str]) -> set[str]:
+    return {canonicalize_name(Requirement(line).name) for line in requirements}
+
+
+@functools.cache
+def _imported(folder: str) -> set[str]:
+    """Modules of others that the files of a folder import, wherever in the file."""
+    nodes = (node for file in (ROOT / folder).rglob("*.py") for node in ast.walk(ast.parse(file.read_text())))
+    modules = {module for node in nodes for module in _modules(node)}
+    return {module for module in modules if module.split(".")[0] not in {*FOLDERS, *sys.stdlib_module_names}}
+
+
+def _modules(node: ast.AST) -> list[str]:
+    if isinstance(node, ast.Import):
+        return [alias.name for alias in node.names]
+    return [node.module] if isinstance(node, ast.ImportFrom) and node.module else []
+
+
+def _distributions(module: str) -> set[str]:
+    """Names of the installed distributions that a module is from; several share some top folders, and `google` is nobody's."""
+    candidates = INSTALLED.get(module.split(".")[0], [])
+    if not module.startswith("google."):
+        return {canonicalize_name(name) for name in candidates}
+    inside = f"{module.replace('.', '/')}/"
+    holding = (name for name in candidates if any(str(file).startswith(inside) for file in metadata.files(name) or ()))
+    return {canonicalize_name(name) for name in holding}
