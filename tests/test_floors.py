@@ -28,7 +28,8 @@ LIBRARIES = {
     "tf_keras": ["pipelines/training"],
 }
 SHARED = "pipelines.data.manifest"  # what was built: the one thing that every subject may know of another
-GROUND = ("pipelines.usage", "pipelines.outside", "pipelines.arithmetic", "pipelines.signals")  # each knows those before it
+# What every floor stands on; each knows those before it.
+GROUND = ("pipelines.usage", "pipelines.outside", "pipelines.arithmetic", "pipelines.signals", "pipelines.git")
 COMMANDS = {"reproduce": {"train"}}  # a command that may run another
 
 

@@ -66,6 +66,8 @@ def _machine(cfg: Config) -> Iterator[str]:
     if memory.available < MEMORY_BYTES:
         yield f"{memory.available / 2**30:.1f} GiB of memory are free, training takes up to {MEMORY_BYTES >> 30}; end other programs"
     tree = environment.source_tree()
+    if tree["problem"]:
+        yield f"source: git does not tell what the source is ({tree['problem']}); until it does, no run can be reproduced"
     state = "" if tree["commit"] is None else f"{tree['commit'][:10]} on {tree['branch']}{', changed' if tree['dirty'] else ''}"
     _say("source", f"{environment.ROOT}  {state or 'not a git work tree: runs record no commit'}")
 

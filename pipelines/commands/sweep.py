@@ -23,12 +23,13 @@ from pipelines.search.schedule import Schedule
 from pipelines.search.space import Point
 from pipelines.search.trials import Trial
 from pipelines.signals import Interrupted, Interruption
-from pipelines.tracking import journal, recording, runs
+from pipelines.tracking import environment, journal, recording, runs
 from pipelines.usage import ExitCode, UsageError
 
 
 def main(overrides: Sequence[str]) -> int:
     """Takes the overrides as they were written: composition refuses lists and intervals."""
+    environment.at_start()
     request = commandline.read(overrides)
     cfg = config.anchored(config.compose([*request.fixed, *request.own]))
     return run(cfg, request, overrides)

@@ -24,7 +24,7 @@ from pipelines.config import Config
 from pipelines.data import store
 from pipelines.data.manifest import Manifest
 from pipelines.signals import Interrupted, Interruption
-from pipelines.tracking import journal, recording, runs
+from pipelines.tracking import environment, journal, recording, runs
 from pipelines.training import process
 from pipelines.usage import ExitCode, UsageError
 
@@ -34,6 +34,7 @@ FIXED = ("garden", "seed", "determinism", "dataset", "task")  # a run that goes 
 def run(cfg: Config) -> int:
     """Returns 0, 128 plus the number of the signal that interrupted the run, or 75 when another worker has gone."""
     started = time.monotonic()
+    environment.at_start()  # Building data may take hours, in which somebody edits.
     cfg = config.anchored(_recorded(cfg) if cfg.run else cfg)
     if cfg.runtime.get("distribution_strategy") == "multi_worker_mirrored":
         member = membership.join(os.environ)

@@ -1,12 +1,12 @@
 """The source tree of a recorded run, laid out again beside the user's own."""
 
-import subprocess
 import tempfile
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import pipelines
+from pipelines import git
 from pipelines.usage import UsageError
 
 ROOT = Path(pipelines.__file__).resolve().parent.parent
@@ -20,25 +20,32 @@ def checked_out(commit: str | None, diff: str) -> Iterator[Path]:
         UsageError: the run was not made in a git checkout, its commit is not here, or the changes do not apply.
     """
     if not commit:
-        raise UsageError("run: was not made in a git checkout, so its code is not recorded; compare with: make compare")
-    if _git("cat-file", "-e", f"{commit}^{{commit}}").returncode:
-        raise UsageError(f"run: its commit {commit[:12]} is not in this clone; fetch it first: git fetch --all")
+        raise UsageError("run: its code is not recorded (environment.json, under `git`, may say why); compare with: make compare")
+    try:
+        git.run(ROOT, "cat-file", "-e", f"{commit}^{{commit}}")
+    except git.GitError as error:
+        raise UsageError(f"run: its commit {commit[:12]} is not in this clone ({error}); fetch it first: git fetch --all") from None
     with tempfile.TemporaryDirectory(prefix="trellis-tree-") as parent:
         tree = Path(parent, "tree")
-        added = _git("worktree", "add", "--detach", "--quiet", str(tree), commit)
-        if added.returncode:
-            raise UsageError(f"run: git could not check out {commit[:12]}: {added.stderr.strip()}")
         try:
-            if diff:
-                applied = _git("apply", "--binary", "-", at=tree, text=diff)
-                if applied.returncode:
-                    raise UsageError(f"run: the recorded changes do not apply: {applied.stderr.strip()[:300]}")
+            _lay_out(tree, commit, diff)
             yield tree
         finally:
-            _git("worktree", "remove", "--force", str(tree))
+            _remove(tree)
 
 
-def _git(*arguments: str, at: Path = ROOT, text: str | None = None) -> "subprocess.CompletedProcess[str]":
-    return subprocess.run(
-        ["git", *arguments], cwd=at, input=text, capture_output=True, text=True, errors="surrogateescape"
-    )  # fmt: skip
+def _lay_out(tree: Path, commit: str, diff: str) -> None:
+    try:
+        git.run(ROOT, "worktree", "add", "--detach", "--quiet", str(tree), commit)
+    except git.GitError as error:
+        raise UsageError(f"run: git could not check out {commit[:12]}: {error}") from None
+    try:
+        if diff:
+            git.run(tree, "apply", "--binary", "-", text=diff)
+    except git.GitError as error:
+        raise UsageError(f"run: the recorded changes do not apply: {error}") from None
+
+
+def _remove(tree: Path) -> None:
+    with suppress(git.GitError):  # It was never made; the folder around it goes anyway.
+        git.run(ROOT, "worktree", "remove", "--force", str(tree))

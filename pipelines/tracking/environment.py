@@ -1,10 +1,8 @@
 """The environment a run was made in: machine, packages, and the source tree down to the last uncommitted line."""
 
-import os
+import functools
 import platform
 import re
-import shutil
-import subprocess
 import sys
 import tempfile
 from pathlib import Path
@@ -13,7 +11,7 @@ from typing import Any
 import psutil
 
 import pipelines
-from pipelines import arithmetic
+from pipelines import arithmetic, git
 
 ROOT = Path(pipelines.__file__).resolve().parent.parent
 SOURCES = ("conf", "pipelines", "tasks")  # untracked files in here belong to the recorded tree
@@ -32,7 +30,7 @@ def describe() -> dict[str, Any]:
         "command": sys.argv,
         "variables": arithmetic.recorded_variables(VARIABLES),
         "packages": packages(),
-        "git": source_tree(),
+        "git": dict(at_start()),
     }
 
 
@@ -44,39 +42,44 @@ def packages() -> list[str]:
     return sorted(f"{name}=={version}" for name, version in found.items())
 
 
+@functools.cache
+def at_start() -> dict[str, Any]:
+    """The source tree as it was when this process first asked, which a verb that records does before anything else."""
+    return source_tree()
+
+
 def source_tree(root: Path = ROOT) -> dict[str, Any]:
     """Commit, branch and difference of a source tree: checking out `commit` and applying `diff` rebuilds it.
 
-    `commit` is null outside a git work tree.
+    `commit` is null outside a git work tree and where git refuses; `problem` then says why it does.
     """
-    commit = _git(root, "rev-parse", "HEAD").strip()
-    top = _git(root, "rev-parse", "--show-toplevel").strip()
-    if not commit or Path(top).resolve() != root.resolve():  # A clone of something else around us says nothing.
-        return {"commit": None, "branch": None, "dirty": None, "diff": ""}
-    diff = _difference(root)
-    branch = _git(root, "rev-parse", "--abbrev-ref", "HEAD").strip()
-    return {"commit": commit, "branch": branch, "dirty": bool(diff), "diff": diff}
+    try:
+        top = git.run(root, "rev-parse", "--show-toplevel").rstrip("\n")
+        if Path(top).resolve() != root.resolve():  # A clone of something else around us says nothing.
+            return _unknown(None)
+        commit = git.run(root, "rev-parse", "HEAD").strip()
+        branch = git.run(root, "rev-parse", "--abbrev-ref", "HEAD").strip()
+        diff = _difference(root)
+    except git.GitError as error:
+        return _unknown(None if "not a git repository" in str(error) else str(error))
+    return {"commit": commit, "branch": branch, "dirty": bool(diff), "diff": diff, "problem": None}
+
+
+def _unknown(problem: str | None) -> dict[str, Any]:
+    return {"commit": None, "branch": None, "dirty": None, "diff": "", "problem": problem}
 
 
 def _difference(root: Path) -> str:
     """The tree against its commit, new source files included, as `git apply` reads it."""
-    index = Path(root, _git(root, "rev-parse", "--git-path", "index").strip())
     with tempfile.TemporaryDirectory() as scratch:
-        copy = Path(scratch, "index")  # The user's own index is never touched.
-        if index.exists():
-            shutil.copy(index, copy)
+        # An index of our own, without what the user's remembers of files that looked unchanged under other settings.
+        index = {"GIT_INDEX_FILE": str(Path(scratch, "index"))}
+        entries = git.run(root, "ls-files", "--stage", "-z")
+        git.run(root, "update-index", "-z", "--index-info", text=entries, variables=index)
         present = [name for name in SOURCES if Path(root, name).exists()]
-        _git(root, "add", "--intent-to-add", "--", *present, index=copy)
-        return _git(root, "diff", "HEAD", "--binary", "--full-index", "--no-color", "--no-ext-diff", index=copy)
-
-
-def _git(root: Path, *arguments: str, index: Path | None = None) -> str:
-    """What git prints, without its last word on errors: no git, no repository and no commit all print nothing."""
-    if shutil.which("git") is None:
-        return ""
-    variables = {**os.environ, **({"GIT_INDEX_FILE": str(index)} if index else {}), "GIT_OPTIONAL_LOCKS": "0"}
-    command = ["git", "-c", "core.quotePath=false", *arguments]
-    return subprocess.run(command, cwd=root, env=variables, capture_output=True).stdout.decode("utf-8", "surrogateescape")
+        git.run(root, "add", "--intent-to-add", "--", *present, variables=index)
+        git.run(root, "update-index", "-q", "--refresh", variables=index)
+        return git.run(root, *git.PATCH, "HEAD", variables=index)
 
 
 def normal(name: str) -> str:

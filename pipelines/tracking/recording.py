@@ -1,6 +1,7 @@
 """The recorder of one run: everything lands in its run directory first, as files and as events of the journal."""
 
 import json
+import sys
 import time
 import uuid
 from collections.abc import Mapping
@@ -122,6 +123,7 @@ def begin(recorder: Recorder, cfg: config.Config, parent: str | None = None) -> 
     """Records the beginning of a session, and what is known of it from the start."""
     described = environment.describe()
     tree = described["git"]
+    tree["changed_meanwhile"] = _say_what_is_amiss(tree)
     journal.append(
         recorder.run_dir,
         "open",
@@ -145,6 +147,18 @@ def begin(recorder: Recorder, cfg: config.Config, parent: str | None = None) -> 
     recorder.file("diff.patch", tree.pop("diff"))
     recorder.file("requirements.txt", "\n".join(described["packages"]) + "\n")
     recorder.environment(**described)
+
+
+def _say_what_is_amiss(tree: Mapping[str, Any]) -> bool:
+    """Says where the recorded source may not be the code that runs; returns whether it was changed since the start."""
+    if tree["problem"]:
+        print(f"tracking: the source is not recorded, this run cannot be reproduced: {tree['problem']}", file=sys.stderr)
+    now = environment.source_tree()
+    changed = (now["commit"], now["diff"]) != (tree["commit"], tree["diff"])
+    if changed:
+        words = "recorded is the source at the start; what was imported later may be newer (environment.json: changed_meanwhile)"
+        print(f"tracking: the source has changed since this process started; {words}", file=sys.stderr)
+    return changed
 
 
 def end(recorder: Recorder, status: str, failure: str | None) -> None:

@@ -1,12 +1,19 @@
 """The recorded environment."""
 
+import json
+import os
+import shutil
 import subprocess
+import sys
 from importlib import metadata
 from pathlib import Path
 
 import pytest
 
+from pipelines import config
+from pipelines.commands import sweep, train
 from pipelines.tracking import environment, journal
+from pipelines.usage import UsageError
 
 
 def git(folder: Path, *arguments: str) -> str:
@@ -85,3 +92,41 @@ def test_variables_that_change_results_are_recorded(monkeypatch: pytest.MonkeyPa
     variables = environment.describe()["variables"]
     assert variables["TF_ENABLE_ONEDNN_OPTS"] == "0"
     assert "SOME_PASSWORD" not in variables
+
+
+CHANGED = """
+import sys
+from pathlib import Path
+from pipelines import config
+from pipelines.tracking import environment, recording
+environment.at_start()
+file = environment.ROOT / "conf" / "config.yaml"
+file.write_text(file.read_text() + sys.argv[2])  # While data are built, say.
+run_dir = Path(sys.argv[1])
+recording.begin(recording.Recorder(run_dir), config.Config(data_dir="data", runs_dir="runs", run_dir=str(run_dir)))
+"""
+
+
+@pytest.mark.parametrize("edit", ["", "# made meanwhile\n"], ids=["left alone", "edited"])
+def test_an_edit_made_after_the_start_is_not_recorded_as_the_code_that_ran(tmp_path: Path, edit: str) -> None:
+    root, run_dir = tmp_path / "house", tmp_path / "run"
+    for name in environment.SOURCES:
+        shutil.copytree(environment.ROOT / name, root / name, ignore=shutil.ignore_patterns("__pycache__"))
+    git(root, "init", "-q")
+    git(root, "add", ".")
+    git(root, "commit", "-qm", "first")
+    command = [sys.executable, "-c", CHANGED, str(run_dir), edit]
+    done = subprocess.run(command, cwd=root, env={**os.environ, "PYTHONPATH": str(root)}, capture_output=True, text=True, check=True)
+    recorded = json.loads((run_dir / "environment.json").read_text())["git"]
+    assert recorded["commit"] == git(root, "rev-parse", "HEAD").strip()
+    assert (recorded["dirty"], recorded["changed_meanwhile"], recorded["problem"]) == (False, bool(edit), None)
+    assert journal.text(run_dir / "diff.patch") == ""
+    assert ("the source has changed since this process started" in done.stderr) == bool(edit)
+
+
+def test_verbs_that_record_look_at_the_source_before_anything_else() -> None:
+    for verb in (lambda: train.run(config.compose([])), lambda: sweep.main(["experiment=nothing"])):
+        environment.at_start.cache_clear()
+        with pytest.raises(UsageError):
+            verb()
+        assert environment.at_start.cache_info().currsize == 1
