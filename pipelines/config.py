@@ -27,7 +27,7 @@ import conf
 from pipelines.outside import printable, redacted
 from pipelines.usage import UsageError, nearest
 
-GROUPS = ("experiment", "dataset", "runtime", "runner", "sweep", "launcher")
+GROUPS = ("experiment", "dataset", "runtime", "runner", "sweep")
 FOLDER = Path(conf.__file__).parent
 
 

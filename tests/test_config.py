@@ -131,3 +131,7 @@ def test_a_recorded_configuration_that_is_none_is_refused(text, tmp_path):
     for read in (lambda: config.from_yaml(text), lambda: compose([f"@{tmp_path / 'config.yaml'}"])):
         with pytest.raises(UsageError):
             read()
+
+
+def test_every_group_has_a_folder_of_choices():
+    assert [group for group in config.GROUPS if not config.options(group)] == []

@@ -10,9 +10,11 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parent.parent
-FILES = sorted(path.relative_to(ROOT) for folder in ("pipelines", "tasks", "conf") for path in (ROOT / folder).rglob("*.py"))
+FOLDERS = ("pipelines", "tasks", "conf", "benchmarks")
+FILES = sorted(path.relative_to(ROOT) for folder in FOLDERS for path in (ROOT / folder).rglob("*.py"))
 BANNED = {"utils", "util", "helpers", "helper", "common", "base", "manager", "handler", "factory", "wrapper", "data2"}
 
+COMPARING = "benchmarks/compare.py"  # decodes what both tools wrote
 # Where a library may be imported: a folder or a file.
 LIBRARIES = {
     "mlflow": ["pipelines/tracking"],
@@ -23,8 +25,8 @@ LIBRARIES = {
     "omegaconf": ["pipelines/config.py"],
     "optuna": ["pipelines/search"],
     "orbit": ["pipelines/training"],
-    "official": ["pipelines/training", "pipelines/data/consumer.py"],  # Reads records as training will.
-    "tensorflow": ["pipelines/training", "pipelines/data/consumer.py"],
+    "official": ["pipelines/training", "pipelines/data/consumer.py", COMPARING],  # Reads records as training will.
+    "tensorflow": ["pipelines/training", "pipelines/data/consumer.py", COMPARING],
     "tf_keras": ["pipelines/training"],
 }
 SHARED = "pipelines.data.manifest"  # what was built: the one thing that every subject may know of another
@@ -59,7 +61,7 @@ def allowed(file: Path, module: str) -> bool:
         return module in GROUND[: GROUND.index(itself)]
     if module in GROUND:
         return True
-    if file.parts[0] in ("tasks", "conf"):
+    if file.parts[0] in ("tasks", "conf", "benchmarks"):  # A benchmark runs this tool as users do, by its command.
         return first == file.parts[0]
     if file.parts[:2] == ("pipelines", "commands"):
         return rest[:1] != ["commands"] or rest[1:] == [file.stem] or set(rest[1:]) <= COMMANDS.get(file.stem, set())
@@ -69,9 +71,25 @@ def allowed(file: Path, module: str) -> bool:
     return first == "pipelines" and (own or rest in ([], ["config"]) or module == SHARED)
 
 
+def is_command(file: Path) -> bool:
+    """Whether what the functions of `file` return may become an exit code."""
+    return file.parts[:2] == ("pipelines", "commands") or file == Path("pipelines/__main__.py")
+
+
+def ends_the_process(call: ast.Call) -> bool:
+    """Whether this is sys.exit(code) or os._exit(code)."""
+    return isinstance(call.func, ast.Attribute) and call.func.attr in ("exit", "_exit") and bool(call.args)
+
+
+def names_a_code(value: ast.expr) -> bool:
+    """Whether a number above 0 stands there for what it means."""
+    choices = [value.body, value.orelse] if isinstance(value, ast.IfExp) else [value]
+    return any(isinstance(choice, ast.Constant) and type(choice.value) is int and choice.value > 0 for choice in choices)
+
+
 @pytest.mark.parametrize("file", FILES, ids=str)
 def test_a_file_imports_only_its_own_floor_and_those_below(file: Path) -> None:
-    ours = {module for module, _ in imports(file) if module.split(".")[0] in ("pipelines", "tasks", "conf")}
+    ours = {module for module, _ in imports(file) if module.split(".")[0] in FOLDERS}
     assert [module for module in sorted(ours) if not allowed(file, module)] == []
 
 
@@ -91,9 +109,21 @@ def test_imports_are_absolute(file: Path) -> None:
 @pytest.mark.parametrize("file", FILES, ids=str)
 def test_an_import_that_is_not_at_the_top_says_why(file: Path) -> None:
     lines = (ROOT / file).read_text().splitlines()
-    inner = [node for _, node in imports(file) if node.col_offset]
-    silent = [node.lineno for node in inner if not any("#" in line for line in lines[node.lineno - 4 : node.end_lineno])]
-    assert silent == []
+    inner = sorted({(node.lineno, node.end_lineno or node.lineno) for _, node in imports(file) if node.col_offset})
+    said: set[int] = set()  # lines after which a comment still speaks: those of a block of imports
+    for first, last in inner:
+        above = lines[first - 2].strip().startswith("#") or first - 1 in said
+        if above or any("#" in line for line in lines[first - 1 : last]):
+            said.add(last)
+    assert [first for first, last in inner if last not in said] == []
+
+
+@pytest.mark.parametrize("file", [file for file in FILES if is_command(file)], ids=str)
+def test_exit_codes_come_from_the_one_table(file: Path) -> None:
+    nodes = list(ast.walk(ast.parse((ROOT / file).read_text())))
+    left = [node.args[0] for node in nodes if isinstance(node, ast.Call) and ends_the_process(node)]
+    returned = [node.value for node in nodes if isinstance(node, ast.Return) and node.value]
+    assert [value.lineno for value in (*left, *returned) if names_a_code(value)] == []
 
 
 @pytest.mark.parametrize("file", FILES, ids=str)
@@ -137,7 +167,4 @@ def test_importing_a_command_changes_nothing_else() -> None:
 
 
 def test_places_named_here_exist() -> None:
-    later = {"pipelines/search", "pipelines/data/consumer.py"}
-    assert [
-        place for places in LIBRARIES.values() for place in places if not (ROOT / place).exists() and place not in later
-    ] == []
+    assert [place for places in LIBRARIES.values() for place in places if not (ROOT / place).exists()] == []

@@ -3,7 +3,7 @@
 from pipelines.config import Config
 from pipelines.reproduction import comparison
 from pipelines.tracking import runs
-from pipelines.usage import UsageError
+from pipelines.usage import ExitCode, UsageError
 
 
 def run(cfg: Config) -> int:
@@ -13,4 +13,4 @@ def run(cfg: Config) -> int:
     before, after = runs.find(cfg.run, cfg), runs.find(cfg.against, cfg)
     found = comparison.compare(before.texts, after.texts, (before.metrics, after.metrics))
     print("\n".join(found.lines()))
-    return 0 if found.verdict == comparison.IDENTICAL else 1
+    return ExitCode.DONE if found.verdict == comparison.IDENTICAL else ExitCode.FAILED

@@ -3,8 +3,6 @@
 With an experiment (make preview EXP=retinanet) the pictures are what its model is trained on: augmented and resized.
 """
 
-import os
-
 from etils import epath
 
 import tasks
@@ -23,7 +21,6 @@ def run(cfg: Config) -> int:
         raise UsageError("nothing to look at; choose with DATA=<name> or EXP=<name>, see: make list")
     task = tasks.load(cfg.dataset.task)
     data = store.obtain(cfg, task)
-    os.environ.setdefault("TF_USE_LEGACY_KERAS", "1")
     from pipelines.data import consumer, preview  # TensorFlow: 10 s.
 
     name = f"{data.dataset}-{data.fingerprint}"

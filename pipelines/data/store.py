@@ -45,10 +45,9 @@ def obtain(cfg: Config, task: ModuleType) -> Manifest:
             print(f"data: {shard.file} is missing or damaged; writing it again")
             epath.Path(folder, shard.file).unlink(missing_ok=True)
         print(f"data: building {dataset.name} with the {cfg.runner.get('engine', 'local')} runner in {folder}", flush=True)
-        # Imports Beam, which takes seconds and complains about cloud libraries; nothing above needs it.
         logging.disable(logging.WARNING)
         with without_tables():
-            from pipelines.data import adoption, build
+            from pipelines.data import adoption, build  # Beam: seconds, warnings.
 
         logging.disable(logging.NOTSET)
         room: ModuleType = adoption if dataset.source == "tfrecord" else build

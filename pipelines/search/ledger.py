@@ -30,7 +30,6 @@ class Ledger:
         self._suggested: dict[str, dict[int, Point]] = {}
         path.touch()
         if content := path.read_bytes():
-            content = path.read_bytes()
             whole = content[: content.rfind(b"\n") + 1]
             if whole != content:
                 os.truncate(path, len(whole))
