@@ -14,10 +14,7 @@ from typing import Any
 
 import psutil
 from mlflow import MlflowClient
-from mlflow.data.dataset import Dataset
-from mlflow.data.dataset_source_registry import resolve_dataset_source
-from mlflow.data.sources import LocalArtifactDatasetSource  # type: ignore[attr-defined]  # made when it is imported
-from mlflow.entities import DatasetInput, InputTag, Metric, Param, RunTag
+from mlflow.entities import Dataset, DatasetInput, InputTag, Metric, Param, RunTag
 from mlflow.exceptions import MlflowException
 from mlflow.store.artifact.artifact_repository_registry import get_artifact_repository
 from mlflow.utils.mlflow_tags import (
@@ -35,35 +32,6 @@ from pipelines.tracking import journal, recording, runs
 IDENTITY = "journal"  # tag: which journal a run was made from
 BATCH = 1000  # MLflow's limit for metrics; parameters and tags together: 100
 REFUSALS = ("INVALID_PARAMETER_VALUE", "BAD_REQUEST", "RESOURCE_ALREADY_EXISTS")  # trying again would not help
-
-
-class Records(Dataset):
-    """The data of a run as MLflow shows it: name, digest, where it lies, and the manifest's counts as profile."""
-
-    def __init__(self, event: Mapping[str, Any]) -> None:
-        """Describes the data of a `dataset` event."""
-        self._profile = {"fingerprint": event["fingerprint"], **event["profile"]}
-        digest = event["fingerprint"][:36]  # MLflow takes no more; the whole is in the profile and a tag.
-        remote = "://" in event["source"]  # MLflow knows local folders under two equal names, and warns about it.
-        source = resolve_dataset_source(event["source"]) if remote else LocalArtifactDatasetSource(event["source"])
-        super().__init__(source, name=event["name"], digest=digest)
-
-    def _compute_digest(self) -> str:
-        raise ValueError("the fingerprint is the digest")
-
-    @property
-    def profile(self) -> dict[str, Any]:
-        """What the manifest says about the records."""
-        return self._profile
-
-    @property
-    def schema(self) -> None:
-        """The records' schema is the task's, not a table's."""
-        return None
-
-    def to_dict(self) -> dict[str, str]:
-        """What MLflow stores."""
-        return {**super().to_dict(), "profile": json.dumps(self._profile)}
 
 
 def prepare(uri: str) -> None:
@@ -121,23 +89,35 @@ class Delivery:
 
     def _send_figures(self, figures: list[Metric], reached: int) -> None:
         for start in range(0, len(figures), BATCH):
-            self._refusable(
-                figures[start].key, lambda part: self.client.log_batch(self._run(), metrics=part), figures[start : start + BATCH]
-            )
+            self._send_batch(figures[start : start + BATCH])
         if reached > self.offset:
             self._save(reached)
 
-    def _attempt(self, event: dict[str, Any]) -> None:
-        self._refusable(event["event"], getattr(self, "_send_" + event["event"]), event)
-
-    def _refusable(self, what: str, send: Any, value: Any) -> None:
-        """Sends; what MLflow will never take is noted and passed over, so that it does not hold up the rest."""
+    def _send_batch(self, figures: list[Metric]) -> None:
+        """Sends figures at once; where MLflow refuses them, by halves, until those that it refuses stand alone."""
         try:
-            send(value)
+            self.client.log_batch(self._run(), metrics=figures)
         except MlflowException as error:
             if error.error_code not in REFUSALS:
                 raise
-            self.refused.append(f"{printable(what)}: {reason(error)}")
+            if len(figures) == 1:
+                self._refuse(f"{figures[0].key} of step {figures[0].step}", error)
+                return
+            half = len(figures) // 2
+            self._send_batch(figures[:half])
+            self._send_batch(figures[half:])
+
+    def _attempt(self, event: dict[str, Any]) -> None:
+        """Sends; what MLflow will never take is noted and passed over, so that it does not hold up the rest."""
+        try:
+            getattr(self, "_send_" + event["event"])(event)
+        except MlflowException as error:
+            if error.error_code not in REFUSALS:
+                raise
+            self._refuse(event["event"], error)
+
+    def _refuse(self, what: str, error: MlflowException) -> None:
+        self.refused.append(f"{printable(what)}: {reason(error)}")
 
     def _check(self) -> None:
         """Sees once that the store still has the run and lets it be written; one that is gone is delivered anew."""
@@ -209,9 +189,8 @@ class Delivery:
         self.client.log_batch(self._run(), tags=entries)
 
     def _send_dataset(self, event: dict[str, Any]) -> None:
-        entity = Records(event)._to_mlflow_entity()
         context = InputTag(MLFLOW_DATASET_CONTEXT, "training")
-        self.client.log_inputs(self._run(), [DatasetInput(entity, [context])])
+        self.client.log_inputs(self._run(), [DatasetInput(_records(event), [context])])
 
     def _send_file(self, event: dict[str, Any]) -> None:
         path = self.run_dir / event["path"]
@@ -290,6 +269,18 @@ def clean(name: str) -> str:
 
 def _figures(event: Mapping[str, Any]) -> list[Metric]:
     return [Metric(clean(name), float(value), event["time"], event["step"]) for name, value in event["values"].items()]
+
+
+def _records(event: Mapping[str, Any]) -> Dataset:
+    """The data of a run as MLflow shows it: name, digest, where it lies, and the manifest's counts as profile."""
+    scheme, separator, _ = event["source"].partition("://")
+    return Dataset(
+        name=event["name"],
+        digest=event["fingerprint"][:36],  # MLflow takes no more; the whole is in the profile and a tag.
+        source_type=scheme if separator else "local",
+        source=json.dumps({"uri": event["source"]}),
+        profile=json.dumps({"fingerprint": event["fingerprint"], **event["profile"]}),
+    )
 
 
 def _parent(parent: str | None) -> str | None:

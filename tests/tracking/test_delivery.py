@@ -230,3 +230,18 @@ def test_what_mlflow_refuses_is_named_and_does_not_hold_up_the_rest(cfg: Config,
     refused = delivery.deliver(Path(cfg.run_dir), runs.store(cfg))
     assert len(refused) == 2 and "constant" in refused[0] and "vanished.txt" in refused[1]
     assert stored(cfg)[1].data.metrics["b"] == 1
+
+
+def test_only_the_figures_that_mlflow_refuses_are_left_out_and_each_is_named(cfg: Config, write_session: Session) -> None:
+    def report(recorder: recording.Recorder) -> None:
+        for step in range(700):
+            recorder(step, {"a": step, "b": step})
+        journal.append(recorder.run_dir, "metrics", step=700, values={"bad": 1.0, "worse\x1b[31m": 1.0}, time=-1)  # Before 1970.
+        recorder(701, {"a": 701})
+
+    write_session(report)
+    refused = delivery.deliver(Path(cfg.run_dir), runs.store(cfg))
+    assert [line.partition(":")[0] for line in refused] == ["bad of step 700", delivery.clean("worse\x1b[31m") + " of step 700"]
+    assert "timestamp" in refused[0] and "\x1b" not in "".join(refused)
+    client, run = stored(cfg)
+    assert steps(client, run, "a") == [*range(700), 701] and steps(client, run, "b") == list(range(700))
