@@ -2,7 +2,6 @@
 
 import json
 import sys
-import time
 import uuid
 from collections.abc import Mapping
 from pathlib import Path
@@ -99,13 +98,6 @@ class Recorder:
             "path": str(absolute.relative_to(self.run_dir) if inside else absolute),
             "step": int(step),
         }
-
-    def run_id(self, timeout_s: float = 60) -> str | None:
-        """MLflow's id of this run; waits until MLflow has given one, None when it cannot be reached."""
-        until = time.monotonic() + timeout_s
-        while not (found := read_run_id(self.run_dir)) and time.monotonic() < until and not trouble(self.run_dir):
-            time.sleep(0.1)
-        return found
 
     def _recall(self, event: Mapping[str, Any]) -> None:
         if event["event"] == "metrics":

@@ -1,6 +1,7 @@
 """A real MLflow store on SQLite, copied for each test."""
 
 import shutil
+import time
 from collections.abc import Callable
 from pathlib import Path
 
@@ -8,6 +9,14 @@ import pytest
 
 from pipelines.config import Config
 from pipelines.tracking import recording
+
+
+def run_id(run_dir: Path, timeout_s: float = 60) -> str | None:
+    """MLflow's id of a run, once it has given one; None when it cannot be told."""
+    until = time.monotonic() + timeout_s
+    while not recording.read_run_id(run_dir) and not recording.trouble(run_dir) and time.monotonic() < until:
+        time.sleep(0.1)
+    return recording.read_run_id(run_dir)
 
 
 @pytest.fixture

@@ -2,8 +2,11 @@
 
 import json
 import math
+import uuid
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
+from typing import Any
 
 import pytest
 from mlflow import MlflowClient
@@ -86,22 +89,101 @@ def test_a_resumed_run_is_one_run_without_doubles(cfg: Config, write_session: Se
     assert "failure" not in run.data.tags
 
 
-def test_a_delivery_broken_off_anywhere_is_mended_by_the_next(cfg: Config, write_session: Session) -> None:
-    def report(recorder: recording.Recorder) -> None:
-        recorder.parameters({"seed": 3})
-        for step in range(25):
-            recorder(step, {"a": step, "b": math.nan})
+class Killed(BaseException):
+    """What nobody catches, as nobody catches SIGKILL."""
 
-    write_session(report)
+
+class Mortal:
+    """The real client, whose process is killed after a number of calls: of the last, MLflow has done what was asked."""
+
+    def __init__(self, client: MlflowClient, calls: int) -> None:
+        self._client, self._left = client, calls
+
+    def __getattr__(self, name: str) -> Callable[..., Any]:
+        def call(*values: Any, **named: Any) -> Any:
+            answer = getattr(self._client, name)(*values, **named)
+            self._left -= 1
+            if self._left == 0:
+                raise Killed
+            return answer
+
+        return call
+
+
+def everything(client: MlflowClient, run: Run) -> dict[str, Any]:
+    """What MLflow holds of a run, but for its id and where it lies."""
+    folders = [item.path for item in client.list_artifacts(run.info.run_id) if item.is_dir]
+    return {
+        "figures": {name: [(item.step, str(item.value)) for item in client.get_metric_history(run.info.run_id, name)] for name in "ab"},
+        "parameters": run.data.params,
+        "tags": {name: value for name, value in run.data.tags.items() if name != "journal"},
+        "inputs": [item.dataset.digest for item in run.inputs.dataset_inputs],
+        "files": [item.path for folder in (None, *folders) for item in client.list_artifacts(run.info.run_id, folder)],
+        "status": (run.info.status, run.info.start_time, run.info.end_time),
+    }
+
+
+def a_whole_run(recorder: recording.Recorder) -> None:
+    """Every kind of event, figures in two batches."""
+    recorder.parameters({"seed": 3})
+    recorder(1, {"a": 1, "b": math.nan})
+    recorder.dataset("digits", FINGERPRINT, "/data/digits", {"train": {"examples": 7}})
+    recorder(2, {"a": 2, "b": math.inf})
+    (recorder.run_dir / "checkpoints").mkdir(exist_ok=True)
+    (recorder.run_dir / "checkpoints" / "ckpt-1.index").write_text("x")
+    recorder.checkpoint("last", recorder.run_dir / "checkpoints" / "ckpt-1", 1)
+
+
+def begin_anew(run_dir: Path) -> None:
+    """Makes the run another one, of which no store has heard."""
+    path = journal.folder(run_dir) / "journal.jsonl"
+    first, rest = path.read_text().split("\n", 1)
+    path.write_text(json.dumps({**json.loads(first), "identity": uuid.uuid4().hex}) + "\n" + rest)
+    (journal.folder(run_dir) / "sent.json").unlink(missing_ok=True)
+    (run_dir / recording.RUN_ID).unlink(missing_ok=True)
+
+
+def sole(cfg: Config) -> Run:
+    """The one run that the store has of the journal's identity."""
+    client = MlflowClient(runs.store(cfg))
+    identity = next(journal.read(Path(cfg.run_dir)))[0]["identity"]
+    [run] = client.search_runs([item.experiment_id for item in client.search_experiments()], f"tags.journal = '{identity}'")
+    return run
+
+
+@pytest.mark.slow
+def test_a_delivery_broken_off_anywhere_is_completed_by_the_next(cfg: Config, write_session: Session) -> None:
+    write_session(a_whole_run)
     run_dir, uri = Path(cfg.run_dir), runs.store(cfg)
     delivery.deliver(run_dir, uri)
-    sent = journal.folder(run_dir) / "sent.json"
-    (run_dir / recording.RUN_ID).unlink()
-    sent.unlink()  # As if killed after MLflow was told everything, and before that was noted.
+    client = MlflowClient(uri)
+    whole, calls, done = everything(client, sole(cfg)), 0, False
+    while not done:
+        calls += 1
+        begin_anew(run_dir)
+        courier = delivery.Delivery(run_dir, uri)
+        courier.client = Mortal(courier.client, calls)  # type: ignore[assignment]
+        with suppress(Killed):
+            done = courier.advance()
+        assert delivery.deliver(run_dir, uri) == []
+        assert everything(client, sole(cfg)) == whole, f"killed after call {calls}"
+        assert recording.read_run_id(run_dir) == sole(cfg).info.run_id
+    assert calls > 20
+
+
+def test_a_delivery_that_was_not_noted_is_repeated_without_doubles(cfg: Config, write_session: Session) -> None:
+    write_session(a_whole_run)
+    run_dir, uri = Path(cfg.run_dir), runs.store(cfg)
     delivery.deliver(run_dir, uri)
-    client, run = stored(cfg)
-    assert steps(client, run, "a") == steps(client, run, "b") == list(range(25))
-    assert recording.read_run_id(run_dir) == run.info.run_id
+    whole = everything(*stored(cfg))
+    sent = journal.folder(run_dir) / "sent.json"
+    offsets = [after for _, after in journal.read(run_dir)]
+    for offset in [0, *offsets][::4]:
+        state = json.loads(sent.read_text())
+        state["stores"][uri]["offset"] = offset
+        sent.write_text(json.dumps(state))
+        delivery.deliver(run_dir, uri)
+        assert everything(*stored(cfg)) == whole
 
 
 def test_more_figures_than_a_batch_holds(cfg: Config, write_session: Session) -> None:

@@ -33,6 +33,22 @@ def test_an_unfinished_last_line_is_not_read_and_is_cut_off(tmp_path: Path) -> N
     assert path.read_bytes() == whole
 
 
+def test_a_journal_that_ends_at_any_byte_is_read_to_its_last_whole_line_and_continued(tmp_path: Path) -> None:
+    journal.mend(tmp_path)
+    for step in range(4):
+        journal.append(tmp_path, "metrics", step=step, values={"größe": step / 3})
+    path = journal.folder(tmp_path) / "journal.jsonl"
+    whole = path.read_bytes()
+    ends = [after for _, after in journal.read(tmp_path)]
+    for length in range(len(whole) + 1):
+        path.write_bytes(whole[:length])
+        assert [after for _, after in journal.read(tmp_path)] == [end for end in ends if end <= length]
+        journal.mend(tmp_path)
+        journal.append(tmp_path, "close", status="KILLED")
+        events = [event["event"] for event, _ in journal.read(tmp_path)]
+        assert events == ["metrics"] * sum(end <= length for end in ends) + ["close"]
+
+
 @pytest.mark.parametrize("value", [float("inf"), float("-inf"), 1e-300, 0.1, 3])
 def test_figures_come_back_as_they_were(tmp_path: Path, value: float) -> None:
     journal.mend(tmp_path)

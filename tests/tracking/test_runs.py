@@ -19,13 +19,14 @@ from pipelines import config
 from pipelines.config import Config
 from pipelines.tracking import delivery, journal, recording, runs
 from pipelines.usage import UsageError
+from tests.tracking.conftest import run_id
 
 Session = Callable[..., recording.Recorder]
 
 TRAIN = """
 import os, sys, time
 from pipelines import config
-from pipelines.tracking import runs
+from pipelines.tracking import recording, runs
 cfg = config.from_yaml(sys.argv[1])
 with runs.record(cfg) as report:
     report.parameters({"seed": 1})
@@ -34,7 +35,9 @@ with runs.record(cfg) as report:
     if float(sys.argv[4]) and os.fork() == 0:  # With all files: they are let go of later than the run ends.
         time.sleep(float(sys.argv[4]))
         os._exit(0)
-    print("reported", report.run_id(), flush=True)
+    while not recording.read_run_id(cfg.run_dir):
+        time.sleep(0.1)
+    print("reported", flush=True)
     time.sleep(float(sys.argv[3]))
 """
 
@@ -63,7 +66,7 @@ def await_status(cfg: Config, wanted: str) -> None:
 def test_a_run_is_recorded_while_it_runs(cfg: Config) -> None:
     with runs.record(cfg) as report:
         report(1, {"train/loss": 0.5})
-        assert report.run_id() is not None
+        assert run_id(report.run_dir) is not None
         assert status(cfg) == "RUNNING" and runs.active(report.run_dir)
         report.summary.update(steps=1)
     assert status(cfg) == "FINISHED" and history(cfg, "train/loss") == [1]
@@ -168,7 +171,7 @@ def test_a_server_that_never_answers_stops_nothing_and_all_is_sent_later(
         monkeypatch.setenv("MLFLOW_TRACKING_URI", f"http://127.0.0.1:{listener.getsockname()[1]}")
         with runs.record(cfg) as report:
             report(1, {"train/loss": 0.5})
-            assert report.run_id() is None
+            assert run_id(report.run_dir) is None
     assert f"trellis sync run={cfg.run_dir}" in capfd.readouterr().err
     assert recording.read_summary(cfg.run_dir)["mlflow_run_id"] is None
     monkeypatch.delenv("MLFLOW_TRACKING_URI")

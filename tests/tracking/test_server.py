@@ -15,6 +15,7 @@ from mlflow import MlflowClient
 
 from pipelines.config import Config
 from pipelines.tracking import journal, recording, runs
+from tests.tracking.conftest import run_id
 
 pytestmark = pytest.mark.slow
 
@@ -73,7 +74,7 @@ def test_a_server_that_dies_and_returns_has_everything_once(cfg: Config, server:
         for step in range(1, 300):
             report(step, {"train/loss": 1 / step})
             if step == 1:
-                assert report.run_id() is not None
+                assert run_id(report.run_dir) is not None
             if step == 100:
                 server.stop()
             if step == 200:
@@ -92,7 +93,7 @@ def test_a_server_that_dies_and_returns_has_everything_once(cfg: Config, server:
 def test_a_server_gone_for_good_is_told_by_sync(cfg: Config, server: Server) -> None:
     with runs.record(cfg) as report:
         report(1, {"train/loss": 0.5})
-        assert report.run_id() is not None
+        assert run_id(report.run_dir) is not None
         server.stop()
         report(2, {"train/loss": 0.25})
     sync = [sys.executable, "-m", "pipelines", "sync", f"run={cfg.run_dir}", f"runs_dir={cfg.runs_dir}"]
