@@ -5,11 +5,12 @@ Two schemas meet here. Ours is `Config`: typed and closed, a misspelt key is an 
 """
 
 import dataclasses
+import math
 import os
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field, fields, replace
+from dataclasses import dataclass, field, fields, is_dataclass, replace
 from enum import StrEnum
 from pathlib import Path
 from typing import Any
@@ -276,7 +277,7 @@ def compose(overrides: Sequence[str]) -> Config:
     for override in overrides:
         _refuse_unknown_name(override)
     with _readable_errors(overrides), initialize_config_module("conf", version_base="1.3"):
-        cfg: Config = OmegaConf.to_object(hydra_compose("config", overrides=list(overrides)))  # type: ignore[assignment]
+        cfg = _settled(hydra_compose("config", overrides=list(overrides)))
     _refuse_secrets(dataclasses.asdict(cfg))
     return cfg
 
@@ -294,15 +295,43 @@ def _refuse_secrets(node: Any, path: str = "") -> None:
 
 
 def _from_file(name: str, overrides: Sequence[str]) -> Config:
-    file = Path(absolute(name))
-    if not file.exists():
-        raise UsageError(f"@{name}: there is no such file; write @<run directory>/config.yaml")
-    base = _recorded(file.read_text(errors="replace"), f"@{name}")
+    try:
+        text = Path(absolute(name)).read_text(errors="replace")
+    except (OSError, ValueError):
+        raise UsageError(f"@{printable(name)}: there is no such file; write @<run directory>/config.yaml") from None
+    base = _recorded(text, f"@{printable(name)}")
     for override in OverridesParser.create().parse_overrides(list(overrides)):
         if override.key_or_group in GROUPS and isinstance(override.value(), str):
             raise UsageError(f"{override.input_line}: a recorded configuration has its {override.key_or_group}; leave it out")
         OmegaConf.update(base, override.key_or_group, override.value())
-    return OmegaConf.to_object(base)  # type: ignore[return-value]
+    return _settled(base)
+
+
+def _settled(composed: Any) -> Config:
+    """The plain dataclasses of what was composed.
+
+    Raises:
+        UsageError: a value still has an interpolation, which whoever reads the record would refuse.
+    """
+    cfg = OmegaConf.to_object(composed)
+    for owner in (cfg, *(value for value in vars(cfg).values() if is_dataclass(value))):
+        for name, value in vars(owner).items():
+            if owner is not cfg or not is_dataclass(value):
+                setattr(owner, name, _without_dataclasses(value))
+    OmegaConf.structured(cfg)  # An interpolation can put a word in the place of a node, which is found out here only.
+    held = next((word for word in _words(dataclasses.asdict(cfg)) if "${" in word), None)
+    if held is not None:
+        raise UsageError(f"{printable(held)}: an interpolation that leaves another one; write out what is meant")
+    return cfg
+
+
+def _without_dataclasses(value: Any) -> Any:
+    """A node of ours becomes a mapping where an interpolation has copied it into one of Model Garden's."""
+    if is_dataclass(value):
+        value = vars(value)
+    if isinstance(value, dict):
+        return {key: _without_dataclasses(item) for key, item in value.items()}
+    return [_without_dataclasses(item) for item in value] if isinstance(value, list) else value
 
 
 def to_yaml(cfg: Config) -> str:
@@ -345,16 +374,32 @@ def _words(node: Any) -> Iterator[str]:
         yield node
 
 
+_NO_WORDS = ("true", "false", "null", "nan", "inf")  # what Hydra reads as something other than text
+
+
 def override_value(value: Any) -> str:
-    """Spells a plain value as the right-hand side of a Hydra override."""
+    """Spells a plain value as the right-hand side of a Hydra override.
+
+    Raises:
+        UsageError: it has a key that cannot be written there.
+    """
     if isinstance(value, dict):
-        return "{" + ",".join(f"{key}:{override_value(item)}" for key, item in value.items()) + "}"
+        return "{" + ",".join(f"{_override_key(key)}:{override_value(item)}" for key, item in value.items()) + "}"
     if isinstance(value, list | tuple):
         return "[" + ",".join(override_value(item) for item in value) + "]"
+    if isinstance(value, float) and not math.isfinite(value):
+        return repr(value)  # YAML's `.inf` is a word to Hydra.
     if value is None or isinstance(value, bool | int | float):
         return yaml.safe_dump(value).split("\n")[0]
     # Hydra reads a backslash as an escape only where a quote follows.
     return "'" + re.sub(r"(\\*)('|$)", lambda found: found[1] * 2 + (found[2] and "\\'"), str(value)) + "'"
+
+
+def _override_key(key: Any) -> str:
+    """A key as Hydra reads it; there are no quotes around keys."""
+    if isinstance(key, str) and (not re.fullmatch(r"[A-Za-z_][\w.-]*(?: [\w.-]+)*", key, re.ASCII) or key.lower() in _NO_WORDS):
+        raise UsageError(f"key {printable(repr(key))} cannot be written in an override; write it in a file below conf/")
+    return key if isinstance(key, str) else override_value(key)
 
 
 def chosen_dataset(cfg: Config) -> Dataset:
@@ -399,7 +444,22 @@ def _readable_errors(overrides: Sequence[str]) -> Iterator[None]:
             known = [name for owner in (Config, Dataset, Benchmark, Threads, Sweep) for name in owner.__dataclass_fields__]
             where = next((item for item in overrides if missing.group(1) in item.partition("=")[0]), missing.group(1))
             raise UsageError(f"{where}: there is no key {missing.group(1)!r}{nearest(missing.group(1), known)}") from None
-        raise UsageError(" ".join(text.split())) from None
+        raise UsageError(" ".join(text.split()) or f"cannot be composed: {printable(' '.join(overrides), 300)}") from None
+    except UsageError:
+        raise
+    except Exception as error:
+        # Hydra and OmegaConf assert, count and join what they expect to be otherwise: it comes from the overrides all the same.
+        raise UsageError(_unforeseen(overrides, error)) from error
+
+
+def _unforeseen(overrides: Sequence[str], error: Exception) -> str:
+    for override in overrides:
+        owner, inner, _ = override.lstrip("+~").partition("=")[0].partition(".")
+        if inner and owner in ("dataset", "sweep", "benchmark") and "NoneType" in str(error):
+            choice = f"choose it first: {owner}=<name>" if owner in GROUPS else "the experiment has none"
+            return f"{printable(override)}: there is no {owner} to set it in; {choice}"
+    said = f"{type(error).__name__}: {printable(error, 300)}"
+    return f"{printable(' '.join(overrides), 300)}: cannot be composed; is every value of the kind that its key has? ({said})"
 
 
 def anchored(cfg: Config) -> Config:

@@ -12,11 +12,13 @@ import tempfile
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
+from types import ModuleType
 
 import tasks
 from pipelines import config
-from pipelines.config import Config
+from pipelines.config import Config, Dataset
 from pipelines.data import manifest, store
+from pipelines.data.manifest import Manifest
 from pipelines.reproduction import bisection
 from pipelines.usage import ExitCode, UsageError
 
@@ -35,9 +37,7 @@ def main(overrides: Sequence[str]) -> int:
 
 def run(cfg: Config) -> int:
     """Prints what the run would be; raises `UsageError` with the first thing to change."""
-    dataset = config.chosen_dataset(cfg)
-    task = tasks.load(dataset.task)
-    data = manifest.find(cfg.data_dir, dataset, task.VERSION)
+    dataset, task, data = prepared(cfg)
     from pipelines.training import (
         parameters,  # TensorFlow, only once the spelling is right.
     )
@@ -53,6 +53,13 @@ def run(cfg: Config) -> int:
         print(f"{trainer.train_steps} steps at batch {batch}, an evaluation every {trainer.validation_interval} steps")
     print(f"headline metric: {trainer.best_checkpoint_eval_metric}\nok")
     return 0
+
+
+def prepared(cfg: Config) -> tuple[Dataset, ModuleType, Manifest | None]:
+    """The data set, its task, and the data as built, if they are: all that can be said without TensorFlow."""
+    dataset = config.chosen_dataset(cfg)
+    task = tasks.load(dataset.task)
+    return dataset, task, manifest.find(cfg.data_dir, dataset, task.VERSION)
 
 
 def prove(cfg: Config) -> int:

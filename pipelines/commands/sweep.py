@@ -115,7 +115,7 @@ def _placed(cfg: Config, request: Request) -> Config:
         names = request.lists.get("experiment")
         if not names:
             raise UsageError("no experiment given; add EXP=<name> (experiment=<name>); all of them: make list")
-        cfg = dataclasses.replace(cfg, name="_".join(names)[:60])
+        cfg = dataclasses.replace(cfg, name="_".join(map(str, names))[:60])
     if "run_dir" in chosen:
         return cfg
     varied = [*filter(None, [chosen.get("sweep")]), *map(trials.short, [*request.lists, *request.ranges])]

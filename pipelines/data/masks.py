@@ -79,7 +79,7 @@ def _run_lengths(segmentation: Any, height: int, width: int) -> dict[str, Any]:
                 raise Rejected("mask_size", f"run lengths are for {segmentation['size']}, the image is {[height, width]}")
             if isinstance(segmentation["counts"], list):
                 _check_runs(segmentation["counts"], height * width)
-                return rle.frPyObjects(segmentation, height, width)
+                return rle.frPyObjects({"size": [height, width], "counts": _joined(segmentation["counts"])}, height, width)
             return _compressed(segmentation["counts"], height, width)
         polygons = [[float(number) for number in polygon] for polygon in segmentation]
     except Rejected:
@@ -124,7 +124,20 @@ def _compressed(counts: str, height: int, width: int) -> dict[str, Any]:
                 value |= -1 << shift
         runs.append(value + runs[-2] if len(runs) > 2 else value)
     _check_runs(runs, height * width)
+    if 0 in runs[1:]:
+        return rle.frPyObjects({"size": [height, width], "counts": _joined(runs)}, height, width)
     return {"size": [height, width], "counts": content}
+
+
+def _joined(counts: list[int]) -> list[int]:
+    """The same runs with none that is empty behind the first: the library's box of a mask goes wrong over those."""
+    joined = [0]
+    for number, count in enumerate(counts):
+        if count and number % 2 == len(joined) % 2:
+            joined.append(count)
+        else:
+            joined[-1] += count
+    return joined
 
 
 def encode_classes(classes: np.ndarray) -> bytes:

@@ -10,11 +10,16 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from hydra.core.override_parser.overrides_parser import OverridesParser
-from hydra.core.override_parser.types import Glob, IntervalSweep, Override
+from hydra.core.override_parser.types import (
+    Glob,
+    IntervalSweep,
+    Override,
+    RangeSweep,
+)
 from hydra.errors import HydraException
 
 from pipelines import config
-from pipelines.search.space import SHORT
+from pipelines.search.space import MOST, SHORT
 from pipelines.usage import UsageError
 
 OURS = (*config.names(config.Config, config.VERB, verb="sweep"), "run_dir")  # about the sweep, not about its trials
@@ -81,7 +86,16 @@ def _values(override: Override) -> list[Any]:
         return value.filter(list(config.options(override.key_or_group)))
     if not override.is_sweep_override():
         return [value]
-    return [_plain(item) for item in override.sweep_iterator()]
+    try:
+        _refuse_endless(value)
+        return [_plain(item) for item in override.sweep_iterator()]
+    except (ValueError, TypeError, OverflowError) as error:
+        raise UsageError(f"{override.input_line}: cannot be listed: {error}") from None
+
+
+def _refuse_endless(value: Any) -> None:
+    if isinstance(value, RangeSweep) and not abs(float(value.stop) - float(value.start)) <= MOST * abs(value.step):
+        raise ValueError(f"more than {MOST} values, or a step of nothing")
 
 
 def _plain(value: Any) -> Any:

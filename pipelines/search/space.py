@@ -28,6 +28,7 @@ SHORT = {"batch_size": "task.train_data.global_batch_size", "weight_decay": "tas
 RATES = ("initial_learning_rate", "learning_rate", "values")  # what Model Garden's schedules call their rate
 GOALS = ("maximize", "minimize")
 RESULT = config.names(Config, config.RESULT)
+MOST = 10_000  # values of one parameter in a grid
 DIGITS = 4  # of a drawn value: enough to tell points apart, few enough to read
 
 
@@ -139,17 +140,32 @@ def parameter(name: str, spec: Any) -> Parameter:
     times = isinstance(spec, dict) and set(spec) == {"times"}
     spec = spec["times"] if times else spec
     if isinstance(spec, dict) and "low" in spec and "high" in spec:
-        unknown = set(spec) - {"low", "high", "log", "step", "count"}
-        low, high = spec["low"], spec["high"]
-        if unknown or not all(isinstance(number, int | float) for number in (low, high)) or low >= high:
+        if not _is_range(spec):
             raise UsageError(f"sweep: {name}: a range is {{low: 0.01, high: 1.0, log: true, step: …, count: …}}, not {spec}")
-        if spec.get("log") and low <= 0:
-            raise UsageError(f"sweep: {name}: a logarithmic range begins above 0, not at {low}")
+        if spec.get("log") and spec["low"] <= 0:
+            raise UsageError(f"sweep: {name}: a logarithmic range begins above 0, not at {spec['low']}")
         return Parameter(name, times=times, **spec)
     choices = tuple(spec) if isinstance(spec, list | tuple) else (spec,)
-    if isinstance(spec, dict) or not choices:
+    if isinstance(spec, dict) or not choices or (times and not all(map(_is_number, choices))):
         raise UsageError(f"sweep: {name}: write a list, {{low: …, high: …}} or {{times: …}}, not {spec}")
     return Parameter(name, choices, times=times)
+
+
+def _is_range(spec: Mapping[Any, Any]) -> bool:
+    low, high, step, count = (spec.get(name) for name in ("low", "high", "step", "count"))
+    unknown = set(spec) - {"low", "high", "log", "step", "count"}
+    if unknown or not all(map(_is_number, (low, high))) or low >= high or not isinstance(spec.get("log"), bool | None):
+        return False
+    stepped = step is None or (_is_number(step) and step > 0 and (high - low) / step <= MOST)
+    return stepped and (count is None or (isinstance(count, int) and not isinstance(count, bool) and 0 < count <= MOST))
+
+
+def _is_number(value: Any) -> bool:
+    """Whether it is a number to reckon with: not NaN, not endless, not of more digits than a float can take."""
+    try:
+        return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
+    except OverflowError:
+        return False
 
 
 def settle(point: Point, cfg: Config) -> tuple[dict[str, Any], list[str]]:
@@ -184,9 +200,8 @@ def _key(name: str, cfg: Config) -> str:
     if name != "learning_rate":
         return SHORT.get(name, name)
     path = "trainer.optimizer_config.learning_rate"
-    schedule = cfg.trainer.get("optimizer_config", {}).get("learning_rate", {})
-    kind = schedule.get("type")
-    field = next((field for field in RATES if field in schedule.get(kind, {})), None)
+    kind = _own(f"{path}.type", cfg)
+    field = next((field for field in RATES if _own(f"{path}.{kind}.{field}", cfg) is not None), None)
     if field is None:
         raise UsageError(
             f"learning_rate: {cfg.name} does not say its own, so the short name has no meaning; "
@@ -207,5 +222,7 @@ def _multiply(name: str, own: Any, factor: float) -> Any:
         return [_multiply(name, item, factor) for item in own]
     if isinstance(own, bool) or not isinstance(own, int | float):
         raise UsageError(f"sweep: {name}: `times` multiplies the experiment's own value, which is {own}; give values instead")
-    product = float(f"{own * factor:.6g}")
+    if not _is_number(own) or not _is_number(factor) or not _is_number(product := own * factor):
+        raise UsageError(f"sweep: {name}: `times` multiplies by a number; {own} times {factor} is none")
+    product = float(f"{product:.6g}")
     return round(product) if isinstance(own, int) else product

@@ -126,6 +126,8 @@ segmentations = st.one_of(polygons, lengths, st.none(), letters, numbers)
 @examples(250)
 @given(segmentation=segmentations)
 @example(segmentation={"size": [24, 32], "counts": "o" * 400_000}).via("one number of endless digits took 16 seconds")
+@example(segmentation={"size": [24, 32], "counts": [0, 0, 0, 0, 768]}).via("the library's box of empty runs had no pixels")
+@example(segmentation={"size": [24, 32], "counts": [0, 0, 700, 20, 0, 0, 48]}).via("the same around a run that has some")
 @example(segmentation=[[-9e5, -9e5, 9e5, 9e5] * 40]).via("a zigzag far outside took gigabytes, and the process with it")
 def test_an_objects_mask_is_encoded_or_rejected(segmentation: Any) -> None:
     with bounded(), guided(masks):
