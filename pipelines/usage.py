@@ -1,4 +1,4 @@
-"""What a command answers its user: its exit code, the error shown without a traceback, the nearest name that would do."""
+"""What a command answers: its exit code, the error shown without a traceback, the nearest name that would do."""
 
 import difflib
 import enum

@@ -84,7 +84,9 @@ def ends_the_process(call: ast.Call) -> bool:
 def names_a_code(value: ast.expr) -> bool:
     """Whether a number above 0 stands there for what it means."""
     choices = [value.body, value.orelse] if isinstance(value, ast.IfExp) else [value]
-    return any(isinstance(choice, ast.Constant) and type(choice.value) is int and choice.value > 0 for choice in choices)
+    return any(
+        isinstance(choice, ast.Constant) and type(choice.value) is int and choice.value > 0 for choice in choices
+    )
 
 
 @pytest.mark.parametrize("file", FILES, ids=str)

@@ -64,7 +64,9 @@ def test_installed_packages_are_those_of_this_tree(tmp_path: Path) -> None:
     assert {Path(path).parent.parent for path in printed.split()} == {ROOT}
 
 
-@pytest.mark.parametrize("name", ["conf/__init__.py", "conf/config.yaml", "pipelines/commands/train.py", "tasks/detection.py"])
+@pytest.mark.parametrize(
+    "name", ["conf/__init__.py", "conf/config.yaml", "pipelines/commands/train.py", "tasks/detection.py"]
+)
 def test_the_wheel_holds(wheel: set[str], name: str) -> None:
     assert name in wheel
 
@@ -89,12 +91,17 @@ def test_every_requirement_is_pinned_with_hashes(name: str) -> None:
 
 @pytest.mark.parametrize("name", LOCKS)
 def test_the_lock_holds_no_address(name: str) -> None:
-    assert re.findall(r"\S*(?:://|--(?:extra-)?index-url|--find-links|--trusted-host)\S*", (ROOT / name).read_text()) == []
+    assert (
+        re.findall(r"\S*(?:://|--(?:extra-)?index-url|--find-links|--trusted-host)\S*", (ROOT / name).read_text()) == []
+    )
 
 
 def test_the_lock_satisfies_what_is_declared() -> None:
     project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
-    declared = [*project["dependencies"], *(line for lines in project["optional-dependencies"].values() for line in lines)]
+    declared = [
+        *project["dependencies"],
+        *(line for lines in project["optional-dependencies"].values() for line in lines),
+    ]
     versions = {canonicalize_name(key.split("==")[0]): key.split("==")[1] for key in locked("requirements.lock")}
     requirements = [Requirement(line) for line in declared]
     wrong = [
@@ -131,7 +138,9 @@ def test_what_is_declared_is_imported_or_says_why_it_is_there() -> None:
 def test_what_only_tests_import_is_not_asked_of_users() -> None:
     project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
     used = {name for folder in PACKAGES for module in _imported(folder) for name in _distributions(module)}
-    tested = {name for folder in ("tests", "benchmarks") for module in _imported(folder) for name in _distributions(module)}
+    tested = {
+        name for folder in ("tests", "benchmarks") for module in _imported(folder) for name in _distributions(module)
+    }
     assert _names(project["dependencies"]) & (tested - used) == set()
 
 
@@ -154,7 +163,7 @@ def _modules(node: ast.AST) -> list[str]:
 
 
 def _distributions(module: str) -> set[str]:
-    """Names of the installed distributions that a module is from; several share some top folders, and `google` is nobody's."""
+    """Names of the installed distributions that a module is from; several share folders, and `google` is nobody's."""
     candidates = INSTALLED.get(module.split(".")[0], [])
     if not module.startswith("google."):
         return {canonicalize_name(name) for name in candidates}

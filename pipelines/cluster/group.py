@@ -1,4 +1,4 @@
-"""A group of workers on this machine: started together, shown line by line, started again when one dies, stopped together."""
+"""A group of workers on this machine: started and stopped together, shown line by line, started again when one dies."""
 
 import contextlib
 import os
@@ -52,7 +52,11 @@ class Group:
             if not verdict.again or verdict.code == ExitCode.IN_USE or attempt == self._restarts:
                 break
             # The others cannot go on without it, and TensorFlow does not let a new process take its place.
-            print(f"launch: all workers start again from the newest checkpoint (restart {attempt + 1} of {self._restarts})", flush=True)
+            print(
+                f"launch: all workers start again from the newest checkpoint "
+                f"(restart {attempt + 1} of {self._restarts})",
+                flush=True,
+            )
         return verdict.code
 
     @contextlib.contextmanager
@@ -86,7 +90,7 @@ class Group:
                 reader.join()
 
     def _watch(self, check: Callable[[], None]) -> Verdict:
-        """Waits until all workers are done or one has failed, and for the others to notice; judges them by their codes."""
+        """Waits until all are done, or one has failed and the others have noticed; judges them by their codes."""
         while not any(codes := self._codes().values()):
             if len(codes) == self._workers:
                 break

@@ -1,4 +1,4 @@
-"""The same group of workers as a Slurm script and as a Kubernetes manifest, printed to be read, changed and submitted."""
+"""The same group of workers as a Slurm script and as a Kubernetes manifest, printed to be read and submitted."""
 
 import re
 import shlex
@@ -53,8 +53,9 @@ def render(kind: str, job: Job) -> str:
 def slurm(job: Job) -> str:
     """A batch script: one worker on each node, told apart by Slurm's own variables."""
     return f"""#!/bin/bash
-# {job.workers} workers, one on each node. The directory of this script's checkout, data_dir and run_dir must be on a file system that all
-# nodes share. Add --partition, --account and --gpus-per-node as your cluster needs them; on GPUs also runtime.num_gpus=-1.
+# {job.workers} workers, one on each node. The directory of this script's checkout, data_dir and run_dir must be
+# on a file system that all nodes share. Add --partition, --account and --gpus-per-node as your cluster needs them; on GPUs also
+# runtime.num_gpus=-1.
 #SBATCH --job-name={job.name}
 #SBATCH --nodes={job.workers}
 #SBATCH --ntasks-per-node=1
@@ -70,7 +71,7 @@ cores="--cpus-per-task=${{SLURM_CPUS_PER_TASK:-1}}"
 # Once, before the workers start.
 srun --nodes=1 --ntasks=1 "$cores" .venv/bin/trellis data {shlex.join(job.data)} || exit
 
-# srun returns the highest of the workers' exit codes; which of them is the cause takes all of them, so each is written down.
+# srun returns the highest of the workers' exit codes. Telling the cause takes all of them, so each is written down.
 codes={shlex.quote(job.run_dir)}/workers/codes-${{SLURM_JOB_ID:-0}}
 # The signal before the end of the allotted time reaches this shell too, which has to outlive the worker it waits for.
 worker='trap : TERM INT; "$@"; code=$?; echo "$code" > "$0/$SLURM_PROCID"; exit "$code"'
@@ -84,7 +85,7 @@ for attempt in $(seq 0 {job.restarts}); do
   verdict=$(.venv/bin/python -m pipelines.cluster.verdict "$codes" {job.workers} "$code") || verdict="$code ended"
   read -r code again <<< "$verdict"
   if [ "$again" != again ]; then break; fi
-  # {ExitCode.IN_USE:d}: the run directory's lock is held; on a shared file system it outlives a node that died by a minute or two.
+  # {ExitCode.IN_USE:d}: the run directory is locked; on a shared disk a lock outlives a dead node by a minute or two.
   if [ "$code" -eq {ExitCode.IN_USE:d} ]; then sleep {LOCK_S}; fi
 done
 rm -rf "$codes"
@@ -144,8 +145,8 @@ def kubernetes(job: Job) -> str:
         },
     ]
     return (
-        f"# {job.workers} workers, one in each pod. Yours to set: the image, the claim (a volume that all pods write to, with file locks),\n"
-        "# resources; on GPUs also nvidia.com/gpu under limits and runtime.num_gpus=-1.\n"
+        f"# {job.workers} workers, one in each pod. Yours to set: the image, the claim (a volume that\n"
+        "# all pods write to, with file locks), resources; on GPUs also nvidia.com/gpu under limits and runtime.num_gpus=-1.\n"
         + yaml.dump_all(documents, Dumper=_Plain, sort_keys=False, width=120)
     )
 

@@ -1,8 +1,8 @@
 """Which worker of which group this process is: from TF_CONFIG, Slurm's variables or those of a Kubernetes indexed job.
 
-    SLURM_JOB_NODELIST=gpu[01-02] SLURM_NTASKS=2 SLURM_PROCID=1
-    JOB_COMPLETION_INDEX=1 TRELLIS_HOSTS=trellis-0.trellis,trellis-1.trellis
-    JOB_COMPLETION_INDEX=1 TRELLIS_WORKERS=2 TRELLIS_SERVICE=trellis HOSTNAME=trellis-1
+SLURM_JOB_NODELIST=gpu[01-02] SLURM_NTASKS=2 SLURM_PROCID=1
+JOB_COMPLETION_INDEX=1 TRELLIS_HOSTS=trellis-0.trellis,trellis-1.trellis
+JOB_COMPLETION_INDEX=1 TRELLIS_WORKERS=2 TRELLIS_SERVICE=trellis HOSTNAME=trellis-1
 """
 
 import json
@@ -77,7 +77,9 @@ def _tensorflow(environment: Mapping[str, str]) -> Membership | None:
             '{"cluster": {"worker": ["host:port", "host:port"]}, "task": {"type": "worker", "index": 0}}'
         ) from None
     if kind not in ("chief", "worker") or set(given["cluster"]) - {"chief", "worker"}:
-        raise UsageError(f"TF_CONFIG: a task of type {kind!r} in {sorted(given['cluster'])}; only chief and worker train together")
+        raise UsageError(
+            f"TF_CONFIG: a task of type {kind!r} in {sorted(given['cluster'])}; only chief and worker train together"
+        )
     return Membership(chiefs + workers, index + (len(chiefs) if kind == "worker" else 0), "TF_CONFIG")
 
 
@@ -103,11 +105,17 @@ def _slurm(environment: Mapping[str, str]) -> Membership | None:
         return None
     machines, tasks = expand(nodes), _number(environment, "SLURM_NTASKS")
     layout = environment.get("SLURM_STEP_TASKS_PER_NODE") or environment.get("SLURM_TASKS_PER_NODE")
-    each = _counts(layout) if layout else [tasks // len(machines) + (place < tasks % len(machines)) for place in range(len(machines))]
+    each = (
+        _counts(layout)
+        if layout
+        else [tasks // len(machines) + (place < tasks % len(machines)) for place in range(len(machines))]
+    )
     if len(each) != len(machines) or sum(each) != tasks:
         raise UsageError(f"Slurm: {tasks} tasks (SLURM_NTASKS), but {layout} on {nodes}; start the workers with srun")
     first = PORT + int(environment.get("SLURM_JOB_ID", "0")) % 1000 * 8  # Jobs that share a machine keep apart.
-    hosts = [f"{machine}:{first + place}" for machine, number in zip(machines, each, strict=True) for place in range(number)]
+    hosts = [
+        f"{machine}:{first + place}" for machine, number in zip(machines, each, strict=True) for place in range(number)
+    ]
     return Membership(tuple(hosts), _number(environment, "SLURM_PROCID"), "SLURM_PROCID")
 
 

@@ -1,7 +1,8 @@
 """Trains one experiment with several workers on this machine.    trellis launch workers=2 experiment=resnet
 
 Data are built once, cores shared out. A worker that dies is started again with the others, from the newest checkpoint
-(restarts=3 times at most); Ctrl-C stops all. print=slurm or print=kubernetes prints the same as a batch script or manifest.
+(restarts=3 times at most); Ctrl-C stops all. print=slurm or print=kubernetes prints the same as a batch script
+or manifest.
 """
 
 import os
@@ -32,7 +33,7 @@ def main(overrides: Sequence[str]) -> int:
 
 
 def run(cfg: Config, overrides: Sequence[str]) -> int:
-    """Returns 0, the exit code of the first worker that failed, or 128 plus the number of the signal that interrupted."""
+    """Returns 0, the exit code of the worker that the others failed with, or that of the signal that interrupted."""
     if cfg.workers < 1 or cfg.restarts < 0:
         raise UsageError(f"workers={cfg.workers} restarts={cfg.restarts}: at least 1 worker, at least 0 restarts")
     given = {text.partition("=")[0] for text in overrides}
@@ -41,13 +42,18 @@ def run(cfg: Config, overrides: Sequence[str]) -> int:
     if cfg.runtime.get("distribution_strategy") != "multi_worker_mirrored":
         raise UsageError("runtime: workers train together under runtime=multi_worker only; leave RUNTIME out")
     if cfg.print:
-        print(_manifest(cfg, [text for text in overrides if text.partition("=")[0] not in config.paths(Config)]), end="")
+        print(
+            _manifest(cfg, [text for text in overrides if text.partition("=")[0] not in config.paths(Config)]), end=""
+        )
         return 0
     store.obtain(cfg, tasks.load(dataset.task))
     theirs = [*overrides, *trials.share(cfg.threads, cfg.workers)]
     if not given & {"run", "run_dir"}:  # It holds the time: each worker would choose its own.
         theirs.append(f"run_dir={config.override_value(cfg.run_dir)}")
-    print(f"launch: {cfg.workers} workers, {trials.threads(cfg.workers)} threads each; run directory {cfg.run_dir}", flush=True)
+    print(
+        f"launch: {cfg.workers} workers, {trials.threads(cfg.workers)} threads each; run directory {cfg.run_dir}",
+        flush=True,
+    )
     group = Group(["train", *theirs], cfg.workers, cfg.restarts, trials.end_with(os.getpid()))
     try:
         with Interruption() as signals:

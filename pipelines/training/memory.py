@@ -10,7 +10,7 @@ import tf_keras
 
 from pipelines.usage import UsageError
 
-COPIES = 3  # of weights (gradients, two slots of the optimizer) and of activations (kept, their gradients, what operations need)
+COPIES = 3  # weights: gradients, two slots of the optimizer; activations: kept, their gradients, what operations need
 GB = 1e9
 
 
@@ -75,7 +75,7 @@ def available(root: Path = Path("/")) -> int:
 
 
 def _left_by_groups(root: Path) -> Iterator[int]:
-    """What every control group from the process's own up to the outermost one in sight leaves; each may be the narrowest."""
+    """What every control group from the process's own to the outermost in sight leaves; any may be the narrowest."""
     groups = dict(_own_groups(root))
     for line in _lines(root / "proc/self/mountinfo"):
         mount, _, source = line.partition(" - ")
@@ -99,7 +99,7 @@ def _own_groups(root: Path) -> Iterator[tuple[str, str]]:
 
 
 def _path_up(group: str, mounted: str) -> list[PurePosixPath]:
-    """The folders from a control group's up to the mount point, relative to it; `mounted` is the group that is mounted there."""
+    """The folders from a control group's up to the mount point, where the group `mounted` is, relative to it."""
     path = PurePosixPath(group)
     if ".." in path.parts or not path.is_relative_to(mounted):
         return [PurePosixPath()]  # The group lies beyond the container's view, whose outermost one is the mount point.
@@ -110,8 +110,8 @@ def _path_up(group: str, mounted: str) -> list[PurePosixPath]:
 def _left(folder: Path) -> Iterator[int]:
     """What the limits of one control group leave, where it has any.
 
-    Its use counts cached files, which the kernel drops before anybody goes without: reading and writing data fills a group
-    to its limit. Those that some process has mapped, as libraries are, are not counted as droppable.
+    Its use counts cached files, which the kernel drops before anybody goes without: reading and writing data fills a
+    group to its limit. Those that some process has mapped, as libraries are, are not counted as droppable.
     """
     use = next((int(text) for text in _texts(folder, "memory.current", "memory.usage_in_bytes")), 0)
     counted = dict(line.split() for line in _lines(folder / "memory.stat"))
@@ -122,7 +122,7 @@ def _left(folder: Path) -> Iterator[int]:
 
 
 def _unmapped(counted: Mapping[str, str]) -> int:
-    """Bytes of cached files that nobody has mapped. Version 1 counts a group with those inside it under names of their own."""
+    """Bytes of cached files that nobody has mapped. Version 1 has other names for a group with those inside it."""
     prefix, mapped = ("total_", "mapped_file") if "total_mapped_file" in counted else ("", "file_mapped")
     cached = sum(int(counted.get(f"{prefix}{name}", 0)) for name in ("inactive_file", "active_file"))
     return cached - int(counted.get(prefix + mapped, 0))

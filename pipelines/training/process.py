@@ -59,7 +59,7 @@ def _temporary_files_in(scratch: str) -> Iterator[None]:
 def _remove_abandoned(folder: Path) -> None:
     """Removes the temporary folders of processes that were killed.
 
-    A lock tells, not a process number: the folder may be shared with other machines and containers, which count their own.
+    A lock tells, not a process number: other machines and containers, which count their own, may share the folder.
     """
     for lock in folder.glob(f"tmp-*/{LOCK}"):
         with contextlib.suppress(OSError), lock.open("r+") as held:  # Somebody holds it, or has just removed it.

@@ -34,7 +34,7 @@ def test_when_the_check_raises_all_workers_end():
 
 @pytest.fixture
 def ending(tmp_path, monkeypatch):
-    """Lets worker n end with the n-th of `codes` (a negative one: by that signal) after the n-th of `delays`; counts the starts."""
+    """Lets worker n end with the n-th of `codes` (below 0: by a signal) after the n-th of `delays`; counts starts."""
     (tmp_path / "sitecustomize.py").write_text(
         "import json, os, time\n"
         "if 'TF_CONFIG' in os.environ:\n"

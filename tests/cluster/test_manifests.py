@@ -1,4 +1,4 @@
-"""The Slurm script and the Kubernetes manifest: read back by bash and YAML, and agreeing with what a worker understands."""
+"""The Slurm script and the Kubernetes manifest: read by bash and YAML, and agreeing with what a worker understands."""
 
 import shlex
 import subprocess
@@ -27,7 +27,12 @@ def test_the_slurm_script_is_bash_and_starts_the_workers(capsys, tmp_path):
     assert "#SBATCH --nodes=3\n" in script
     starts = [shlex.split(line) for line in script.splitlines() if "srun" in line and "trellis train" in line]
     words = starts[0]
-    assert {"experiment=resnet", "runtime=multi_worker", "dataset.labels=['a b',c]", f"run_dir='{tmp_path / 'run'}'"} <= set(words)
+    assert {
+        "experiment=resnet",
+        "runtime=multi_worker",
+        "dataset.labels=['a b',c]",
+        f"run_dir='{tmp_path / 'run'}'",
+    } <= set(words)
     assert not {"workers=3", "print=slurm"} & set(words)
     assert script.index("trellis data") < script.index("trellis train")
 
@@ -47,7 +52,7 @@ for worker in "${workers[@]}"; do wait "$worker"; code=$?; if (( code > highest 
 exit "$highest"
 """
 TRELLIS = """#!/bin/bash
-# Stands in for trellis: ends as CODES says for this worker; "lost" takes what started it along, as the loss of a node does.
+# Stands in for trellis: ends as CODES says for this worker; "lost" takes its shell along, as the loss of a node does.
 if [ "$1" = data ]; then exit 0; fi
 if [ -n "${STOP:-}" ]; then
   trap 'sleep 0.2; touch "saved-$SLURM_PROCID"; exit 143' TERM
@@ -65,7 +70,7 @@ esac
 
 @pytest.fixture
 def slurm(capsys, tmp_path):
-    """Runs the printed script with stand-ins for srun, sleep and the workers; returns its exit code and srun's calls."""
+    """Runs the printed script with stand-ins for srun, sleep and workers; returns its exit code and srun's calls."""
     script = printed(capsys, "print=slurm", f"run_dir={tmp_path / 'a run'}")
     (tmp_path / ".venv" / "bin").mkdir(parents=True)
     for name, text in (
@@ -141,7 +146,9 @@ def test_srun_is_told_the_cores_that_the_job_has(slurm):
 
 def test_the_kubernetes_manifest_is_an_indexed_job_behind_a_headless_service(capsys):
     service, job = yaml.safe_load_all(printed(capsys, "print=kubernetes"))
-    assert service["spec"]["clusterIP"] == "None" and service["spec"]["selector"] == {"job-name": job["metadata"]["name"]}
+    assert service["spec"]["clusterIP"] == "None" and service["spec"]["selector"] == {
+        "job-name": job["metadata"]["name"]
+    }
     assert (job["spec"]["completionMode"], job["spec"]["completions"], job["spec"]["parallelism"]) == ("Indexed", 3, 3)
     pod = job["spec"]["template"]["spec"]
     assert pod["subdomain"] == service["metadata"]["name"]

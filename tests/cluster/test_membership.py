@@ -99,5 +99,9 @@ def test_what_names_no_place_is_refused(environment, says):
 
 
 def test_the_group_is_found_without_tensorflow():
-    script = "import sys; from pipelines.cluster import group, manifests, membership; print('tensorflow' in sys.modules)"
-    assert subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True).stdout == "False\n"
+    script = (
+        "import sys; from pipelines.cluster import group, manifests, membership; print('tensorflow' in sys.modules)"
+    )
+    assert (
+        subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True).stdout == "False\n"
+    )

@@ -32,7 +32,11 @@ def test_two_workers_train_evaluate_and_record_one_run(undisturbed):
     runs, printed = undisturbed
     check_run(runs, "run", "accuracy", STEPS)
     described = json.loads((runs / "run" / "environment.json").read_text())["determinism_class"]
-    assert (described["workers"], described["replicas"], described["threads"]["intra_op"]) == (2, 2, max(1, psutil.cpu_count() // 2))
+    assert (described["workers"], described["replicas"], described["threads"]["intra_op"]) == (
+        2,
+        2,
+        max(1, psutil.cpu_count() // 2),
+    )
     assert re.search(rf"\[worker 0\] step {STEPS}/{STEPS} ", printed) and "[worker 1] step" not in printed
 
 
@@ -46,13 +50,19 @@ def test_only_the_chief_records(undisturbed):
         steps = [item.step for item in client.get_metric_history(entry.info.run_id, name)]
         assert steps == sorted(set(steps))
     assert [file.parent.parent for file in (runs / "run").rglob("journal.jsonl")] == [runs / "run"]
-    assert {file.name for file in (runs / "run" / "workers" / "1").iterdir()} == {"train.log", "tensorboard", "flight.jsonl"}
+    assert {file.name for file in (runs / "run" / "workers" / "1").iterdir()} == {
+        "train.log",
+        "tensorboard",
+        "flight.jsonl",
+    }
     assert f"step {STEPS}/{STEPS}" in (runs / "run" / "workers" / "1" / "train.log").read_text()
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("victim", [0, 1], ids=["chief", "other"])
-def test_a_killed_worker_is_started_again_and_the_run_ends_as_if_it_had_not_been(trellis, tiny, undisturbed, tmp_path, victim):
+def test_a_killed_worker_is_started_again_and_the_run_ends_as_if_it_had_not_been(
+    trellis, tiny, undisturbed, tmp_path, victim
+):
     process = trellis.start(*launch(tiny, tmp_path, "run"))
     printed = []
     for line in process.stdout:
@@ -81,7 +91,10 @@ def test_interrupted_workers_save_the_same_step_and_go_on(trellis, tiny, tmp_pat
     printed, _ = process.communicate()
     assert process.returncode == Interrupted(signal.SIGINT).exit_code, printed
     found = summary(tmp_path / "run")
-    assert found["status"] == "interrupted" and (tmp_path / "run" / "checkpoints" / f"ckpt-{found['steps']}.index").exists()
+    assert (
+        found["status"] == "interrupted"
+        and (tmp_path / "run" / "checkpoints" / f"ckpt-{found['steps']}.index").exists()
+    )
     assert f"make launch RUN={tmp_path / 'run'} ARGS=workers=2" in printed
     trellis("launch", "workers=2", f"run={tmp_path / 'run'}", f"runs_dir={tmp_path}", *tiny["classification"][-1:])
     check_run(tmp_path, "run", "accuracy", LONG)

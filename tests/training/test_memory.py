@@ -39,7 +39,7 @@ V1 = (
 
 @pytest.fixture
 def machine(tmp_path):
-    """Writes a machine's files below a folder: 100 GB free, the process in the group of `own`, some files of control groups."""
+    """Writes a machine's files below a folder: 100 GB free, the process in the group `own`, files of control groups."""
 
     def write(mount: str, own: str, files: dict[str, object], inside: str = "/"):
         for name, content in {
@@ -62,7 +62,11 @@ def stat(prefix: str = "", **counted: float) -> str:
 
 def group(folder: str, limit: object, used: float, statistics: str) -> dict[str, object]:
     """The files of a control group of version 2."""
-    return {f"{folder}/memory.max": limit, f"{folder}/memory.current": int(used * GB), f"{folder}/memory.stat": statistics}
+    return {
+        f"{folder}/memory.max": limit,
+        f"{folder}/memory.current": int(used * GB),
+        f"{folder}/memory.stat": statistics,
+    }
 
 
 def test_cached_files_in_a_container_are_room_for_a_training(model, machine):
@@ -93,7 +97,9 @@ def test_a_group_that_is_only_slowed_down_counts_too(machine):
 
 def test_without_limits_the_machine_counts(machine):
     free = 100 * GB // 1024 * 1024
-    assert memory.available(machine(V2, "0::/box", group("sys/fs/cgroup/box", "max", 50, stat(inactive_file=1)))) == free
+    assert (
+        memory.available(machine(V2, "0::/box", group("sys/fs/cgroup/box", "max", 50, stat(inactive_file=1)))) == free
+    )
     assert memory.available(machine("", "0::/", {})) == free
 
 
