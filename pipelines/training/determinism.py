@@ -12,9 +12,10 @@ import tf_keras
 
 from pipelines import arithmetic
 from pipelines.config import Config, Threads
-from pipelines.training import tracing
+from pipelines.training import tracing, unplaced
 from pipelines.training.randomness import Draws
 from pipelines.training.stream import Stream
+from pipelines.usage import UsageError
 
 
 def pin_threads(threads: Threads) -> Threads:
@@ -99,13 +100,17 @@ def repeatable(task: Any, stream: Stream) -> None:
             # Augmentation operations hold state here, so they must run one after the other: one thread, nothing tuned.
             options.autotune.enabled = False
             options.threading.private_threadpool_size = 1
+            stream.refusal = unplaced.refusal(unplaced.in_dataset(dataset), "the input pipeline")
         return dataset.with_options(options)
 
     task.build_inputs = build_inputs
 
 
-def stepwise(task: Any, seed: int, step: tf.Variable) -> None:
-    """Ties what a training step draws at random (drop-out, sampling of proposals) to the global step and the replica."""
+def stepwise(task: Any, stream: Stream, step: tf.Variable) -> None:
+    """Ties what a training step draws at random (drop-out, sampling of proposals) to the global step and the replica.
+
+    A step that draws in another way is not traced to its end; `stream.refusal` then says why.
+    """
     official = task.train_step
 
     @tracing.plain
@@ -113,7 +118,11 @@ def stepwise(task: Any, seed: int, step: tf.Variable) -> None:
     def train_step(*args: Any, **kwargs: Any) -> Any:
         replicas = tf.distribute.get_replica_context()
         place = tf.cast(step, tf.int64) * replicas.num_replicas_in_sync + tf.cast(replicas.replica_id_in_sync_group, tf.int64)
-        with Draws(seed, "step", place):
-            return tracing.converted(official)(*args, **kwargs)
+        with Draws(stream.seed, "step", place):
+            logs = tracing.converted(official)(*args, **kwargs)
+        stream.refusal = unplaced.refusal(unplaced.in_graph(tf.compat.v1.get_default_graph()), "the training step")
+        if stream.refusal:
+            raise UsageError(stream.refusal)
+        return logs
 
     task.train_step = train_step

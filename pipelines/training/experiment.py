@@ -107,6 +107,8 @@ def train(
         if chief_dir:
             workers.follow(chief_dir / "checkpoints", folder)
         official = _official_trainer(params, devices, folder, stream, train=True)
+        if stream and stream.refusal:
+            raise UsageError(stream.refusal)
         if all(device.device_type == "CPU" for device in tf.config.list_logical_devices()):
             meter.say(memory.check(official.model, params.task.train_data.global_batch_size))
         step = official.global_step
@@ -205,6 +207,10 @@ def train(
             if stream and stream.fault:
                 raise UsageError(f"{stream.fault}; mend the data with: make data DATA=<dataset>, then go on") from error
             raise
+        except Exception:
+            if stream and stream.refusal:  # Raised while the step was traced, and rewritten on its way.
+                raise UsageError(stream.refusal) from None
+            raise
         finally:
             meter.stop()
             outcome.steps_per_second = meter.steps_per_second
@@ -278,7 +284,7 @@ def _official_trainer(
         exporter = train_utils.maybe_create_best_ckpt_exporter(params, str(folder)) if train else None
         official = train_utils.create_trainer(params, task, train=train, evaluate=True, checkpoint_exporter=exporter)
         if stream and train:
-            determinism.stepwise(task, stream.seed, official.global_step)
+            determinism.stepwise(task, stream, official.global_step)
         return official
 
 

@@ -2,12 +2,13 @@
 
 TensorFlow's stateful random kernels keep a counter each: what they give depends on every call before. Model Garden's parsers,
 drop-out and samplers use them throughout. While a function is traced inside `Draws`, each such operation is replaced by its
-stateless twin, seeded by where it stands.
+stateless twin, seeded by where it stands. What is made in another way is found afterwards, and refused: `unplaced`.
 """
 
 import hashlib
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from types import ModuleType, TracebackType
 from typing import Any
 
@@ -16,10 +17,10 @@ from tensorflow.python.ops import (
     control_flow_v2_func_graphs,
     gen_image_ops,
     gen_random_ops,
-    gen_stateful_random_ops,
 )
+from tensorflow.python.ops.parallel_for import control_flow_ops
 
-from pipelines.usage import UsageError
+from pipelines.training import tracing
 
 _active = threading.local()
 
@@ -37,6 +38,7 @@ class Draws:
         digest = hashlib.sha256(f"{seed} {stream}".encode()).digest()
         self._base, self._position = int.from_bytes(digest[:7], "little"), position
         self._graph, self._number, self._outer = tf.compat.v1.get_default_graph(), 0, None
+        self._turns: list[tf.Tensor] = []
 
     def __enter__(self) -> None:
         self._outer = getattr(_active, "draws", None)
@@ -49,12 +51,27 @@ class Draws:
         """Seed of the next draw: int64 of shape [2]."""
         self._number += 1
         place, graph = self._position, tf.compat.v1.get_default_graph()
+        for turn in self._turns:
+            place = _within(place, turn)
         while graph is not None and graph is not self._graph:
             if isinstance(graph, control_flow_v2_func_graphs.WhileBodyFuncGraph):
                 # A body is traced once; its first input counts the turns.
-                place = place * 1_000_003 + tf.cast(graph.inputs[0], tf.int64)
+                place = _within(place, graph.inputs[0])
             graph = getattr(graph, "outer_graph", None)
         return tf.stack([tf.constant(self._base + self._number, tf.int64), place])
+
+    @contextmanager
+    def turn(self, number: tf.Tensor) -> Iterator[None]:
+        """Inside, draws differ by `number` too: a scalar integer, the turn of a loop whose body is traced once."""
+        self._turns.append(number)
+        try:
+            yield
+        finally:
+            self._turns.pop()
+
+
+def _within(place: tf.Tensor, turn: tf.Tensor) -> tf.Tensor:
+    return place * 1_000_003 + tf.cast(turn, tf.int64)
 
 
 def _gamma(seed: tf.Tensor, shape: Any, alpha: Any, **_: Any) -> tf.Tensor:
@@ -100,13 +117,6 @@ _TWINS: dict[tuple[ModuleType, str], tuple[tuple[str, ...], Callable[..., Any]]]
     (gen_random_ops, "random_gamma"): (("shape", "alpha"), _gamma),
     (gen_image_ops, "sample_distorted_bounding_box_v2"): (("image_size", "bounding_boxes", "min_object_covered"), _crop),
 }
-_REFUSED = (
-    (gen_random_ops, "random_poisson_v2"),
-    (gen_random_ops, "parameterized_truncated_normal"),
-    (gen_stateful_random_ops, "rng_read_and_skip"),  # of every tf.random.Generator
-)
-
-
 def _replace(module: ModuleType, name: str, order: tuple[str, ...], twin: Callable[..., Any]) -> None:
     stateful = getattr(module, name)
 
@@ -120,18 +130,30 @@ def _replace(module: ModuleType, name: str, order: tuple[str, ...], twin: Callab
     setattr(module, name, tf.autograph.experimental.do_not_convert(drawn))
 
 
-def _refuse(module: ModuleType, name: str) -> None:
-    stateful = getattr(module, name)
+def _rows_apart() -> None:
+    """Gives each row of `tf.vectorized_map` its own draws: its body is traced once, for all rows."""
+    official = control_flow_ops.pfor
 
-    def refused(*arguments: Any, **options: Any) -> Any:
-        if getattr(_active, "draws", None) is None:
-            return stateful(*arguments, **options)
-        raise UsageError(f"determinism: this experiment draws with {name}, which cannot be repeated exactly; set determinism=off")
+    def pfor(loop_fn: Callable[..., Any], iters: Any, *arguments: Any, **options: Any) -> Any:
+        draws = getattr(_active, "draws", None)
+        if draws is None:
+            return official(loop_fn, iters, *arguments, **options)
 
-    setattr(module, name, refused)
+        def row(number: tf.Tensor) -> Any:
+            with draws.turn(number):
+                return tracing.converted(loop_fn)(number)
+
+        def configured_row(number: tf.Tensor, pfor_config: Any) -> Any:
+            with draws.turn(number):
+                return tracing.converted(loop_fn)(number, pfor_config=pfor_config)
+
+        # TensorFlow looks at the names of a body's arguments.
+        body = configured_row if control_flow_ops._loop_fn_has_config(loop_fn) else row
+        return official(tracing.plain(body), iters, *arguments, **options)
+
+    control_flow_ops.pfor = tf.autograph.experimental.do_not_convert(pfor)
 
 
 for (_module, _name), (_order, _twin) in _TWINS.items():
     _replace(_module, _name, _order, _twin)
-for _module, _name in _REFUSED:
-    _refuse(_module, _name)
+_rows_apart()

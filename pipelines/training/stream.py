@@ -19,7 +19,7 @@ import tensorflow as tf
 from official.core import input_reader
 
 from pipelines.data.manifest import LENGTHS
-from pipelines.training import tracing
+from pipelines.training import tracing, unplaced
 from pipelines.training.randomness import Draws
 from pipelines.usage import UsageError
 
@@ -84,6 +84,7 @@ class Stream:
         start: global step of the first batch that an iterator gives; set it before training begins.
         followed: whether a reader follows it.
         fault: what was wrong with the data, when reading failed.
+        refusal: why the training cannot be repeated exactly: what was traced draws from a state.
         digests: per global step read so far, a checksum over the batch's records in order.
     """
 
@@ -91,6 +92,7 @@ class Stream:
     start: int = 0
     followed: bool = False
     fault: str | None = None
+    refusal: str | None = None
     digests: dict[int, int] = field(default_factory=dict)
 
     def order(self, epoch: int, size: int) -> np.ndarray:
@@ -141,14 +143,17 @@ class Stream:
             with Draws(self.seed, "example", key):
                 for stage in stages:
                     record = tracing.converted(stage)(record)
-                return key, record
+            self._note_draws()
+            return key, record
 
         @tracing.plain
         def mixed(keys: tf.Tensor, examples: Any) -> Any:
             if postprocess is None:
                 return examples
             with Draws(self.seed, "batch", keys[0]):
-                return tracing.converted(postprocess)(*(examples if isinstance(examples, tuple) else (examples,)))
+                mixture = tracing.converted(postprocess)(*(examples if isinstance(examples, tuple) else (examples,)))
+            self._note_draws()
+            return mixture
 
         @tracing.plain
         def fetched(step: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
@@ -169,6 +174,11 @@ class Stream:
             .with_options(options)
             .prefetch(reader._prefetch_buffer_size)
         )
+
+    def _note_draws(self) -> None:
+        """Notes what the function that is being traced would draw from a state; raised here, TensorFlow would rewrite the message."""
+        draws = unplaced.in_graph(tf.compat.v1.get_default_graph())
+        self.refusal = self.refusal or unplaced.refusal(draws, "the input pipeline")
 
 
 def follows(reader: Any) -> bool:

@@ -3,11 +3,12 @@
 import numpy as np
 import pytest
 import tensorflow as tf
+import tf_keras
 from official.core import config_definitions, input_reader
 
+from pipelines.training import unplaced
 from pipelines.training.randomness import Draws
 from pipelines.training.stream import Stream
-from pipelines.usage import UsageError
 
 SIZE, BATCH = 22, 4
 
@@ -104,7 +105,116 @@ def test_a_damaged_record_is_named(shards, tmp_path):
     assert f"{tmp_path}/1.tfrecord" in stream.fault and "damaged" in stream.fault
 
 
-def test_other_draws_are_refused():
-    generator = tf.random.Generator.from_seed(1)
-    with Draws(1, "step", tf.zeros([], tf.int64)), pytest.raises(UsageError, match="determinism=off"):
-        generator.uniform([2])
+PLACE = tf.TensorSpec([], tf.int64)
+
+
+def traced(function) -> tf.Graph:
+    """The graph of a function of a float vector, traced as the training step is."""
+
+    @tf.function(input_signature=[PLACE, tf.TensorSpec([2])])
+    def step(place, values):
+        with Draws(1, "step", place):
+            return function(values)
+
+    return step.get_concrete_function().graph
+
+
+def candidates(values):
+    return values + tf.random.uniform_candidate_sampler([[0]], 1, 2, True, 9)[2][0]
+
+
+def earlier_trace():
+    earlier = tf.function(lambda values: values + tf.random.uniform([2]))
+    earlier(tf.zeros([2]))
+    return earlier
+
+
+def within(function):
+    return lambda values: tf.map_fn(lambda value: tf.cond(value > 0, lambda: function(value), lambda: value), values)
+
+
+GENERATOR = tf.random.Generator.from_seed(1)
+LEFT = {
+    "RandomUniform": lambda values: values + tf.raw_ops.RandomUniform(shape=[2], dtype=tf.float32),
+    "TruncatedNormal": within(lambda value: value + tf.raw_ops.TruncatedNormal(shape=[1], dtype=tf.float32)[0]),
+    "RngReadAndSkip": lambda values: values + GENERATOR.uniform([2]),
+    "RandomPoissonV2": lambda values: values + tf.random.poisson([2], 3.0),
+    "ParameterizedTruncatedNormal": lambda values: values + tf.raw_ops.ParameterizedTruncatedNormal(
+        shape=[2], means=0.0, stdevs=1.0, minvals=-1.0, maxvals=1.0
+    ),
+    "UniformCandidateSampler": candidates,
+    "NonDeterministicInts": lambda values: values + tf.cast(tf.raw_ops.NonDeterministicInts(shape=[2], dtype=tf.int64), tf.float32),
+    "PyFunc": lambda values: tf.numpy_function(lambda array: array + np.random.random(2).astype("f"), [values], tf.float32),
+    "PyFuncStateless": lambda values: tf.numpy_function(
+        lambda array: array + np.random.random(2).astype("f"), [values], tf.float32, stateful=False
+    ),
+    "EagerPyFunc": lambda values: tf.py_function(lambda tensor: tensor, [values], tf.float32),
+    "FractionalMaxPool": lambda values: tf.raw_ops.FractionalMaxPool(value=tf.ones([1, 4, 4, 1]), pooling_ratio=[1, 1.5, 1.5, 1])[0],
+    "ShuffleDatasetV3": lambda values: tf.data.Dataset.from_tensor_slices(values).shuffle(2).reduce(0.0, lambda one, other: one - other),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("kind", LEFT)
+def test_what_draws_from_a_state_is_found_by_type(kind):
+    found = unplaced.in_graph(traced(LEFT[kind]))
+    assert kind in {draw.kind for draw in found}
+    assert kind in unplaced.refusal(found, "the training step") and "determinism=off" in unplaced.refusal(found, "the training step")
+
+
+def test_a_function_traced_earlier_is_looked_into():
+    (draw,) = unplaced.in_graph(traced(earlier_trace()))
+    assert draw.kind == "RandomUniform" and draw.function
+
+
+@pytest.mark.parametrize("training", [True, False])
+def test_a_saved_model_is_looked_into(tmp_path, training):
+    layers = [tf_keras.layers.Dense(2, input_shape=(2,)), tf_keras.layers.Dropout(0.5, name="half")]
+    tf.saved_model.save(tf_keras.Sequential(layers), str(tmp_path))
+    loaded = tf.saved_model.load(str(tmp_path))
+    found = unplaced.in_graph(traced(lambda values: loaded([values], training=training)))
+    assert [(draw.kind, "half" in str(draw)) for draw in found] == [("RandomUniform", True)] * training
+
+
+def test_what_only_looks_random_is_let_pass():
+    still = tf.raw_ops.FractionalMaxPool
+    pooled = lambda values: still(value=tf.ones([1, 4, 4, 1]), pooling_ratio=[1, 1.5, 1.5, 1], deterministic=True, seed=1)[0]  # noqa: E731
+    assert unplaced.in_graph(traced(pooled)) == []
+    drawn = traced(lambda values: tf.nn.dropout(values, 0.5) + tf.random.normal([2]) + tf.random.stateless_uniform([2], [1, 2]))
+    assert unplaced.in_graph(drawn) == []
+    assert unplaced.refusal([], "the training step") is None
+
+
+@pytest.mark.parametrize("make", [tf.vectorized_map, tf.map_fn])
+def test_rows_of_a_mapped_function_draw_apart(make):
+    @tf.function
+    def step(place):
+        with Draws(1, "step", place):
+            return make(lambda row: row + tf.stack([tf.random.uniform([]), tf.random.normal([])]), tf.zeros([4, 1]))
+
+    drawn = step(tf.constant(3, tf.int64)).numpy()
+    assert len(np.unique(drawn)) == 8
+    assert np.array_equal(drawn, step(tf.constant(3, tf.int64))) and not np.array_equal(drawn, step(tf.constant(4, tf.int64)))
+
+
+def test_mapped_rows_outside_a_training_draw_as_tensorflow_has_it():
+    assert len(np.unique(tf.vectorized_map(lambda row: row + tf.random.uniform([]), tf.zeros([4])))) == 4
+
+
+def test_an_input_pipeline_that_draws_from_a_state_is_noted(shards):
+    data = config_definitions.DataConfig(input_path=f"{shards}/*.tfrecord", global_batch_size=BATCH, is_training=True)
+    drawing = lambda record: (record, tf.raw_ops.RandomUniform(shape=[2], dtype=tf.float32))  # noqa: E731
+    stream = Stream(7)
+    with stream.reading():
+        input_reader.InputReader(data, parser_fn=drawing).read()
+    assert "the input pipeline" in stream.refusal and "RandomUniform" in stream.refusal
+    with (plain := Stream(7)).reading():
+        input_reader.InputReader(data, parser_fn=parse).read()
+    assert plain.refusal is None
+
+
+def test_a_pipeline_in_one_order_may_draw_from_a_seeded_state_only():
+    tf.random.set_seed(1)
+    numbers = tf.data.Dataset.range(3)
+    assert unplaced.in_dataset(numbers.map(lambda _: tf.random.uniform([])).batch(2)) == []
+    unseeded = numbers.map(lambda _: tf.raw_ops.RandomUniform(shape=[1], dtype=tf.float32)).batch(2)
+    assert [draw.kind for draw in unplaced.in_dataset(tf.data.Dataset.zip(numbers, unseeded))] == ["RandomUniform"]
