@@ -5,6 +5,7 @@ Builds the Model Garden configuration strictly: unknown keys, wrong leaf types, 
 """
 
 import json
+import os
 import signal
 import subprocess
 import sys
@@ -14,6 +15,7 @@ from dataclasses import replace
 from pathlib import Path
 from types import ModuleType
 
+import pipelines
 import tasks
 from pipelines import config
 from pipelines.config import Config, Dataset
@@ -89,8 +91,10 @@ def prove(cfg: Config) -> int:
 def _train_until(step: int, file: Path, how: signal.Signals) -> None:
     """Trains in a process of its own that is sent a signal once it has made so many steps."""
     command = [sys.executable, "-P", "-m", "pipelines", "train", f"@{file}"]
-    printed = ""
-    with subprocess.Popen(command, text=True, stdout=subprocess.PIPE, stderr=subprocess.STDOUT) as child:
+    root = str(Path(pipelines.__file__).resolve().parent.parent)  # What is proved is this tree, whatever is installed.
+    path = os.pathsep.join(filter(None, (root, os.environ.get("PYTHONPATH"))))
+    variables, printed = {**os.environ, "PYTHONPATH": path}, ""
+    with subprocess.Popen(command, env=variables, text=True, stdout=subprocess.PIPE, stderr=subprocess.STDOUT) as child:
         for line in child.stdout:  # type: ignore[union-attr]
             printed += line
             if line.startswith(f"step {step}/"):
