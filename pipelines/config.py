@@ -26,7 +26,7 @@ from omegaconf.errors import OmegaConfBaseException
 
 import conf
 from pipelines.outside import printable, redacted
-from pipelines.usage import UsageError, nearest
+from pipelines.usage import UsageError, file_name, nearest
 
 GROUPS = ("experiment", "dataset", "runtime", "runner", "sweep")
 FOLDER = Path(conf.__file__).parent
@@ -273,13 +273,13 @@ def compose(overrides: Sequence[str]) -> Config:
     """
     if overrides and overrides[0].startswith("@"):
         with _readable_errors(overrides[1:]):
-            return _from_file(overrides[0][1:], overrides[1:])
+            return _named(_from_file(overrides[0][1:], overrides[1:]))
     for override in overrides:
         _refuse_unknown_name(override)
     with _readable_errors(overrides), initialize_config_module("conf", version_base="1.3"):
         cfg = _settled(hydra_compose("config", overrides=list(overrides)))
     _refuse_secrets(dataclasses.asdict(cfg))
-    return cfg
+    return _named(cfg)
 
 
 def _refuse_secrets(node: Any, path: str = "") -> None:
@@ -334,6 +334,14 @@ def _without_dataclasses(value: Any) -> Any:
     return [_without_dataclasses(item) for item in value] if isinstance(value, list) else value
 
 
+def _named(cfg: Config) -> Config:
+    """Refuses names under which no folder may be made."""
+    file_name(cfg.name, "name")
+    if cfg.dataset is not None:
+        file_name(cfg.dataset.name, "dataset.name")
+    return cfg
+
+
 def to_yaml(cfg: Config) -> str:
     """The composed configuration as YAML, in the order of the schema."""
     return yaml.safe_dump(plain(cfg), sort_keys=False, width=120)
@@ -345,7 +353,7 @@ def from_yaml(text: str) -> Config:
     Raises:
         UsageError: it is no recorded configuration, or has interpolations, which would read this machine's secrets.
     """
-    return OmegaConf.to_object(_recorded(text, "config.yaml"))  # type: ignore[return-value]
+    return _named(OmegaConf.to_object(_recorded(text, "config.yaml")))  # type: ignore[arg-type]
 
 
 def _recorded(text: str, name: str) -> Any:

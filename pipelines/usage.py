@@ -4,6 +4,9 @@ import difflib
 import enum
 from collections.abc import Sequence
 
+NOT_IN_NAMES = frozenset("/\\:*?[]{}<>|\"'$`")  # they part paths, or mean something to a shell or a pattern
+LONGEST_NAME = 120  # bytes; with what is added to it, a file system takes 255
+
 
 class ExitCode(enum.IntEnum):
     """What the exit code of every command says; docs/faults.md shows the same table."""
@@ -39,3 +42,31 @@ def nearest(word: str, known: Sequence[str]) -> str:
     if near:
         return f"; did you mean {', '.join(near)}?"
     return f"; there are: {', '.join(sorted(known))}" if 0 < len(known) <= 20 else ""
+
+
+def file_name(word: str, what: str) -> str:
+    """Returns a word from outside that may be (part of) the name of a file or folder of ours.
+
+    Every path below `data_dir` and `runs_dir` that is made from a word of the user, of data or of a recorded run goes
+    through here, so that none leads out of its folder.
+
+    Args:
+        what: what the word is, for the message: `dataset.name`.
+
+    Raises:
+        UsageError: it is empty, starts with a dot, is too long, or has a character that no such name may have.
+    """
+    reason = _unfit(word)
+    if reason:
+        raise UsageError(f"{what}: {word[:60]!r} cannot be part of a file's name: {reason}; choose another")
+    return word
+
+
+def _unfit(word: str) -> str:
+    if not word or word.startswith("."):
+        return "it starts with a dot" if word else "it is empty"
+    if not word.isprintable():
+        return "it has control characters, or is no text"
+    if found := sorted(NOT_IN_NAMES & set(word)):
+        return f"it has {' '.join(found)}"
+    return f"it has more than {LONGEST_NAME} bytes" if len(word.encode()) > LONGEST_NAME else ""

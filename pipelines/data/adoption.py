@@ -19,6 +19,7 @@ from pipelines.config import Dataset
 from pipelines.data import (
     build,
     content,
+    folders,
     images,
     index,
     manifest,
@@ -29,7 +30,7 @@ from pipelines.data import (
 from pipelines.data.images import Image
 from pipelines.data.index import Index
 from pipelines.data.manifest import Manifest
-from pipelines.data.sources import Example, Listing, Rejected
+from pipelines.data.sources import Example, Listing, Rejected, Tally
 from pipelines.data.summary import Summary
 from pipelines.data.validation import Validation
 from pipelines.usage import UsageError
@@ -67,6 +68,7 @@ def run(dataset: Dataset, task: ModuleType, folder: str, *, found: content.Found
         build.write_rejects(target, listed, summaries)
         _refuse(summaries, target)
         listing, summaries = _named(labels, task.FIRST_LABEL, summaries)
+        build.require_all(dataset.source, listing, listed, summaries)
         built = build.describe(dataset, task, target, listing=listing, listed=listed, summaries=summaries, found=found)
         validation.check(built)
     build.finish(target, built, summaries)
@@ -78,13 +80,15 @@ def _linked(target: epath.Path, found: content.Found) -> Iterator[tuple[str, str
     for split, place in found.places["images"].items():
         if split not in ("train", "validation"):
             raise UsageError("dataset.images: say which files are which: dataset.images={train:<folder or pattern>,validation:<folder or pattern>}")
+        for name, (_, advice) in found.unfit.get("images", {}).get(split, {}).items():
+            raise UsageError(f"dataset.images.{split}: {folders.path_of(place, name)}: {advice}")
         files = {name: digest for name, digest in found.digests["images"][split].items() if not name.endswith(manifest.LENGTHS)}
         if not files:
             raise UsageError(f"dataset.images.{split}: no files in {place}")
         for number, (name, digest) in enumerate(sorted(files.items())):
             link = target / index.shard_name(split, number, len(files))
             link.unlink(missing_ok=True)
-            os.symlink(content.path_of(place, name), link)
+            os.symlink(folders.path_of(place, name), link)
             yield link.name, digest
 
 
@@ -103,8 +107,10 @@ def scan(named: tuple[str, str], adoption: Adoption) -> str:
         for number, serialized in enumerate(_framed(records, shard, counted)):
             lengths.append(len(serialized))
             example = Example(index.split_of(shard), str(number), shard, shard, "", {})
+            objects = 0
             try:
                 record = adoption.decode(serialized)
+                objects = len(record.get("objects", ()))
                 image = images.read(record["image"])
                 _check(record, image, adoption)
             except (ValueError, Rejected) as error:
@@ -112,6 +118,8 @@ def scan(named: tuple[str, str], adoption: Adoption) -> str:
                 if len(counted.rejects) < SHOWN:
                     counted.reject(example, Rejected(code, advice))
                 continue
+            finally:
+                counted.read(objects)
             counted.count({**record, "sha256": hashlib.sha256(image.content).hexdigest()}, image)
     tfrecord.write_lengths(lengths, folder / (shard + manifest.LENGTHS), partial)
     summary.write(counted, folder, partial)
@@ -154,4 +162,5 @@ def _named(labels: tuple[str, ...], first_label: int, summaries: list[Summary]) 
     known = tuple(labels[place] if labels else names.get(place + first_label) or f"class {place + first_label}" for place in range(count))
     renamed = [replace(one, classes={known[int(key.partition("\0")[0]) - first_label]: number for key, number in one.classes.items()}) for one in summaries]
     has_masks = 0 < sum(one.objects for one in summaries) == sum(one.masks for one in summaries)
-    return Listing(known, has_masks, ()), renamed
+    tally = Tally(sum(one.examples_read for one in summaries))
+    return Listing(known, has_masks, (), tally=tally), renamed

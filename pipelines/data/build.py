@@ -1,6 +1,7 @@
 """One build: list the source, let Beam write the shards that are not there yet, check, and write the manifest last."""
 
 import errno
+import functools
 import importlib.metadata
 import itertools
 import json
@@ -23,8 +24,10 @@ from pipelines.data.progress import Progress
 from pipelines.data.sources import Listing, Reject
 from pipelines.data.summary import Summary
 from pipelines.data.validation import Validation
+from pipelines.outside import printable
 from pipelines.usage import UsageError
 
+LONGEST = 1000  # characters of one field of a reject
 SHARDS = "shards.json"  # the summaries of a finished build: a later one takes over the shards that did not change
 
 
@@ -41,23 +44,27 @@ def run(dataset: Dataset, task: ModuleType, folder: str, *, found: content.Found
     target = epath.Path(folder)
     target.mkdir(parents=True, exist_ok=True)
     (target / manifest.FILE).unlink(missing_ok=True)
-    listing = source.listing(sources.Request(dataset, found.places, found.digests, parse=task.parse))
+    listing = source.listing(sources.Request(dataset, found.places, found.digests, parse=task.parse, unfit=found.unfit))
+    _check_labels(listing.labels)
+    request = sources.Request(dataset, found.places, {}, listing.shared, task.parse)  # a worker's
     recipe = content.digest([content.recipe(dataset, task.VERSION), listing.labels, listing.has_masks])
     with Validation(dataset, listing) as validation:
         try:
-            listed = index.write(str(target / "index"), listing.items, dataset.shards, recipe)
+            objects = functools.partial(sources.objects_of, source, request=request)
+            listed = index.write(str(target / "index"), listing.items, dataset.shards, recipe, objects)
+            _tell_ballast(listing.tally.ballast)
             waiting = tuple(shard for shard in sorted(listed.shards) if not _kept(target, shard, listed.shards[shard]))
             if kept := len(listed.shards) - len(waiting):
                 print(f"data: {kept} of {len(listed.shards)} shards are as they were; writing {len(waiting)}", flush=True)
             if waiting:
-                job = records.Job(folder, listed, dataset.source, sources.Request(dataset, found.places, {}, listing.shared, task.parse), task.encode, waiting)
+                job = records.Job(folder, listed, dataset.source, request, task.encode, waiting)
                 with Progress(target, listed, waiting):
                     records.write(job, runner)
         except Exception as error:
             _explain(error, target)
             raise
         summaries = [_summary(target, shard) for shard in sorted(listed.shards)]
-        _require_all(listed, summaries)
+        require_all(dataset.source, listing, listed, summaries)
         built = describe(dataset, task, target, listing=listing, listed=listed, summaries=summaries, found=found)
         write_rejects(target, listed, summaries)
         manifest.check_rejects(built, dataset.max_reject_fraction)
@@ -116,20 +123,40 @@ def _summary(target: epath.Path, shard: str) -> Summary:
     return found
 
 
-def _require_all(listed: Index, summaries: list[Summary]) -> None:
-    ended = sum(one.examples + sum(Reject(*entry).whole for entry in one.rejects) for one in summaries)
-    if ended != sum(listed.examples.values()):
-        raise RuntimeError(f"{sum(listed.examples.values())} examples went in, {ended} came out: the runner lost or repeated some")
+def require_all(source: str, listing: Listing, listed: Index, summaries: list[Summary]) -> None:
+    """Checks that all that was read was written or rejected: examples and objects, counted apart from each other."""
+    rejects = rejects_of(listed, summaries)
+    counts = _counts(listing, listed, summaries, rejects)
+    lost = [reject for reject in rejects if reject.whole]
+    ends = {
+        "examples": (counts["examples_read"], counts["examples_written"] + len(lost)),
+        "indexed examples": (sum(listed.examples.values()), sum(one.examples_read for one in summaries)),
+        "objects": (
+            counts["objects_read"],
+            counts["objects_written"] + counts["objects_rejected"] + counts["objects_of_rejected_examples"],
+        ),
+    }
+    for kind, (read, ended) in ends.items():
+        if read != ended:
+            raise RuntimeError(
+                f"internal error in source {source}: {read} {kind} were read, {ended} were written or rejected; "
+                "nothing is built from them. Please report this, with the data set if you can"
+            )
 
 
 def rejects_of(listed: Index, summaries: list[Summary]) -> list[Reject]:
     return sorted([*listed.rejects, *(Reject(*entry) for one in summaries for entry in one.rejects)])
 
 
+def _cut(reject: Reject) -> dict[str, Any]:
+    """What a line of the rejects says; names that data made endless are cut."""
+    return {name: value[:LONGEST] if isinstance(value, str) else value for name, value in asdict(reject).items()}
+
+
 def write_rejects(target: epath.Path, listed: Index, summaries: list[Summary]) -> None:
     with (target / manifest.REJECTS).open("w") as lines:
         for reject in rejects_of(listed, summaries):
-            lines.write(json.dumps(asdict(reject)) + "\n")
+            lines.write(json.dumps(_cut(reject)) + "\n")
 
 
 def describe(
@@ -147,12 +174,12 @@ def describe(
         splits=splits,
         formats=tuple(summary.total(summaries, "formats")),
         has_masks=listing.has_masks,
-        counts=_counts(summaries, rejects),
+        counts=_counts(listing, listed, summaries, rejects),
         classes={split: summary.total(of, "classes") for split, of in by_split.items()},
         rejects=dict(sorted(Counter(reject.code for reject in rejects).items())),
         image_sizes=summary.total(summaries, "image_sizes"),
         box_sizes=summary.total(summaries, "box_sizes"),
-        warnings=_warnings(listing.labels, by_split),
+        warnings=_warnings(dataset.source, listing.labels, by_split),
         source={"kind": dataset.source, "digests": {field: {split: content.digest(files) for split, files in by.items()} for field, by in found.digests.items()}},
         versions={name: importlib.metadata.version(name) for name in ("trellis", "apache-beam", "pillow", "pycocotools")},
         directory=str(target),
@@ -163,34 +190,56 @@ def _shard(one: Summary) -> Shard:
     return Shard(one.file, one.examples, one.bytes, one.sha256, one.inputs)
 
 
-def _counts(summaries: list[Summary], rejects: list[Reject]) -> dict[str, int]:
-    examples, objects = sum(one.examples for one in summaries), sum(one.objects for one in summaries)
+def _counts(listing: Listing, listed: Index, summaries: list[Summary], rejects: list[Reject]) -> dict[str, int]:
     lost = [reject for reject in rejects if reject.whole]
-    single = len(rejects) - len(lost)
-    taken = sum(reject.objects for reject in lost)
+    objects = listing.tally.objects
+    if objects is None:  # Read on workers, but for those that went with what the listing rejected.
+        objects = sum(one.objects_read for one in summaries) + sum(reject.objects for reject in listed.rejects)
     return {
-        "examples_read": examples + len(lost),
-        "examples_written": examples,
+        "examples_read": listing.tally.examples,
+        "examples_written": sum(one.examples for one in summaries),
         "examples_rejected": len(lost),
-        "objects_read": objects + single + taken,
-        "objects_written": objects,
-        "objects_rejected": single,
-        "objects_of_rejected_examples": taken,
+        "objects_read": objects,
+        "objects_written": sum(one.objects for one in summaries),
+        "objects_rejected": len(rejects) - len(lost),
+        "objects_of_rejected_examples": sum(reject.objects for reject in lost),
         "boxes_clipped": sum(one.clipped for one in summaries),
+        "ids_hashed": sum(one.ids_hashed for one in summaries),
+        "ballast_files": len(listing.tally.ballast),
     }
 
 
-def _warnings(labels: tuple[str, ...], by_split: Mapping[str, list[Summary]]) -> tuple[str, ...]:
+def _check_labels(labels: tuple[str, ...]) -> None:
+    for label in labels:
+        if not sources.is_text(label):
+            raise UsageError(f"class name {printable(label)!r} is no text; rename the folder or the class to UTF-8")
+
+
+def _tell_ballast(names: list[str]) -> None:
+    if names:
+        first = ", ".join(printable(name) for name in sorted(names)[:3])
+        more = f" and {len(names) - 3} more" if len(names) > 3 else ""
+        print(f"data: {len(names)} files are no images by name and were left aside: {first}{more}", flush=True)
+
+
+def _warnings(source: str, labels: tuple[str, ...], by_split: Mapping[str, list[Summary]]) -> tuple[str, ...]:
     found = []
     for split, summaries in by_split.items():
         classes = summary.total(summaries, "classes")
-        missing = [label for label in labels if not classes.get(label) and not label.startswith("(no category")]
+        missing = [printable(label) for label in labels if not classes.get(label) and not label.startswith("(no category")]
         if missing:
-            found.append(f"{split} has nothing of class {', '.join(missing[:10])}" + (f" and {len(missing) - 10} more" if len(missing) > 10 else ""))
+            more = f" and {len(missing) - 10} more" if len(missing) > 10 else ""
+            found.append(f"{split} has nothing of class {', '.join(missing[:10])}{more}")
         counts = [count for count in classes.values() if count]
         if split == "train" and counts and max(counts) > 100 * min(counts):
             rarest, commonest = min(classes, key=classes.__getitem__), max(classes, key=classes.__getitem__)
-            found.append(f"train is out of balance: {classes[commonest]} of {commonest}, {classes[rarest]} of {rarest}")
+            sides = f"{classes[commonest]} of {printable(commonest)}, {classes[rarest]} of {printable(rarest)}"
+            found.append(f"train is out of balance: {sides}")
+    hashed = sum(one.ids_hashed for summaries in by_split.values() for one in summaries)
+    if hashed and source in ("coco", "coco_panoptic"):
+        found.append(
+            f"{hashed} image ids are no whole numbers of up to 15 digits; image/source_id has a number made from each instead"
+        )
     contents = {split: {digest for one in summaries for digest in one.contents} for split, summaries in by_split.items()}
     for one, other in itertools.combinations(sorted(contents), 2):
         both = len(contents[one] & contents[other])

@@ -1,11 +1,10 @@
 """What a source contains, as digests: unchanged files are recognised by size and time of change and not read again."""
 
-import glob
 import hashlib
 import itertools
 import json
 import os
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass
 from typing import Any
@@ -14,8 +13,8 @@ from etils import epath
 
 from pipelines import config
 from pipelines.config import Dataset, absolute
-from pipelines.data import files
-from pipelines.usage import UsageError
+from pipelines.data import files, folders
+from pipelines.usage import UsageError, file_name, nearest
 
 EMBEDDED = {"digits": 2, "digit_scenes": 2, "digit_masks": 2}  # generators of `embedded`; the number goes up with their bytes
 WHOLE = ".whole"  # the mark
@@ -24,10 +23,13 @@ SEVERAL = {"coco": ("images",), "coco_panoptic": ("images",)}  # fields of a sou
 REQUIRED = {"coco": ("images", "annotations"), "coco_panoptic": ("images", "annotations", "masks"), "image_folder": ("images",), "mask_folder": ("images", "masks"), "csv": ("images", "annotations"), "voc": ("images",), "tfds": ("builder",), "tfrecord": ("images",)}
 TOGETHER = 64  # files that one thread hashes in a row
 AT_ONCE = 32  # remote files that are fetched at the same time
-FORMAT = 2  # goes up when shards or manifest are laid out in another way
+MOST_SHARDS = 10_000
+FORMAT = 3  # goes up when shards or manifest are laid out in another way
 ALL = ""  # the split of a location given as one path: divided by a hash of the key
 
 Digest = str
+Unfit = dict[str, list[str]]  # code and advice by path inside a place
+SPLITS = ("train", "validation", "test")
 
 
 def embedded_folder(data_dir: str, dataset: Dataset) -> epath.Path:
@@ -53,6 +55,8 @@ def tfds_folder(dataset: Dataset) -> epath.Path:
     name, _, version = str(dataset.builder).partition(":")
     if not version:
         raise UsageError(f"dataset.builder: {name!r} has no version; write dataset.builder={name}:<version>, as in coco/2017:1.1.0")
+    for part in (*name.split("/"), version):
+        file_name(part, "dataset.builder")
     return epath.Path(absolute(dataset.root or "~/tensorflow_datasets")) / name / version
 
 
@@ -70,6 +74,7 @@ def locate(data_dir: str, dataset: Dataset) -> dict[str, dict[str, str]]:
         raise UsageError(f"dataset {dataset.name} needs {fields}; as in: make data DATA={dataset.name} ARGS=\"{fields}\"")
     root = embedded_folder(data_dir, dataset) if dataset.embedded else epath.Path(absolute(dataset.root)) if dataset.root else None
     _check_places(data_dir, dataset)
+    _check_splits(dataset)
     if dataset.source == "tfds":
         return {"images": {ALL: str(tfds_folder(dataset))}}
     found: dict[str, dict[str, str]] = {}
@@ -85,8 +90,26 @@ def locate(data_dir: str, dataset: Dataset) -> dict[str, dict[str, str]]:
                 more = f", several as dataset.{field}=[<path>,<path>]" if several else ""
                 raise UsageError(f"dataset.{field}: {given!r} is not a path; write dataset.{field}=<path> or dataset.{field}={{train:<path>,validation:<path>}}{more}")
             for number, path in enumerate(paths, start=1):
-                found.setdefault(field if number == 1 else f"{field} {number}", {})[split] = _placed(root, path)
+                found.setdefault(field if number == 1 else f"{field} {number}", {})[split] = _checked(field, _placed(root, path), dataset.source)
     return found
+
+
+def _check_splits(dataset: Dataset) -> None:
+    """Refuses a split that nothing trains or evaluates on."""
+    for name in (*LOCATIONS, "shards"):
+        value = getattr(dataset, name)
+        for split, given in value.items() if isinstance(value, dict) else ():
+            if split not in SPLITS:
+                raise UsageError(f"dataset.{name}: there is no split {split!r}{nearest(str(split), SPLITS)}")
+            if name == "shards" and not (isinstance(given, int) and 0 < given <= MOST_SHARDS):
+                raise UsageError(f"dataset.shards.{split}: {given!r} is no count from 1 to {MOST_SHARDS}")
+
+
+def _checked(part: str, path: str, source: str) -> str:
+    """The path, unless it is a pattern for a source that takes none."""
+    if source != "tfrecord" and folders.is_pattern(path):
+        raise UsageError(f"dataset.{part}: {path}: there is no such file or folder, and only dataset=tfrecord takes a pattern")
+    return path
 
 
 def _placed(root: epath.Path | None, path: str) -> str:
@@ -119,64 +142,51 @@ class Digests:
     def __init__(self, data_dir: str) -> None:
         self._folder = epath.Path(data_dir) / "digests"
 
-    def of(self, place: str) -> dict[str, Digest]:
-        """Digest of every file of a folder by its path inside, or of one file under the empty name.
+    def of(self, place: str, named: Collection[str] = ()) -> tuple[dict[str, Digest], Unfit]:
+        """Digests of the files at a place and what is unfit there, each by its path inside.
+
+        Args:
+            named: real paths of the folders into which links may lead.
 
         Raises:
             UsageError: there is nothing at that place.
         """
-        stats = dict(_stats(place))
-        memory = self._folder / f"{hashlib.sha256(place.encode()).hexdigest()[:16]}.json"
+        listed = folders.contents(place, named)
+        memory = self._folder / f"{hashlib.sha256(place.encode('utf-8', 'surrogateescape')).hexdigest()[:16]}.json"
         known: dict[str, list] = json.loads(memory.read_text()) if memory.exists() else {}
-        stale = [name for name, stat in stats.items() if stat[1] == "" or known.get(name, [None])[:2] != stat]
-        if stale or len(known) != len(stats):
-            threads, together = (AT_ONCE, 1) if files.is_remote(place) else (None, TOGETHER)
-            with ThreadPoolExecutor(threads) as pool:
-                groups = [stale[at : at + together] for at in range(0, len(stale), together)]
-                hashed = pool.map(lambda names: [sha256(path_of(place, name)) for name in names], groups)
-                fresh = dict(zip(stale, itertools.chain.from_iterable(hashed), strict=True))
-            known = {name: [*stat, fresh.get(name) or known[name][2]] for name, stat in stats.items()}
-            self._folder.mkdir(parents=True, exist_ok=True)
-            partial = memory.with_name(f"{memory.name}.{os.getpid()}")
-            partial.write_text(json.dumps(known))
-            partial.replace(memory)
-        return {name: entry[2] for name, entry in known.items()}
+        stale = [name for name, stat in listed.files.items() if stat[1] == "" or known.get(name, [None])[:2] != stat]
+        if stale or len(known) != len(listed.files):
+            fresh = _digests(place, stale)
+            unread = {name: digest for name, digest in fresh.items() if isinstance(digest, list)}
+            listed.unfit.update(unread)
+            read = {name: stat for name, stat in listed.files.items() if name not in unread}
+            known = {name: [*stat, fresh[name] if name in fresh else known[name][2]] for name, stat in read.items()}
+            self._remember(memory, known)
+        return {name: entry[2] for name, entry in known.items()}, listed.unfit
+
+    def _remember(self, memory: epath.Path, known: dict[str, list]) -> None:
+        self._folder.mkdir(parents=True, exist_ok=True)
+        partial = memory.with_name(f"{memory.name}.{os.getpid()}")
+        partial.write_text(json.dumps(known))
+        partial.replace(memory)
 
 
-def path_of(place: str, name: str) -> str:
-    """Path of a file that `Digests.of` found in a folder, behind a pattern, or as the place itself."""
-    pattern = glob.has_magic(place) and not files.is_remote(place)
-    return os.path.join(os.path.dirname(place) if pattern else place, name) if name else place
+def _digests(place: str, names: list[str]) -> dict[str, Digest | list[str]]:
+    """Digest of each file, or the code and the advice of one that cannot be read."""
+    threads, together = (AT_ONCE, 1) if files.is_remote(place) else (None, TOGETHER)
+    groups = [names[at : at + together] for at in range(0, len(names), together)]
+    with ThreadPoolExecutor(threads) as pool:
+        digests = pool.map(lambda group: [_read(place, name) for name in group], groups)
+        return dict(zip(names, itertools.chain.from_iterable(digests), strict=True))
 
 
-def _stats(place: str) -> Iterator[tuple[str, list[int | str]]]:
-    """Size and time of change of every file, sorted by path."""
-    if files.is_remote(place):
-        yield from files.listed(place)
-    elif os.path.isfile(place):
-        stat = os.stat(place)
-        yield "", [stat.st_size, stat.st_mtime_ns]
-    elif glob.has_magic(place):
-        for file in sorted(glob.glob(place)):
-            stat = os.stat(file)
-            yield os.path.basename(file), [stat.st_size, stat.st_mtime_ns]
-    elif os.path.isdir(place):
-        yield from sorted(_walk(place, ""))
-    else:
-        raise UsageError(f"{place}: there is no such file or folder")
-
-
-def _walk(root: str, inside: str) -> Iterator[tuple[str, list[int | str]]]:
-    with os.scandir(os.path.join(root, inside)) as entries:
-        for entry in entries:
-            name = f"{inside}/{entry.name}" if inside else entry.name
-            if entry.name.startswith("."):
-                continue
-            if entry.is_dir(follow_symlinks=False):
-                yield from _walk(root, name)
-            elif entry.is_file():
-                stat = entry.stat()
-                yield name, [stat.st_size, stat.st_mtime_ns]
+def _read(place: str, name: str) -> Digest | list[str]:
+    try:
+        return sha256(folders.path_of(place, name))
+    except OSError as error:
+        if not name:
+            raise UsageError(f"{place}: {error.strerror or error}") from None
+        return ["file_unreadable", f"{error.strerror or error}; make it readable, or remove it"]
 
 
 def sha256(file: str) -> Digest:
@@ -196,6 +206,7 @@ class Found:
 
     places: dict[str, dict[str, str]]
     digests: dict[str, dict[str, dict[str, Digest]]]  # of files, by their path inside the place
+    unfit: dict[str, dict[str, Unfit]]  # what is neither file nor folder, likewise
 
 
 def find(data_dir: str, dataset: Dataset) -> Found:
@@ -206,7 +217,21 @@ def find(data_dir: str, dataset: Dataset) -> Found:
     """
     digests = Digests(absolute(data_dir))
     places = locate(data_dir, dataset)
-    return Found(places, {field: {split: digests.of(place) for split, place in by_split.items()} for field, by_split in places.items()})
+    named = _named(dataset, places)
+    found = Found(places, {}, {})
+    for part, by_split in places.items():
+        looked = {split: digests.of(place, named) for split, place in by_split.items()}
+        found.digests[part] = {split: known for split, (known, _) in looked.items()}
+        found.unfit[part] = {split: unfit for split, (_, unfit) in looked.items()}
+    return found
+
+
+def _named(dataset: Dataset, places: Mapping[str, Mapping[str, str]]) -> list[str]:
+    """Real paths of the local folders that the user has named: links of a source may lead into them."""
+    given = {place for by_split in places.values() for place in by_split.values()}
+    given |= {absolute(dataset.root)} if dataset.root else set()
+    starts = {folders.parted(place)[0] if folders.is_pattern(place) else place for place in given}
+    return sorted(os.path.realpath(place) for place in starts if not files.is_remote(place) and os.path.isdir(place))
 
 
 def recipe(dataset: Dataset, version: int) -> Digest:
@@ -218,4 +243,12 @@ def recipe(dataset: Dataset, version: int) -> Digest:
 
 def fingerprint(dataset: Dataset, version: int, found: Found) -> str:
     """Sixteen hexadecimal digits over the recipe and the source's content."""
-    return digest([recipe(dataset, version), found.digests])[:16]
+    # What is unfit is rejected by name, and so is part of what is built.
+    unfit = {path: reason[0] for path, reason in _flat(found.unfit)}
+    return digest([recipe(dataset, version), found.digests, *([unfit] if unfit else [])])[:16]
+
+
+def _flat(unfit: Mapping[str, Mapping[str, Unfit]]) -> Iterator[tuple[str, list[str]]]:
+    for name, by_split in unfit.items():
+        for split, reasons in by_split.items():
+            yield from ((f"{name} {split} {path}", reason) for path, reason in reasons.items())

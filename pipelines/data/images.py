@@ -17,6 +17,7 @@ from pipelines.data.sources import Rejected
 from pipelines.usage import UsageError
 
 EXTENSIONS = (".jpg", ".jpeg", ".png", ".bmp", ".gif", ".webp", ".tif", ".tiff")
+NOT_AN_IMAGE = ("not_an_image", f"remove it, or convert it to one of {' '.join(EXTENSIONS)}")
 MAX_PIXELS = 178_956_970  # where Pillow takes an image for a decompression bomb
 # What can be said of each trait; the first is what happens where nothing is said.
 TREATMENTS = {

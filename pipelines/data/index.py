@@ -1,7 +1,7 @@
 """The index of a build: one line per example on disk, so that only positions travel through Beam's shuffle."""
 
 import json
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import IO
 
@@ -9,11 +9,13 @@ from etils import epath
 
 from pipelines.data import sources
 from pipelines.data.sources import Example, Reject
-from pipelines.usage import UsageError
+from pipelines.outside import printable
+from pipelines.usage import UsageError, file_name
 
 SHARD_EXAMPLES = 256
 SMALL_SHARDS = 8  # a small split is divided up to so many times, for the input pipeline and the cores
 LARGE_SHARD_EXAMPLES = 2048
+DUPLICATE = ("duplicate_key", "an example with this key is there already; remove one")
 
 
 @dataclass
@@ -27,15 +29,22 @@ class Index:
 
     def file(self, split: str) -> epath.Path:
         """The lines of one split."""
-        return epath.Path(self.folder) / f"{split}.jsonl"
+        return epath.Path(self.folder) / f"{file_name(split, 'split')}.jsonl"
 
 
-def write(folder: str, items: Iterable[Example | Reject], shards: Mapping[str, int] | None, recipe: str) -> Index:
+def write(
+    folder: str,
+    items: Iterable[Example | Reject],
+    shards: Mapping[str, int] | None,
+    recipe: str,
+    objects: Callable[[Example], int] = lambda example: 0,
+) -> Index:
     """Writes the index of a build.
 
     Args:
         shards: count by split; what is absent is decided by the number of examples.
         recipe: digest over all that shapes a record beside its example.
+        objects: how many objects go with an example that is rejected here.
 
     Raises:
         UsageError: there is nothing to train on.
@@ -49,11 +58,10 @@ def write(folder: str, items: Iterable[Example | Reject], shards: Mapping[str, i
             index.rejects.append(item)
             continue
         position = sources.position(item.key)
-        objects = len(item.more.get("rows", ()))
         if not (sources.is_text(item.key) and sources.is_text(item.name)):
-            index.rejects.append(Reject(item.split, item.name, item.key, *sources.NOT_TEXT, objects=objects))
+            index.rejects.append(Reject(item.split, item.name, item.key, *sources.NOT_TEXT, objects=objects(item)))
         elif position in seen.setdefault(item.split, set()):
-            index.rejects.append(Reject(item.split, item.name, item.key, "duplicate_key", "an example with this key is there already; remove one", objects=objects))
+            index.rejects.append(Reject(item.split, item.name, item.key, *DUPLICATE, objects=objects(item)))
         else:
             seen[item.split].add(position)
             if item.split not in files:
@@ -64,7 +72,8 @@ def write(folder: str, items: Iterable[Example | Reject], shards: Mapping[str, i
     index.examples = {split: len(seen[split]) for split in sorted(files)}
     if not index.examples.get("train"):
         reasons = ", ".join(sorted({reject.code for reject in index.rejects})) or "the source is empty"
-        raise UsageError(f"no example to train on: {reasons}" + "".join(f"\n{reject.file}: {reject.advice}" for reject in index.rejects[:3]))
+        first = [f"\n{printable(reject.file)}: {printable(reject.advice, 400)}" for reject in index.rejects[:3]]
+        raise UsageError(f"no example to train on: {reasons}{''.join(first)}")
     for split, examples in index.examples.items():
         _add_shards(index, split, (shards or {}).get(split) or shard_count(examples), recipe)
     return index
@@ -87,7 +96,7 @@ def _add_shards(index: Index, split: str, count: int, recipe: str) -> None:
 
 def shard_name(split: str, number: int, count: int) -> str:
     """File name of one shard."""
-    return f"{split}-{number:05d}-of-{count:05d}.tfrecord"
+    return f"{file_name(split, 'split')}-{number:05d}-of-{count:05d}.tfrecord"
 
 
 def split_of(shard: str) -> str:

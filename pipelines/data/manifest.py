@@ -9,6 +9,7 @@ from etils import epath
 
 from pipelines.config import Dataset, absolute
 from pipelines.data import content
+from pipelines.outside import printable
 from pipelines.usage import UsageError
 
 FILE = "manifest.json"
@@ -167,8 +168,7 @@ def describe_rejects(built: Manifest, most: int = 5) -> list[str]:
     listed, first = epath.Path(built.directory) / REJECTS, dict[str, str]()
     with listed.open() as lines:
         for reject in map(json.loads, lines):
-            # Names that are not UTF-8 are among the reasons.
-            case = f"{reject['file']} record {reject['record']}: {reject['advice']}".encode("utf-8", "replace").decode()
+            case = f"{printable(reject['file'])} record {printable(reject['record'])}: {printable(reject['advice'], 400)}"
             first.setdefault(reject["code"], case)
             if len(first) == len(built.rejects):
                 break

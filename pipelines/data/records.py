@@ -125,13 +125,15 @@ def write_shard(grouped: tuple[str, Iterable[tuple[int, int]]], job: Job) -> str
 
 def _record(example: Example, job: Job, counted: Summary) -> dict[str, Any] | None:
     """The record of an example; None, with the reason in the summary, where there is none."""
+    source = sources.load(job.source)
+    objects = sources.objects_of(source, example, job.request)
+    counted.read(objects)
     try:
-        source = sources.load(job.source)
         content = source.content(example, job.request) if hasattr(source, "content") else _content(example)
         image = images.read(content, job.request.dataset.convert)
         found = source.load(example, image, job.request)
     except Rejected as rejected:
-        counted.reject(example, rejected)
+        counted.reject(example, rejected, objects=objects)
         return None
     for name, reason in found.pop("rejects", ()):
         counted.reject(example, reason, name)

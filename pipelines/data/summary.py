@@ -10,7 +10,7 @@ from typing import Any
 from etils import epath
 
 from pipelines.data.images import Image
-from pipelines.data.sources import Example, Reject, Rejected
+from pipelines.data.sources import Example, Reject, Rejected, numeric
 
 SUFFIX = ".summary.json"
 
@@ -21,12 +21,15 @@ class Summary:
 
     file: str
     inputs: str
+    examples_read: int = 0  # counted where they are read, whatever becomes of them
+    objects_read: int = 0
     examples: int = 0
     bytes: int = 0
     sha256: str = ""
     objects: int = 0
     masks: int = 0
     clipped: int = 0
+    ids_hashed: int = 0  # records whose number for `image/source_id` is made from their key
     formats: dict[str, int] = field(default_factory=Counter)
     classes: dict[str, int] = field(default_factory=Counter)
     image_sizes: dict[str, int] = field(default_factory=Counter)
@@ -34,11 +37,16 @@ class Summary:
     contents: list[str] = field(default_factory=list)  # of images, as the first digits of their digests
     rejects: list[list] = field(default_factory=list)
 
-    def reject(self, example: Example, rejected: Rejected, record: str | None = None) -> None:
-        """Notes an example, or one object of it, that was left out."""
-        whole = record is None
-        objects = len(example.more.get("rows", ())) if whole else 0
-        entry = Reject(example.split, example.name, example.key if record is None else record, rejected.code, rejected.advice, whole, objects)
+    def read(self, objects: int) -> None:
+        """Notes an example that was read, with the objects that its annotation has."""
+        self.examples_read += 1
+        self.objects_read += objects
+
+    def reject(self, example: Example, rejected: Rejected, record: str | None = None, objects: int = 0) -> None:
+        """Notes an example and the objects that go with it, or one object of it, that was left out."""
+        key = example.key if record is None else record
+        reason = (rejected.code, rejected.advice)
+        entry = Reject(example.split, example.name, key, *reason, whole=record is None, objects=objects)
         self.rejects.append(list(astuple(entry)))
 
     def count(self, record: dict[str, Any], image: Image) -> None:
@@ -48,6 +56,7 @@ class Summary:
         self.image_sizes[f"{_bin(image.width, 32)}x{_bin(image.height, 32)}"] += 1
         self.contents.append(record["sha256"][:16])
         self.clipped += record.pop("clipped", 0)
+        self.ids_hashed += "key" in record and record["id"] == numeric(record["key"]) and str(record["id"]) != record["key"]
         for label, pixels in record.pop("pixels", {}).items():
             self.classes[label] += pixels
         if "text" in record:

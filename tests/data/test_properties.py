@@ -68,7 +68,7 @@ def outcome(folder: Path, document: dict[str, Any], source: str, task: str) -> t
     file.write_text(json.dumps(document))
     dataset = Dataset(name=source, task=task, source=source, validation_fraction=0.0)
     places = {"images": {"": str(folder / "images")}, "masks": {"": str(folder / "masks")}, "annotations": {"": str(file)}}
-    digests = {field: {"": content.Digests(str(folder / "data")).of(places[field][""])} for field in places}
+    digests = {field: {"": content.Digests(str(folder / "data")).of(places[field][""])[0]} for field in places}
     target = epath.Path(folder / "built")
     try:
         listing = sources.load(source).listing(sources.Request(dataset, places, digests))

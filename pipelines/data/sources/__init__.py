@@ -6,21 +6,22 @@ The interface of a source module:
     listing(request) -> Listing                                   in the launching process, streaming
     load(example, image: Image, request: Request) -> record       on a worker; raises Rejected
     content(example, request) -> bytes                            optional: the image, where it is no file of its own
+    objects(example, request) -> int                              where there are any: how many its annotation has
+
+What was read is counted where it is read: by `listing` in its `Tally`, and by `objects`. What becomes of it is counted
+where it is written or rejected, and a build in which the two differ fails.
 """
 
-import functools
 import hashlib
 import importlib
 import math
-import os
 import posixpath
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from types import ModuleType
 from typing import Any
 
 from pipelines.config import Dataset
-from pipelines.data import files
 from pipelines.data.content import ALL
 from pipelines.usage import UsageError
 
@@ -34,6 +35,27 @@ class Request:
     digests: Mapping[str, Mapping[str, Mapping[str, str]]]  # empty on workers
     shared: Mapping[str, Any] = field(default_factory=dict)  # what `listing` found out for `load`
     parse: Callable[[bytes], dict[str, list[Any]]] = lambda serialized: {}  # the features of a serialized tf.train.Example
+    unfit: Mapping[str, Mapping[str, Mapping[str, Sequence[str]]]] = field(default_factory=dict)  # code and advice, likewise
+
+    def folder(self, name: str, split: str) -> "Folder":
+        """What lies at a place; `name` is a field, or `images 2`."""
+        digests = self.digests.get(name, {}).get(split, {})
+        return Folder(self.places[name][split], digests, self.unfit.get(name, {}).get(split, {}))
+
+
+@dataclass(frozen=True)
+class Folder:
+    """A place of a source: digests of its files, and code and advice of what is unfit, by path inside."""
+
+    path: str
+    digests: Mapping[str, str]
+    unfit: Mapping[str, Sequence[str]] = field(default_factory=dict)
+
+    def refusal(self, name: str) -> Sequence[str] | None:
+        """Why a path inside is unfit, itself or by a folder that it is in."""
+        parts = name.split("/")
+        above = ("/".join(parts[:count]) for count in range(1, len(parts) + 1))
+        return next((self.unfit[path] for path in above if path in self.unfit), None)
 
 
 @dataclass(frozen=True)
@@ -70,6 +92,15 @@ class Rejected(Exception):
         self.advice = advice
 
 
+@dataclass
+class Tally:
+    """What a source met while it listed, counted where it reads and not where it yields; whole once `items` is."""
+
+    examples: int = 0
+    objects: int | None = None  # None: they are read on workers
+    ballast: list[str] = field(default_factory=list)  # files that are no images by name, and no examples
+
+
 @dataclass(frozen=True)
 class Listing:
     """Class names in the order of their integers, and the examples in any order."""
@@ -78,6 +109,7 @@ class Listing:
     has_masks: bool
     items: Iterable[Example | Reject]
     shared: Mapping[str, Any] = field(default_factory=dict)
+    tally: Tally = field(default_factory=Tally)
 
 
 def load(name: str) -> ModuleType:
@@ -103,25 +135,36 @@ def split_of(split: str, key: str, dataset: Dataset) -> str:
     return "validation" if position(f"split {key}") < dataset.validation_fraction * 2**63 else "train"
 
 
-@functools.lru_cache(maxsize=64)
-def _real(folder: str) -> str:
-    return os.path.realpath(folder)
+def objects_of(source: ModuleType, example: Example, request: Request) -> int:
+    """How many objects an example's annotation has, whatever becomes of them."""
+    return source.objects(example, request) if hasattr(source, "objects") else 0
 
 
-def inside(folder: str, name: str) -> str | None:
-    """Path of a file of a folder; None where it leaves the folder, by its name or by a link."""
-    if files.is_remote(folder):
-        plain_name = posixpath.normpath(name)
-        return None if plain_name.startswith(("/", "..")) else f"{folder}/{plain_name}"
-    path = os.path.join(folder, name)
-    plain = not os.path.isabs(name) and ".." not in name.split("/")
-    if plain and "/" not in name and not os.path.islink(path):
-        return path
-    return path if os.path.realpath(path).startswith(_real(folder) + os.sep) else None
-
-
-ESCAPES = ("path_escapes", "the file lies outside its folder, by its name or by a link; copy it inside")
+ESCAPES = ("path_escapes", "a path is taken inside its folder; write it without ../ and not from the root")
+HIDDEN = "files whose name starts with a dot are left out; rename the file and its entry"
+NAMELESS = "(no file_name)"
 NOT_TEXT = ("file_name_not_utf8", "rename the file, and its entry if it has one, to UTF-8")
+# Endings and names of files that lie beside images and are none. Whatever else is no image is rejected by name.
+_BESIDE = (
+    ".txt .md .rst .htm .html .pdf .doc .docx .rtf .csv .tsv .xls .xlsx .json .jsonl .xml .yaml .yml .toml .ini .cfg .log "
+    ".py .sh .ipynb .db .lnk .url .md5 .sha256"
+)
+BALLAST = tuple(_BESIDE.split())
+BALLAST_NAMES = ("readme", "license", "licence", "copying", "authors", "changelog", "makefile", "checksums")
+
+
+def is_ballast(name: str) -> bool:
+    """Whether a file is no image by its name, such as README.txt or Thumbs.db."""
+    last = name.rsplit("/", 1)[-1].lower()
+    return last.endswith(BALLAST) or last in BALLAST_NAMES
+
+
+def without_ballast(names: Iterable[str], tally: Tally) -> list[str]:
+    """Returns the names that are to be images; notes the others."""
+    images = []
+    for name in names:
+        (tally.ballast if is_ballast(name) else images).append(name)
+    return images
 
 
 def is_text(name: str) -> bool:
@@ -133,41 +176,72 @@ def is_text(name: str) -> bool:
     return "\0" not in name
 
 
-def folders_of(request: Request, field: str, given: str) -> list[tuple[str, Mapping[str, str]]]:
-    """The folders of a field for a split's annotations, in their order, each with the digests of its files.
+def folder_of(request: Request, field: str, given: str) -> Folder:
+    """The folder of a field for a split of another field.
 
     Raises:
-        UsageError: the field and the annotations name different splits.
+        UsageError: the two name different splits.
+    """
+    return folders_of(request, field, given)[0]
+
+
+def folders_of(request: Request, field: str, given: str) -> list[Folder]:
+    """The folders of a field for a split of another field, in their order.
+
+    Raises:
+        UsageError: the two name different splits.
     """
     split = given if given in request.places[field] else ALL
     if split not in request.places[field]:
-        raise UsageError(f"dataset.{field} has {', '.join(request.places[field])}, dataset.annotations has {given or 'one file'}; give both the same splits")
+        raise UsageError(
+            f"dataset.{field} has {', '.join(request.places[field])}, other locations have {given or 'one path'}; "
+            "give all of them the same splits"
+        )
     fields = [name for name, by_split in request.places.items() if name.split()[0] == field and split in by_split]
-    return [(request.places[name][split], request.digests[name][split]) for name in fields]
+    return [request.folder(name, split) for name in fields]
 
 
-def find(name: str, folders: Iterable[tuple[str, Mapping[str, str]]], kind: str = "image") -> tuple[str, str]:
-    """Path and digest of a file that an annotation names, in the first folder that has it.
+def files_of(request: Request, field: str) -> dict[str, str]:
+    """Digests of a field's files, by the split that each is for.
 
     Raises:
-        Rejected: no folder has it, it lies outside, or two folders have different files of that name.
+        UsageError: one is a folder.
+    """
+    for given, found in request.digests[field].items():
+        if "" not in found:
+            raise UsageError(f"dataset.{field}: {request.places[field][given]} is a folder; give the file in it")
+    return {given: found[""] for given, found in request.digests[field].items()}
+
+
+def find(name: str, folders: Sequence[Folder], kind: str = "image") -> tuple[str, str]:
+    """Path and digest of a file that an annotation names, in the first folder that has it.
+
+    The verdict depends on the name and on what lies in the folders, not on where they lie.
+
+    Raises:
+        Rejected: no folder has it, it leads outside, or two folders have different files of that name.
     """
     if not is_text(name):
         raise Rejected(*NOT_TEXT)
-    places = {folder: inside(folder, name) for folder, _ in folders}
-    if not any(places.values()):
+    plain = posixpath.normpath(name)
+    if plain.startswith(("/", "../")) or plain == "..":
         raise Rejected(*ESCAPES)
-    found = [(path, digest) for folder, files in folders if (path := places[folder]) and (digest := files.get(name) or files.get(_plain(path, folder)))]
-    if not found:
-        raise Rejected(f"{kind}_missing", f"the file is {'in none of the folders' if len(places) > 1 else 'not there'}; add it or remove its entry")
+    found = [(f"{folder.path}/{plain}", folder.digests[plain]) for folder in folders if plain in folder.digests]
+    if not found or not name:
+        raise _missing(plain if name else "", folders, kind)
     if len({digest for _, digest in found}) > 1:
         raise Rejected(f"{kind}_ambiguous", f"different files have this name: {' and '.join(path for path, _ in found)}; rename or remove one")
     return found[0]
 
 
-def _plain(path: str, folder: str) -> str:
-    """A file's path inside its folder, where it was written another way: ./0001.jpg."""
-    return path.removeprefix(f"{folder}/") if files.is_remote(folder) else os.path.relpath(os.path.realpath(path), _real(folder))
+def _missing(name: str, folders: Sequence[Folder], kind: str) -> Rejected:
+    refusal = next((reason for folder in folders if (reason := folder.refusal(name))), None)
+    if refusal:
+        return Rejected(*refusal)
+    if any(part.startswith(".") and part != "." for part in name.split("/")):
+        return Rejected(f"{kind}_missing", HIDDEN)
+    where = "in none of the folders" if len(folders) > 1 else "not there"
+    return Rejected(f"{kind}_missing", f"the file is {where}; add it or remove its entry")
 
 
 def digest(*parts: str) -> str:

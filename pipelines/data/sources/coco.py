@@ -7,6 +7,7 @@ from their places in it.
 import json
 import os
 from array import array
+from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
@@ -15,7 +16,14 @@ import numpy as np
 
 from pipelines.data import files, masks, sources, stream
 from pipelines.data.images import Image
-from pipelines.data.sources import Example, Listing, Reject, Rejected, Request
+from pipelines.data.sources import (
+    Example,
+    Listing,
+    Reject,
+    Rejected,
+    Request,
+    Tally,
+)
 from pipelines.outside import printable
 from pipelines.usage import UsageError
 
@@ -40,12 +48,14 @@ class Scan:
     digest: array = field(default_factory=lambda: array("Q"))
     has_masks: bool = False
     is_panoptic: bool = False
-    malformed: list[Reject] = field(default_factory=list)
+    malformed: list[tuple[Reject, list[int]]] = field(default_factory=list)  # each with its (first byte, length)
+    entries: Counter[str] = field(default_factory=Counter)  # elements met, by section
+    segments: Counter[Any] = field(default_factory=Counter)  # panoptic: segments met, by category
 
 
 def listing(request: Request) -> Listing:
     """Every image of the annotation files; classes in the order of the category ids."""
-    digests = digests_of(request)
+    digests = sources.files_of(request, "annotations")
     scans = [scan(given, request.places["annotations"][given], digest) for given, digest in digests.items()]
     categories = merged(request, scans)
     if any(scan.is_panoptic for scan in scans):
@@ -55,7 +65,9 @@ def listing(request: Request) -> Listing:
     if has_masks is None:
         has_masks = any(scan.has_masks for scan in scans)
     shared = {"masks": has_masks, "digests": digests, "labels": {category: (number, labels[number - 1]) for category, number in numbers.items()}}
-    return Listing(labels, has_masks, (item for scan in scans for item in items(request, scan)), shared)
+    entries = sum((scan.entries for scan in scans), Counter())
+    tally = Tally(entries["images"], entries["annotations"])
+    return Listing(labels, has_masks, (item for scan in scans for item in items(request, scan)), shared, tally)
 
 
 def merged(request: Request, scans: Iterable[Scan]) -> dict[int, str]:
@@ -115,18 +127,6 @@ def numbered(request: Request, categories: Mapping[int, str]) -> tuple[tuple[str
     return tuple(categories.get(number, f"(no category {number})") for number in range(1, max(categories) + 1)), {number: number for number in categories}
 
 
-def digests_of(request: Request) -> dict[str, str]:
-    """Digests of the annotation files, by the split that each is for.
-
-    Raises:
-        UsageError: one is a folder.
-    """
-    for given, found in request.digests["annotations"].items():
-        if "" not in found:
-            raise UsageError(f"dataset.annotations: {request.places['annotations'][given]} is a folder; give the JSON file in it")
-    return {given: found[""] for given, found in request.digests["annotations"].items()}
-
-
 def scan(given: str, file: str, digest: str) -> Scan:
     """Reads an annotation file once.
 
@@ -137,14 +137,15 @@ def scan(given: str, file: str, digest: str) -> Scan:
     with os.fdopen(os.dup(files.kept(file, digest).fileno()), "rb") as content:
         content.seek(0)
         for section, start, text, value in stream.elements(content, file, SECTIONS, met):
+            scan.entries[section] += 1
             if section == "categories":
                 _add_category(scan, start, value, starts)
             elif not isinstance(value, dict):
-                scan.malformed.append(_malformed(given, section, start, value, whole=section == "images"))
+                scan.malformed.append((_malformed(given, section, start, value), [start, len(text)]))
             elif section == "annotations":
                 _add_annotation(scan, start, text, value)
             else:
-                _add_image(scan, start, value)
+                _add_image(scan, start, text, value)
     for section in ("images", "categories"):
         if section not in met:
             raise UsageError(f"{file}: no {section}; expected COCO (images, annotations, categories)")
@@ -182,15 +183,20 @@ def _utf8(text: str) -> str:
         return text
 
 
-def _malformed(given: str, section: str, start: int, value: Any, *, whole: bool = False) -> Reject:
-    advice = f"the entry of {section} at byte {start} is not as COCO has it: {json.dumps(value)[:80]}; correct or remove it"
-    return Reject(given or "train", "", f"{section} at byte {start}", f"{section[:-1]}_malformed", advice, whole=whole)
+def _malformed(given: str, section: str, start: int, value: Any) -> Reject:
+    says = printable(json.dumps(value)[:100])
+    advice = f"the entry of {section} at byte {start} is not as COCO has it: {says}; correct or remove it"
+    place, code = f"{section} at byte {start}", f"{section[:-1]}_malformed"
+    return Reject(given or "train", sources.NAMELESS, place, code, advice, whole=section == "images")
 
 
 def _add_annotation(scan: Scan, start: int, text: str, value: dict[str, Any]) -> None:
+    if "segments_info" in value:
+        scan.is_panoptic = True
+        _count_segments(scan, value["segments_info"])
     image = value.get("image_id")
     if not isinstance(image, int | str):
-        scan.malformed.append(_malformed(scan.given, "annotations", start, value))
+        scan.malformed.append((_malformed(scan.given, "annotations", start, value), [start, len(text)]))
         return
     number = value.get("id")
     # 0 stands for an id that is absent or no number; such ones are not checked for repetition.
@@ -200,31 +206,50 @@ def _add_annotation(scan: Scan, start: int, text: str, value: dict[str, Any]) ->
     scan.length.append(len(text))
     scan.digest.append(sources.position(text))
     scan.has_masks |= bool(value.get("segmentation"))
-    scan.is_panoptic |= "segments_info" in value
 
 
-def _add_image(scan: Scan, start: int, value: dict[str, Any]) -> None:
+def _count_segments(scan: Scan, segments: Any) -> None:
+    for segment in segments if isinstance(segments, list) else ():
+        category = segment.get("category_id") if isinstance(segment, dict) else None
+        scan.segments[category if isinstance(category, int | float) else None] += 1
+
+
+def _add_image(scan: Scan, start: int, text: str, value: dict[str, Any]) -> None:
     if not isinstance(value.get("id"), int | str) or not isinstance(value.get("file_name"), str):
-        scan.malformed.append(_malformed(scan.given, "images", start, value, whole=True))
+        scan.malformed.append((_malformed(scan.given, "images", start, value), [start, len(text)]))
         return
     name = _utf8(value["file_name"])
     scan.images.append({"id": value["id"], "name": name, "height": value.get("height"), "width": value.get("width")})
 
 
-def items(request: Request, scan: Scan, objects: Callable[[list[list[int]]], int] = len) -> Iterator[Example | Reject]:
+def _as_it_is(reject: Reject, place: list[int]) -> Reject:
+    return reject
+
+
+def items(
+    request: Request,
+    scan: Scan,
+    objects: Callable[[list[list[int]]], int] = len,
+    stray: Callable[[Reject, list[int]], Reject] = _as_it_is,
+) -> Iterator[Example | Reject]:
     """Examples and rejects of one file, whatever the order in it.
 
     Args:
         objects: how many objects annotations stand for, given as (first byte, length).
+        stray: what becomes of the reject of an annotation that belongs to no image, given with its place.
     """
-    yield from scan.malformed
-    image, start, length, ids, digest = (np.frombuffer(getattr(scan, name), dtype) for name, dtype in (("image", "q"), ("start", "q"), ("length", "q"), ("id", "q"), ("digest", "Q")))
+    for reject, place in scan.malformed:
+        yield reject if reject.whole else stray(reject, place)
+    image, start, length, ids, digest = _columns(scan)
     order = np.lexsort((digest, ids))
     repeated = np.zeros(len(ids), bool)
     repeated[order[1:]] = (np.diff(ids[order]) == 0) & (ids[order[1:]] != 0)
     names = {scan.numbers.get(entry["id"]): entry["name"] for entry in scan.images} if repeated.any() else {}
     for row in np.flatnonzero(repeated):
-        yield Reject(scan.given or "train", names.get(int(image[row]), "no image"), str(ids[row]), "duplicate_annotation_id", "give each annotation an id of its own", whole=False)
+        code, advice = "duplicate_annotation_id", "give each annotation an id of its own"
+        name = names.get(int(image[row]), "no image") or sources.NAMELESS
+        reject = Reject(scan.given or "train", name, str(ids[row]), code, advice, whole=False)
+        yield stray(reject, [int(start[row]), int(length[row])])
     order = np.lexsort((digest, image))[~repeated[np.lexsort((digest, image))]]
     bounds = np.searchsorted(image[order], np.arange(len(scan.numbers) + 1))
     folders = sources.folders_of(request, "images", scan.given)
@@ -236,21 +261,35 @@ def items(request: Request, scan: Scan, objects: Callable[[list[list[int]]], int
         rows = order[bounds[number] : bounds[number + 1]] if number is not None else order[:0]
         places = [[int(start[row]), int(length[row])] for row in rows]
         if entry["id"] in claimed:
-            yield Reject(split, name, key, "duplicate_image_id", "two images have this id; give each one of its own")
+            advice = "two images have this id; give each one of its own"
+            yield Reject(split, name or sources.NAMELESS, key, "duplicate_image_id", advice)
             continue
         claimed.add(entry["id"])
         try:
             file, sha256 = sources.find(name, folders)
         except Rejected as rejected:
-            yield Reject(split, name, key, rejected.code, rejected.advice, objects=objects(places))
+            shown = name or sources.NAMELESS
+            yield Reject(split, shown, key, rejected.code, rejected.advice, objects=objects(places))
             continue
         more = {"given": scan.given, "height": entry["height"], "width": entry["width"], "rows": places}
         content = sources.digest(sha256, str(entry["height"]), str(entry["width"]), str(sorted(int(digest[row]) for row in rows)))
         yield Example(split, key, file, name, content, more)
     for image_id in sorted(set(scan.numbers) - claimed, key=str):
-        rows = order[bounds[scan.numbers[image_id]] : bounds[scan.numbers[image_id] + 1]]
-        for row in rows:
-            yield Reject(scan.given or "train", f"image {image_id}", str(ids[row]), "unknown_image", "the list of images has no such id; add the image or remove the annotation", whole=False)
+        for row in order[bounds[scan.numbers[image_id]] : bounds[scan.numbers[image_id] + 1]]:
+            advice = "the list of images has no such id; add the image or remove the annotation"
+            file = f"image {printable(image_id)}"
+            reject = Reject(scan.given or "train", file, str(ids[row]), "unknown_image", advice, whole=False)
+            yield stray(reject, [int(start[row]), int(length[row])])
+
+
+def _columns(scan: Scan) -> tuple[np.ndarray, ...]:
+    columns = (("image", "q"), ("start", "q"), ("length", "q"), ("id", "q"), ("digest", "Q"))
+    return tuple(np.frombuffer(getattr(scan, name), dtype) for name, dtype in columns)
+
+
+def objects(example: Example, request: Request) -> int:
+    """How many annotations are for an image."""
+    return len(example.more["rows"])
 
 
 def annotation(file: str, digest: str, start: int, length: int) -> dict[str, Any]:
@@ -304,7 +343,7 @@ def describe(annotation: Mapping[str, Any], image: Image, request: Request) -> t
     category = annotation.get("category_id")
     label, text = request.shared["labels"].get(category, (0, "")) if isinstance(category, int) else (0, "")
     if not label:
-        raise Rejected("unknown_category", f"category {category!r} is not in the list of categories; add it there, or remove the object")
+        raise Rejected("unknown_category", f"category {printable(category)!r} is not in the list of categories; add it there, or remove the object")
     box, clipped = sources.clipped(annotation.get("bbox"), image.height, image.width)
     area: Any = annotation.get("area")
     item = {

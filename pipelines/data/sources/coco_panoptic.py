@@ -12,8 +12,18 @@ import numpy as np
 
 from pipelines.data import files, masks, sources
 from pipelines.data.images import Image
-from pipelines.data.sources import Example, Listing, Reject, Rejected, Request, coco
+from pipelines.data.sources import (
+    Example,
+    Folder,
+    Listing,
+    Reject,
+    Rejected,
+    Request,
+    Tally,
+    coco,
+)
 from pipelines.data.sources.mask_folder import IGNORED
+from pipelines.outside import printable
 from pipelines.usage import UsageError
 
 TASKS = ("segmentation", "detection")
@@ -21,12 +31,12 @@ TASKS = ("segmentation", "detection")
 
 def listing(request: Request) -> Listing:
     """Every image of the annotation files; classes in the order of the category ids: all of them, or those of things."""
-    scans = [coco.scan(given, request.places["annotations"][given], digest) for given, digest in coco.digests_of(request).items()]
+    scans = [coco.scan(given, request.places["annotations"][given], digest) for given, digest in sources.files_of(request, "annotations").items()]
     categories = coco.merged(request, scans)
     kinds = {number: kind for scan in scans for number, kind in scan.things.items()}
     for number, name in categories.items():
         if kinds[number] not in (0, 1):
-            raise UsageError(f"dataset.annotations: category {name!r} has no isthing of 0 or 1; expected COCO panoptic (instances: dataset=coco)")
+            raise UsageError(f"dataset.annotations: category {printable(name)!r} has no isthing of 0 or 1; expected COCO panoptic (instances: dataset=coco)")
     things = {number: name for number, name in categories.items() if kinds[number]}
     stuff = sorted(set(categories) - set(things))
     if request.dataset.task == "detection":
@@ -39,24 +49,34 @@ def listing(request: Request) -> Listing:
         if len(labels) > IGNORED:
             raise UsageError(f"dataset.annotations: {len(labels)} categories; a mask of 8 bits holds {IGNORED}")
     shared = {"masks": has_masks, "labels": {category: (number, categories[category]) for category, number in numbers.items()}}
-    return Listing(labels, has_masks, (item for scan in scans for item in _items(request, scan, stuff)), shared)
+    tally = Tally(sum(scan.entries["images"] for scan in scans))
+    if request.dataset.task == "detection":
+        tally.objects = sum(count for scan in scans for category, count in scan.segments.items() if category not in stuff)
+    items = (item for scan in scans for item in _items(request, scan, stuff, tally))
+    return Listing(labels, has_masks, items, shared, tally)
 
 
-def _items(request: Request, scan: coco.Scan, stuff: list[int]) -> Iterator[Example | Reject]:
+def _items(request: Request, scan: coco.Scan, stuff: list[int], tally: Tally) -> Iterator[Example | Reject]:
     """Examples with their segments; `rows` numbers those of them that are to become objects."""
     file = request.places["annotations"][scan.given], request.digests["annotations"][scan.given][""]
     folders = sources.folders_of(request, "masks", scan.given)
 
-    def objects(places: list[list[int]]) -> list[int]:
-        found = (coco.annotation(*file, *place).get("segments_info") for place in places)
-        segments = [segment for listed in found if isinstance(listed, list) for segment in listed]
-        return [row for row, segment in enumerate(segments) if request.dataset.task == "detection" and _category(segment) not in stuff]
+    def things(places: list[list[int]]) -> list[int]:
+        if request.dataset.task != "detection":
+            return []
+        segments = [segment for place in places for segment in _listed(coco.annotation(*file, *place))]
+        return [row for row, segment in enumerate(segments) if _category(segment) not in stuff]
 
-    for item in coco.items(request, scan, lambda places: len(objects(places))):
+    def stray(reject: Reject, place: list[int]) -> Reject:
+        # An annotation is all that is known of an image, not one object.
+        tally.examples += 1
+        return replace(reject, whole=True, objects=len(things([place])))
+
+    for item in coco.items(request, scan, lambda places: len(things(places)), stray):
         if isinstance(item, Reject):
-            yield replace(item, whole=True)  # An annotation is all that is known of an image, not one object.
+            yield item
             continue
-        rows = objects(item.more["rows"])
+        rows = things(item.more["rows"])
         try:
             segments, mask, content = _segments(file, item.more["rows"], folders)
         except Rejected as rejected:
@@ -65,11 +85,21 @@ def _items(request: Request, scan: coco.Scan, stuff: list[int]) -> Iterator[Exam
         yield replace(item, content=sources.digest(item.content, content), more={**item.more, "mask": mask, "segments": segments, "rows": rows})
 
 
+def _listed(annotation: Any) -> list[Any]:
+    segments = annotation.get("segments_info") if isinstance(annotation, dict) else None
+    return segments if isinstance(segments, list) else []
+
+
+def objects(example: Example, request: Request) -> int:
+    """How many segments of an image are to become objects."""
+    return len(example.more["rows"])
+
+
 def _category(segment: Any) -> Any:
     return segment.get("category_id") if isinstance(segment, dict) else None
 
 
-def _segments(file: tuple[str, str], places: list[list[int]], folders: list[tuple[str, Mapping[str, str]]]) -> tuple[list[dict[str, Any]], str, str]:
+def _segments(file: tuple[str, str], places: list[list[int]], folders: list[Folder]) -> tuple[list[dict[str, Any]], str, str]:
     """The segments of an image, the path of its PNG, and that one's digest."""
     if not places:
         raise Rejected("no_annotation", "add the image's annotation, or remove the image")
@@ -108,7 +138,7 @@ def _classes(segments: Mapping[int, Mapping[str, Any]], painted: np.ndarray, req
     for number, segment in segments.items():
         category = _category(segment)
         if not isinstance(category, int) or category not in request.shared["labels"]:
-            raise Rejected("unknown_category", f"category {category!r} of segment {number} is not in the list of categories; add it there")
+            raise Rejected("unknown_category", f"category {printable(category)!r} of segment {number} is not in the list of categories; add it there")
         if number not in places:
             raise Rejected("mask_empty", f"segment {number} has no pixel in the PNG; remove it from segments_info")
         classes[places[number]], name = request.shared["labels"][category]

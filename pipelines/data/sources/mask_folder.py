@@ -3,15 +3,24 @@
 With suffixes for layouts that name the two differently: a_leftImg8bit.png, a_gtFine_labelIds.png.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import PurePosixPath
 from typing import Any
 
 import numpy as np
 
+from pipelines.config import Dataset
 from pipelines.data import files, masks, sources
-from pipelines.data.images import EXTENSIONS, Image
-from pipelines.data.sources import Example, Listing, Reject, Rejected, Request
+from pipelines.data.images import EXTENSIONS, NOT_AN_IMAGE, Image
+from pipelines.data.sources import (
+    Example,
+    Folder,
+    Listing,
+    Reject,
+    Rejected,
+    Request,
+    Tally,
+)
 from pipelines.usage import UsageError
 
 TASKS = ("segmentation",)
@@ -22,7 +31,8 @@ def listing(request: Request) -> Listing:
     """Every pair; class names come from `dataset.labels`."""
     if set(request.places["images"]) != set(request.places["masks"]):
         raise UsageError("dataset.images and dataset.masks name different splits; give both as one path or both with the same splits")
-    return Listing(class_names(request), True, _items(request))
+    tally = Tally()
+    return Listing(class_names(request), True, _items(request, tally), tally=tally)
 
 
 def class_names(request: Request) -> tuple[str, ...]:
@@ -36,24 +46,47 @@ def class_names(request: Request) -> tuple[str, ...]:
     return tuple(str(label) for label in request.dataset.labels)
 
 
-def _items(request: Request) -> Iterator[Example | Reject]:
-    dataset = request.dataset
-    for given, folder in request.places["images"].items():
-        drawn = {stem: name for name in request.digests["masks"][given] if (stem := _stem(name, dataset.mask_suffix))}
-        paired: set[str] = set()
-        for name, content in request.digests["images"][given].items():
-            stem = _stem(name, dataset.image_suffix) or str(PurePosixPath(name).with_suffix(""))
-            split = sources.split_of(given, stem, dataset)
-            code, advice = _unfit(name, stem, folder, drawn, paired)
-            if code:
-                yield Reject(split, name, stem, code, advice)
-                continue
-            paired.add(stem)
-            more = {"mask": f"{request.places['masks'][given]}/{drawn[stem]}"}
-            yield Example(split, stem, f"{folder}/{name}", name, sources.digest(content, request.digests["masks"][given][drawn[stem]]), more)
-        for stem in sorted(set(drawn) - paired):
-            if not any(_stem(name, dataset.image_suffix) == stem for name in request.digests["images"][given]):
-                yield Reject(sources.split_of(given, stem, dataset), drawn[stem], stem, "no_image", "add the image to dataset.images, or remove the mask")
+def _items(request: Request, tally: Tally) -> Iterator[Example | Reject]:
+    for given in request.places["images"]:
+        images, painted = request.folder("images", given), request.folder("masks", given)
+        yield from _paired(request.dataset, given, images, painted, tally)
+
+
+def _paired(dataset: Dataset, given: str, images: Folder, drawn: Folder, tally: Tally) -> Iterator[Example | Reject]:
+    """Pairs the images of a folder with the masks of another; whatever has no partner is rejected."""
+    painted = sources.without_ballast((*drawn.digests, *drawn.unfit), tally)
+    masks_by_stem = by_stem(painted, dataset.mask_suffix)
+    doubles = [name for name in painted if masks_by_stem.get(_stem(name, dataset.mask_suffix) or "", name) != name]
+    names = sources.without_ballast((*images.digests, *images.unfit), tally)
+    stems = {name: _stem(name, dataset.image_suffix) or str(PurePosixPath(name).with_suffix("")) for name in names}
+    lone = sorted(set(masks_by_stem) - set(stems.values()))
+    tally.examples += len(names) + len(lone) + len(doubles)
+    paired: set[str] = set()
+    for name, stem in stems.items():
+        split = sources.split_of(given, stem, dataset)
+        mask = masks_by_stem.get(stem, "")
+        refusal = _refusal(name, stem, mask, images, drawn) or (DUPLICATE if stem in paired else None)
+        if refusal:
+            yield Reject(split, name, stem, *refusal)
+            continue
+        paired.add(stem)
+        content = sources.digest(images.digests[name], drawn.digests[mask])
+        yield Example(split, stem, f"{images.path}/{name}", name, content, {"mask": f"{drawn.path}/{mask}"})
+    for stem in lone:
+        mask = masks_by_stem[stem]
+        reason = drawn.unfit.get(mask) or ("no_image", "add the image to dataset.images, or remove the mask")
+        yield Reject(sources.split_of(given, stem, dataset), mask, stem, *reason)
+    for name in doubles:
+        advice = "two masks have the name of one image; rename or remove one"
+        yield Reject(sources.split_of(given, name, dataset), name, name, "mask_ambiguous", advice)
+
+
+DUPLICATE = ("duplicate_key", "two images have the name of one mask; rename or remove one")
+
+
+def by_stem(names: Iterable[str], suffix: str = "") -> dict[str, str]:
+    """Names of masks by what they share with their image."""
+    return {stem: name for name in names if (stem := _stem(name, suffix))}
 
 
 def _stem(name: str, suffix: str) -> str | None:
@@ -62,16 +95,15 @@ def _stem(name: str, suffix: str) -> str | None:
     return stem.removesuffix(suffix) if stem.endswith(suffix) else None
 
 
-def _unfit(name: str, stem: str, folder: str, drawn: dict[str, str], paired: set[str]) -> tuple[str, str]:
+def _refusal(name: str, stem: str, mask: str, images: Folder, drawn: Folder) -> Sequence[str] | None:
+    """Why an image cannot be taken with its mask."""
+    if name in images.unfit:
+        return images.unfit[name]
     if not name.lower().endswith(EXTENSIONS):
-        return "not_an_image", f"remove it, or convert it to one of {' '.join(EXTENSIONS)}"
-    if sources.inside(folder, name) is None:
-        return sources.ESCAPES
-    if stem not in drawn:
-        return "no_mask", "add its mask to dataset.masks, or remove the image"
-    if stem in paired:
-        return "duplicate_key", "two images have the name of one mask; rename or remove one"
-    return "", ""
+        return NOT_AN_IMAGE
+    if mask in drawn.digests:
+        return None
+    return drawn.refusal(mask or stem) or ("no_mask", "add its mask to dataset.masks, or remove the image")
 
 
 def load(example: Example, image: Image, request: Request) -> dict[str, Any]:

@@ -1,18 +1,27 @@
 """A prepared TensorFlow Datasets builder, read from its own files: images stay encoded and nothing imports TensorFlow."""
 
+import functools
 import json
 import os
 import struct
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 from pipelines.data import files, sources, tfrecord
 from pipelines.data.content import ALL
 from pipelines.data.images import Image
 from pipelines.data.masks import encode_classes, read_classes
-from pipelines.data.sources import Example, Listing, Reject, Rejected, Request
+from pipelines.data.sources import (
+    Example,
+    Listing,
+    Reject,
+    Rejected,
+    Request,
+    Tally,
+)
 from pipelines.usage import UsageError
 
+Parse = Callable[[bytes], dict[str, list[Any]]]
 TASKS = ("classification", "detection", "segmentation")
 # Feature by use, the first that a record has; `dataset.columns` names others.
 FEATURES = {
@@ -43,7 +52,21 @@ def listing(request: Request) -> Listing:
     labels = request.dataset.labels or _labels(folder, features["classes" if request.dataset.task == "detection" else "label"])
     labels = tuple(str(label) for label in labels)
     shared = {"features": features, "labels": labels}
-    return Listing(labels, request.dataset.task == "segmentation", _items(request, folder, shards), shared)
+    tally = Tally(examples=_stated(info, shards))
+    return Listing(labels, request.dataset.task == "segmentation", _items(request, folder, shards), shared, tally)
+
+
+def _stated(info: Mapping[str, Any], shards: Mapping[str, list[str]]) -> int:
+    """How many records the builder says that the chosen files have."""
+    counts: dict[str, int] = {}
+    for split in info["splits"]:
+        lengths = [int(length) for length in split["shardLengths"]]
+        counts |= {_shard(info, split["name"], number, len(lengths)): length for number, length in enumerate(lengths)}
+    return sum(counts[name] for names in shards.values() for name in names)
+
+
+def _shard(info: Mapping[str, Any], split: str, number: int, count: int) -> str:
+    return f"{info['name']}-{split}.tfrecord-{number:05d}-of-{count:05d}"
 
 
 def _shards(request: Request, info: Mapping[str, Any]) -> dict[str, list[str]]:
@@ -56,8 +79,13 @@ def _shards(request: Request, info: Mapping[str, Any]) -> dict[str, list[str]]:
         raise UsageError(f"dataset.lists: {request.dataset.builder} has no split {', '.join(missing)}; there are: {', '.join(theirs)}")
     found = {}
     for ours, name in wanted.items():
-        count, prefix = len(theirs[name]["shardLengths"]), f"{info['name']}-{name}.tfrecord"
-        found[ours] = [f"{prefix}-{number:05d}-of-{count:05d}" for number in range(count)]
+        count = len(theirs[name]["shardLengths"])
+        found[ours] = [_shard(info, name, number, count) for number in range(count)]
+    folder = request.folder("images", ALL)
+    absent = [name for names in found.values() for name in names if name not in folder.digests]
+    if absent:
+        why = (folder.refusal(absent[0]) or ("", "it is not there"))[1]
+        raise UsageError(f"dataset.builder: {folder.path}/{absent[0]}: {why}; prepare the builder again")
     return found
 
 
@@ -85,7 +113,7 @@ def _items(request: Request, folder: str, shards: Mapping[str, list[str]]) -> It
     whole = "validation" in shards
     for ours, names in shards.items():
         for name in names:
-            content = request.digests["images"][ALL].get(name, "missing")
+            content = request.digests["images"][ALL][name]
             for number, (start, length) in enumerate(_positions(f"{folder}/{name}")):
                 key = f"{name}:{number:06d}"
                 split = ours if whole else sources.split_of(ALL, key, request.dataset)
@@ -98,17 +126,37 @@ def _positions(file: str) -> Iterator[tuple[int, int]]:
         at, size = 0, records.seek(0, os.SEEK_END)
         while at < size:
             records.seek(at)
-            (length,) = struct.unpack("<Q", records.read(8))
+            head = records.read(8)
+            length = struct.unpack("<Q", head)[0] if len(head) == 8 else size
+            if at + 16 + length > size:
+                raise UsageError(f"dataset.builder: {file} is cut short at byte {at}; prepare the builder again")
             yield at + 12, length
             at += 16 + length
 
 
 def _parsed(example: Example, request: Request) -> dict[str, list[Any]]:
-    serialized = files.read(example.file, example.more["start"], example.more["length"])
     try:
-        return request.parse(serialized)
+        return _record(request.parse, example.file, example.more["start"], example.more["length"], example.content)
+    except UsageError:  # The store's failure, not the record's.
+        raise
     except ValueError as error:
         raise Rejected("record_corrupt", f"{error}; prepare the builder again") from None
+
+
+@functools.lru_cache(maxsize=1)
+def _record(parse: Parse, file: str, start: int, length: int, content: str) -> dict[str, list[Any]]:
+    """The features of one record, kept until the next is asked for; `content` tells apart what was there before."""
+    return parse(files.read(file, start, length))
+
+
+def objects(example: Example, request: Request) -> int:
+    """How many objects a record has: each has one class."""
+    if request.dataset.task != "detection":
+        return 0
+    try:
+        return len(_parsed(example, request).get(request.shared["features"]["classes"], []))
+    except Rejected:
+        return 0  # Rejected, with its reason, as a whole.
 
 
 def content(example: Example, request: Request) -> bytes:
