@@ -100,12 +100,14 @@ class Delivery:
         except MlflowException as error:
             if error.error_code not in REFUSALS:
                 raise
-            if len(figures) == 1:
+            if self._revived():
+                self._send_batch(figures)
+            elif len(figures) == 1:
                 self._refuse(f"{figures[0].key} of step {figures[0].step}", error)
-                return
-            half = len(figures) // 2
-            self._send_batch(figures[:half])
-            self._send_batch(figures[half:])
+            else:
+                half = len(figures) // 2
+                self._send_batch(figures[:half])
+                self._send_batch(figures[half:])
 
     def _attempt(self, event: dict[str, Any]) -> None:
         """Sends; what MLflow will never take is noted and passed over, so that it does not hold up the rest."""
@@ -114,10 +116,20 @@ class Delivery:
         except MlflowException as error:
             if error.error_code not in REFUSALS:
                 raise
-            self._refuse(event["event"], error)
+            if self._revived():
+                self._attempt(event)
+            else:
+                self._refuse(event["event"], error)
 
     def _refuse(self, what: str, error: MlflowException) -> None:
         self.refused.append(f"{printable(what)}: {reason(error)}")
+
+    def _revived(self) -> bool:
+        """Whether the run has been deleted meanwhile, which MLflow words as a refusal; it is then restored."""
+        if self.run_id is None or self.client.get_run(self.run_id).info.lifecycle_stage != "deleted":
+            return False
+        self.client.restore_run(self.run_id)
+        return True
 
     def _check(self) -> None:
         """Sees once that the store still has the run and lets it be written; one that is gone is delivered anew."""

@@ -288,6 +288,19 @@ def test_a_run_deleted_in_mlflow_comes_back_when_it_goes_on(cfg: Config, write_s
     assert steps(client, stored(cfg)[1], "a") == [5]
 
 
+def test_a_run_deleted_in_mlflow_while_it_runs_comes_back_at_once(cfg: Config, write_session: Session) -> None:
+    write_session(lambda recorder: recorder(1, {"a": 1}))
+    courier = delivery.Delivery(Path(cfg.run_dir), runs.store(cfg))
+    courier.advance()
+    client, run = stored(cfg)
+    for step, event in ((2, "metrics"), (3, "tags")):
+        client.delete_run(run.info.run_id)
+        journal.append(Path(cfg.run_dir), event, step=step, values={"a": step if event == "metrics" else str(step)})
+        courier.advance()
+    assert courier.refused == []
+    assert steps(client, stored(cfg)[1], "a") == [1, 2] and stored(cfg)[1].data.tags["a"] == "3"
+
+
 def test_a_store_that_lost_the_run_gets_all_of_it_again(cfg: Config, write_session: Session, empty_store: Path) -> None:
     write_session(lambda recorder: recorder(1, {"a": 1}))
     delivery.deliver(Path(cfg.run_dir), runs.store(cfg))
