@@ -7,6 +7,7 @@ or manifest.
 
 import os
 from collections.abc import Sequence
+from pathlib import Path
 
 import tasks
 from pipelines import config
@@ -16,7 +17,7 @@ from pipelines.config import Config
 from pipelines.data import store
 from pipelines.search import trials
 from pipelines.signals import Interrupted, Interruption
-from pipelines.tracking import runs
+from pipelines.tracking import continuation, runs
 from pipelines.usage import UsageError
 
 OWN = config.names(Config, config.VERB, verb="launch")  # about the group, not about a worker
@@ -47,7 +48,7 @@ def run(cfg: Config, overrides: Sequence[str]) -> int:
         )
         return 0
     store.obtain(cfg, tasks.load(dataset.task))
-    theirs = [*overrides, *trials.share(cfg.threads, cfg.workers)]
+    theirs = [*overrides, *trials.share(cfg.threads, cfg.workers, continuation.threads(Path(cfg.run_dir)))]
     if not given & {"run", "run_dir"}:  # It holds the time: each worker would choose its own.
         theirs.append(f"run_dir={config.override_value(cfg.run_dir)}")
     print(

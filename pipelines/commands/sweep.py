@@ -23,7 +23,7 @@ from pipelines.search.schedule import Schedule
 from pipelines.search.space import Point
 from pipelines.search.trials import Trial
 from pipelines.signals import Interrupted, Interruption
-from pipelines.tracking import environment, journal, recording, runs
+from pipelines.tracking import continuation, environment, journal, recording, runs
 from pipelines.usage import ExitCode, UsageError
 
 
@@ -90,8 +90,9 @@ class _Trials:
         settings, overrides = space.settle(point, self._compose(space.settle(groups, self.cfg)[1]))
         overrides = [*self.request.fixed, *overrides]
         cfg = config.compose(overrides)
-        overrides += trials.share(cfg.threads, self.cfg.jobs)
-        return Trial.at(self.directory, space.identity(cfg, self._fingerprint(cfg)), settings, overrides)
+        trial = Trial.at(self.directory, space.identity(cfg, self._fingerprint(cfg)), settings, overrides)
+        trial.recipe += trials.share(cfg.threads, self.cfg.jobs, continuation.threads(trial.run_dir))
+        return trial
 
     def _compose(self, chosen: list[str]) -> Config:
         """What short names and multiples of a point refer to."""

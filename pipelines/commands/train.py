@@ -23,12 +23,11 @@ from pipelines.cluster import membership
 from pipelines.config import Config
 from pipelines.data import store
 from pipelines.data.manifest import Manifest
+from pipelines.reproduction import classes
 from pipelines.signals import Interrupted, Interruption
-from pipelines.tracking import environment, journal, recording, runs
+from pipelines.tracking import continuation, environment, journal, recording, runs
 from pipelines.training import process
 from pipelines.usage import ExitCode, UsageError
-
-FIXED = ("garden", "seed", "determinism", "dataset", "task")  # a run that goes on cannot change these
 
 
 def run(cfg: Config) -> int:
@@ -36,14 +35,16 @@ def run(cfg: Config) -> int:
     started = time.monotonic()
     environment.at_start()  # Building data may take hours, in which somebody edits.
     cfg = config.anchored(_recorded(cfg) if cfg.run else cfg)
+    cfg = continuation.settled(Path(cfg.run_dir), cfg)
     if cfg.runtime.get("distribution_strategy") == "multi_worker_mirrored":
         member = membership.join(os.environ)
         if not member.is_chief:
             return _follow(cfg, Path(cfg.run_dir) / "workers" / str(member.index))
     task = tasks.load(config.chosen_dataset(cfg).task)
     run_dir = Path(cfg.run_dir)
-    _refuse_other_settings(run_dir, cfg)
     data = store.obtain(cfg, task)
+    continuation.refuse_other_data(run_dir, cfg, data.fingerprint)
+    _warn_of_another_class(run_dir)
     seconds = {"data": round(time.monotonic() - started, 2)}
     try:
         with process.prepared(cfg, run_dir):
@@ -68,6 +69,7 @@ def _train(cfg: Config, task: Any, data: Manifest, run_dir: Path, seconds: dict[
     params = parameters.build(cfg, task, data)
     devices = strategy.build(params.runtime, cfg.logical_cpus)
     strategy.refuse_uneven(params, devices, data.splits["validation"].examples)
+    continuation.refuse_other_devices(run_dir, cfg, strategy.describe(devices))
     outcome = experiment.Outcome()
     headline = params.trainer.best_checkpoint_eval_metric
     try:
@@ -79,6 +81,8 @@ def _train(cfg: Config, task: Any, data: Manifest, run_dir: Path, seconds: dict[
             recorder.file("manifest.json", data.to_json())
             recorder.dataset(data.dataset, data.fingerprint, str(data.directory), json.loads(data.to_json()))
             recorder.parameters(_chosen(cfg, params, data))
+            # A tag, not a parameter: MLflow keeps the first of a parameter, and this may change with determinism=off.
+            recorder.tags({"strategy": params.runtime.distribution_strategy})
             recorder.environment(determinism_class={**determinism.describe(cfg), **strategy.describe(devices)})
             recorder.summary.update(experiment=cfg.name, run_dir=str(run_dir), seed=cfg.seed)
             print(f"training {cfg.name} on {data.dataset}: {params.trainer.train_steps} steps; run directory {run_dir}")
@@ -123,7 +127,6 @@ def _train(cfg: Config, task: Any, data: Manifest, run_dir: Path, seconds: dict[
 def _follow(cfg: Config, own: Path) -> int:
     """Trains as a worker other than the chief: computes and saves with it, keeps a log of its own, records nothing."""
     run_dir, task = Path(cfg.run_dir), tasks.load(config.chosen_dataset(cfg).task)
-    _refuse_other_settings(run_dir, cfg)
     with process.prepared(cfg, own), (own / "train.log").open("a", buffering=1) as log, contextlib.redirect_stdout(log):
         data = store.obtain(cfg, task)
         from pipelines.training import (  # TensorFlow: 10 s.
@@ -208,7 +211,6 @@ def _chosen(cfg: Config, params: Any, data: Manifest) -> dict[str, Any]:
         "input_size": getattr(params.task.model, "input_size", None),
         "optimizer": optimizer.optimizer.type,
         "learning_rate": yaml.safe_dump(optimizer.learning_rate.get().as_dict(), default_flow_style=True).strip(),
-        "strategy": params.runtime.distribution_strategy,
         "precision": params.runtime.mixed_precision_dtype,
     }
 
@@ -222,18 +224,13 @@ def _recorded(cfg: Config) -> Config:
         raise UsageError(f"run: the directory of {cfg.run} is gone from this machine; to make it again: make reproduce RUN={cfg.run}")
     recorded = config.from_yaml(record.texts["config.yaml"])
     recorded.run_dir = str(record.run_dir)
-    return recorded
+    return continuation.resumed(cfg, recorded)
 
 
-def _refuse_other_settings(run_dir: Path, cfg: Config) -> None:
-    """Refuses to go on under settings that would make the run another one."""
-    file = run_dir / "config.yaml"
-    if not file.exists():
-        return
-    before, now = yaml.safe_load(file.read_text()), yaml.safe_load(config.to_yaml(cfg))
-    changed = [f"  {line}" for key in FIXED for line in config.differences(before.get(key), now.get(key), key)]
-    if changed:
-        raise UsageError(
-            f"run_dir: {run_dir} holds a run with other settings:\n" + "\n".join(changed[:10]) + "\n"
-            f"to go on with it: make train RUN={run_dir}; for a new one choose another run_dir"
-        )
+def _warn_of_another_class(run_dir: Path) -> None:
+    """Says where a run is resumed on a machine that need not give the bits which the first would have given."""
+    file = run_dir / "environment.json"
+    if file.exists():
+        machine = classes.here({"environment.json": file.read_text()})
+        if machine.differing:
+            print("resumed on another machine than before:", "\n".join(machine.lines()), flush=True)

@@ -137,9 +137,14 @@ def stop(trials: Sequence[Trial]) -> None:
         trial.state, trial._process = "interrupted", None
 
 
-def share(chosen: Threads, jobs: int) -> list[str]:
-    """Overrides that give a trial its share of the cores, where the user has not said otherwise."""
-    return [f"threads.{pool}={threads(jobs)}" for pool in ("intra_op", "inter_op") if getattr(chosen, pool) is None]
+def share(chosen: Threads, jobs: int, recorded: Threads | None = None) -> list[str]:
+    """Overrides that give a trial its share of the cores, where the user has not said otherwise.
+
+    Args:
+        recorded: counts of a run that is resumed, which keeps them: its bits depend on them.
+    """
+    counts = {pool: getattr(recorded, pool, None) or threads(jobs) for pool in ("intra_op", "inter_op")}
+    return [f"threads.{pool}={count}" for pool, count in counts.items() if getattr(chosen, pool) is None]
 
 
 def threads(jobs: int) -> int:

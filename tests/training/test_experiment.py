@@ -92,7 +92,7 @@ def test_a_classifier_trains_and_killed_and_resumed_ends_bit_for_bit_the_same(tr
 
 
 def test_an_interrupted_run_saves_says_how_to_go_on_and_goes_on(trellis, tiny, tmp_path):
-    long = [*arguments(tiny, tmp_path, "resnet", "run"), "trainer.train_steps=2000", "trainer.validation_interval=2000"]
+    long = [*arguments(tiny, tmp_path, "resnet", "run"), "trainer.train_steps=200", "trainer.validation_interval=200"]
     process = trellis.start("train", *long)
     for line in process.stdout:
         if line.startswith("step 3/"):
@@ -106,9 +106,9 @@ def test_an_interrupted_run_saves_says_how_to_go_on_and_goes_on(trellis, tiny, t
     assert (tmp_path / "run" / "checkpoints" / f"ckpt-{found['steps']}.index").exists()
     client, entry = recorded(tmp_path, found["mlflow_run_id"])
     assert entry.info.status == "KILLED"
-    steps = found["steps"] + 2
-    trellis("train", *long, f"trainer.train_steps={steps}")
-    after = check_run(tmp_path, "run", "accuracy", steps)
+    assert found["steps"] < 200
+    trellis("train", *long)
+    after = check_run(tmp_path, "run", "accuracy", 200)
     assert after["mlflow_run_id"] == found["mlflow_run_id"]
 
 

@@ -84,8 +84,16 @@ def test_two_devices_train_and_evaluate_together(trellis, tiny, tmp_path):
 
 @pytest.mark.slow
 def test_two_devices_resume_and_take_one_anothers_checkpoints(trellis, tiny, tmp_path):
-    for steps in (2, 4):
-        trellis("train", *arguments(tiny, tmp_path, "resnet", "run", *MIRRORED), f"trainer.train_steps={steps}", "trainer.validation_interval=2")
+    command = [*arguments(tiny, tmp_path, "resnet", "run", *MIRRORED), "trainer.validation_interval=2"]
+    process = trellis.start("train", *command)
+    for line in process.stdout:
+        if line.startswith("step 3/"):
+            break
+    process.kill()
+    process.communicate()
+    one_device = [text for text in command if text not in MIRRORED]
+    assert "distribution_strategy: mirrored -> one_device" in trellis("train", *one_device, code=2)
+    trellis("train", *command)
     found = check_run(tmp_path, "run", "accuracy")
     trellis("evaluate", f"run={tmp_path / 'run'}", f"runs_dir={tmp_path}", *tiny["classification"][-1:])
     evaluation = summary(tmp_path / "run" / "evaluation")

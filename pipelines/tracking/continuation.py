@@ -1,0 +1,110 @@
+"""Under what a run is resumed: the settings that gave what it has so far. Under others the same directory would hold two runs.
+
+What may differ is what no bit and no figure of the result depends on: settings of the roles place, guard, passive and of one
+verb (`pipelines.config`), `trainer.checkpoint_interval`, `trainer.max_to_keep` and `runtime.tpu`. With `determinism=off`,
+where no bits are promised, also devices and thread counts.
+"""
+
+import json
+from collections.abc import Mapping
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from pipelines import config
+from pipelines.config import Config, Threads, differences
+from pipelines.usage import UsageError
+
+MOST_LINES = 10  # of differences that an error shows
+
+
+def settled(run_dir: Path, cfg: Config) -> Config:
+    """The configuration to resume the run in `run_dir` under: the recorded thread counts, where none are asked for.
+
+    Raises:
+        UsageError: others are asked for, or anything else that the run's result depends on differs.
+    """
+    recorded = _recorded(run_dir)
+    if recorded is None:
+        return cfg
+    if recorded.determinism:
+        cfg = replace(cfg, threads=_filled(cfg.threads, recorded.threads))
+    changed = differences(*(_of_the_result(one, recorded.determinism) for one in (recorded, cfg)))
+    _refuse(run_dir, cfg, "other settings", changed)
+    return cfg
+
+
+def resumed(cfg: Config, recorded: Config) -> Config:
+    """The recorded configuration, to resume by name.
+
+    Raises:
+        UsageError: the command line asks for something else beside; nothing of it is left out silently.
+    """
+    asked = differences(*(_of_the_result(one) for one in (config.compose([]), cfg)))
+    keys = {line.partition(": ")[0] for line in asked}
+    changed = [line for line in differences(*(_of_the_result(one) for one in (recorded, cfg))) if line.partition(": ")[0] in keys]
+    _refuse(Path(recorded.run_dir), recorded, "other settings", changed)
+    return recorded
+
+
+def refuse_other_data(run_dir: Path, cfg: Config, fingerprint: str) -> None:
+    """Refuses to resume on data of another content than the run has learned from."""
+    before = _document(run_dir / "manifest.json").get("fingerprint", fingerprint)
+    _refuse(run_dir, cfg, "other data", differences({"fingerprint": before}, {"fingerprint": fingerprint}))
+
+
+def refuse_other_devices(run_dir: Path, cfg: Config, described: Mapping[str, int]) -> None:
+    """Refuses to resume on other numbers of replicas or workers, between which a batch's sums are split."""
+    before = _document(run_dir / "environment.json").get("determinism_class") or {}
+    known = {name: before.get(name, count) for name, count in described.items()}
+    if cfg.determinism:
+        _refuse(run_dir, cfg, "other devices", differences(known, dict(described)))
+
+
+def threads(run_dir: Path) -> Threads | None:
+    """The thread counts of the run recorded in `run_dir`; None where there is none."""
+    recorded = _recorded(run_dir)
+    return recorded.threads if recorded else None
+
+
+def _recorded(run_dir: Path) -> Config | None:
+    file = run_dir / "config.yaml"
+    return config.from_yaml(file.read_text()) if file.exists() else None
+
+
+def _document(file: Path) -> dict[str, Any]:
+    return json.loads(file.read_text()) if file.exists() else {}
+
+
+def _filled(asked: Threads, recorded: Threads) -> Threads:
+    return Threads(asked.intra_op or recorded.intra_op, asked.inter_op or recorded.inter_op)
+
+
+def _of_the_result(cfg: Config, determinism: bool = True) -> dict[str, Any]:
+    found = config.settings(config.plain(cfg), config.RESULT)
+    if not determinism:
+        for name in ("threads", *config.HARDWARE):
+            found.pop(name)
+        found["runtime"] = {config.PRECISION: cfg.runtime.get(config.PRECISION)}
+    return found
+
+
+def _refuse(run_dir: Path, cfg: Config, what: str, changed: list[str]) -> None:
+    if not changed:
+        return
+    verb = "launch" if cfg.runtime.get("distribution_strategy") == "multi_worker_mirrored" else "train"
+    lines = "".join(f"\n  {line}" for line in changed[:MOST_LINES])
+    more = f"\n  … {len(changed) - MOST_LINES} more" if len(changed) > MOST_LINES else ""
+    raise UsageError(
+        f"run_dir: {run_dir} holds a run of {what}:{lines}{more}\n"
+        f"to resume it as it is: make {verb} RUN={run_dir}\n"
+        f"to train anew under these: the same command with EXP=… and run_dir={_free(run_dir)}"
+    )
+
+
+def _free(run_dir: Path) -> Path:
+    """The first name after this one that is not taken."""
+    number = 2
+    while (found := run_dir.with_name(f"{run_dir.name}-{number}")).exists():
+        number += 1
+    return found
