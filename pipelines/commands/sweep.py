@@ -5,6 +5,7 @@ process of its own; jobs=<n> trials at a time share the cores. The same command 
 """
 
 import dataclasses
+import hashlib
 import json
 import re
 from collections.abc import Sequence
@@ -15,7 +16,7 @@ import tasks
 from pipelines import config
 from pipelines.config import Config
 from pipelines.data import store
-from pipelines.search import commandline, ranking, space, trials
+from pipelines.search import circumstances, commandline, ranking, space, trials
 from pipelines.search.commandline import Request
 from pipelines.search.display import Display
 from pipelines.search.ledger import Ledger
@@ -45,10 +46,12 @@ def run(cfg: Config, request: Request, overrides: Sequence[str]) -> int:
     runs.prepare(cfg)
     try:
         with Interruption() as signals, runs.record(cfg) as recorder:
+            made = _Trials(cfg, request, directory)
             schedule = Schedule(
                 searched,
                 Ledger(directory / "ledger.jsonl"),
-                _Trials(cfg, request, directory).prepare,
+                made.prepare,
+                unchanged=made.refuse_other_code,
                 summary=recording.read_summary,
                 occupied=lambda run_dir: journal.held(journal.folder(run_dir) / "run.lock"),
                 metric=cfg.sweep.metric if cfg.sweep else None,
@@ -60,6 +63,9 @@ def run(cfg: Config, request: Request, overrides: Sequence[str]) -> int:
                 f"{trials.threads(cfg.jobs)} threads each; {directory}",
                 flush=True,
             )
+            for reason in dict.fromkeys(filter(None, (trial.anew for trial in schedule.trials))):
+                count = sum(trial.anew == reason for trial in schedule.trials)
+                print(f"trained anew: {count} trials finished earlier, but under other circumstances: {reason}", flush=True)
             recorder.tags({"sweep": directory.name, "method": searched.method})
             signals.hold("the trials have saved")
             try:
@@ -81,6 +87,7 @@ class _Trials:
 
     def __init__(self, cfg: Config, request: Request, directory: Path) -> None:
         self.cfg, self.request, self.directory = cfg, request, directory
+        self._packages, self._code = environment.packages(), circumstances.code()
         self._fingerprints: dict[str, str] = {}
         self._composed: dict[tuple[str, ...], Config] = {}
 
@@ -90,9 +97,20 @@ class _Trials:
         settings, overrides = space.settle(point, self._compose(space.settle(groups, self.cfg)[1]))
         overrides = [*self.request.fixed, *overrides]
         cfg = config.compose(overrides)
-        trial = Trial.at(self.directory, space.identity(cfg, self._fingerprint(cfg)), settings, overrides)
+        base, around = space.identity(cfg, self._fingerprint(cfg)), circumstances.describe(cfg, self._packages)
+        identity = hashlib.sha256(f"{base} {circumstances.digest(around)}".encode()).hexdigest()
+        trial = Trial.at(self.directory, identity, settings, overrides)
+        trial.base, trial.circumstances = base, around
         trial.recipe += trials.share(cfg.threads, self.cfg.jobs, continuation.threads(trial.run_dir))
         return trial
+
+    def refuse_other_code(self) -> None:
+        """Refuses to start a trial once the source has been edited: it would train something else than it is named after."""
+        if circumstances.code() != self._code:
+            raise UsageError(
+                "the source of pipelines, tasks or conf has changed since the sweep began; what is finished is kept, and the "
+                "same command trains everything anew with the source as it is now; change it back to keep what there is"
+            )
 
     def _compose(self, chosen: list[str]) -> Config:
         """What short names and multiples of a point refer to."""

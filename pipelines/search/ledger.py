@@ -2,6 +2,7 @@
 
     {"event": "suggested", "time": 1700000000, "space": "5f0c…", "number": 6, "point": {"learning_rate": 0.031}}
     {"event": "started", "time": 1700000000, "trial": "9a41…", "settings": {"learning_rate": 0.031}, "run_dir": "…"}
+    {"event": "circumstances", "time": 1700000000, "digest": "77c0…", "values": {"code": "b1f2…", "libraries": {…}, …}}
     {"event": "finished", "time": 1700000042, "trial": "9a41…", "value": 0.97, "seconds": 41.8, ...}
 
 The last line about a trial is its state. A trial whose last line is not `finished` is still to be done.
@@ -13,6 +14,7 @@ import time
 from pathlib import Path
 from typing import Any
 
+from pipelines.search.circumstances import digest
 from pipelines.search.space import Point
 
 
@@ -21,12 +23,14 @@ class Ledger:
 
     Attributes:
         finished: results by trial, each with `value`, `metric` and `seconds`.
+        circumstances: what results depended on beside settings and data, by digest.
     """
 
     def __init__(self, path: Path) -> None:
         """Reads what earlier sessions wrote; a last line that a killed one left unfinished is cut off."""
         self.path = path
         self.finished: dict[str, dict[str, Any]] = {}
+        self.circumstances: dict[str, dict[str, Any]] = {}
         self._suggested: dict[str, dict[int, Point]] = {}
         path.touch()
         if content := path.read_bytes():
@@ -49,8 +53,22 @@ class Ledger:
         """The points suggested so far for the space of that digest, in order."""
         return [point for _, point in sorted(self._suggested.get(space, {}).items())]
 
+    def under(self, circumstances: dict[str, Any]) -> str:
+        """The digest of these circumstances, written down where they are new."""
+        name = digest(circumstances)
+        if name not in self.circumstances:
+            self.write("circumstances", digest=name, values=circumstances)
+        return name
+
+    def earlier(self, base: str) -> dict[str, Any] | None:
+        """The circumstances under which the trial of these settings and data finished last; None: it did not."""
+        found = [entry for entry in self.finished.values() if entry.get("base") == base]
+        return self.circumstances.get(found[-1]["circumstances"]) if found else None
+
     def _learn(self, entry: dict[str, Any]) -> None:
         if entry["event"] == "suggested":
             self._suggested.setdefault(entry["space"], {})[entry["number"]] = entry["point"]
+        elif entry["event"] == "circumstances":
+            self.circumstances[entry["digest"]] = entry["values"]
         elif entry["event"] == "finished":
             self.finished[entry["trial"]] = entry

@@ -1,17 +1,20 @@
 """The course of a sweep: which trial next, how many at a time, what was learnt from those before."""
 
+import json
 import math
 import time
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Protocol
 
+from pipelines.config import differences
 from pipelines.search import proposals, trials
 from pipelines.search.ledger import Ledger
 from pipelines.search.space import Point, Space
 from pipelines.search.trials import Trial
 
 INTERVAL_S = 0.25
+MOST_REASONS = 3  # that a line names
 
 
 class Audience(Protocol):
@@ -39,6 +42,7 @@ class Schedule:
         *,
         summary: Callable[[Path], Mapping[str, Any]],
         occupied: Callable[[Path], bool],
+        unchanged: Callable[[], None] = lambda: None,
         metric: str | None = None,
         jobs: int = 1,
     ) -> None:
@@ -48,10 +52,12 @@ class Schedule:
             prepare: makes the trial of a point.
             summary: reads the summary in a run directory.
             occupied: whether a process is recording in a run directory.
+            unchanged: called before a trial starts; raises where it would not train what it is named after.
             metric: of the evaluation, to rank by; None: each experiment's headline.
         """
         self.space, self.ledger, self.jobs, self.metric = space, ledger, jobs, metric
         self._prepare, self._summary, self._occupied = prepare, summary, occupied
+        self._unchanged = unchanged
         self.trials: list[Trial] = []
         self._points: list[tuple[Point, list[Trial]]] = []  # each point with its trials, in order
         self._around = proposals.combinations(space.around)
@@ -97,6 +103,7 @@ class Schedule:
             trial.take(self.metric, found)
             self._note(trial)
             return False
+        self._unchanged()
         self.ledger.write("started", trial=trial.identity, settings=trial.settings, run_dir=str(trial.run_dir))
         trial.start()
         return True
@@ -104,7 +111,8 @@ class Schedule:
     def _note(self, trial: Trial) -> None:
         if trial.state == "finished":
             result = {"value": trial.value, "metric": trial.metric, "seconds": trial.seconds, "run_id": trial.run_id}
-            self.ledger.write("finished", trial=trial.identity, **result)
+            under = self.ledger.under(trial.circumstances)
+            self.ledger.write("finished", trial=trial.identity, base=trial.base, circumstances=under, **result)
         else:
             self.ledger.write("failed", trial=trial.identity, reason=trial.reason)
 
@@ -122,8 +130,18 @@ class Schedule:
             trial.state, trial.earlier = "finished", True
             trial.value, trial.metric = found["value"], found["metric"]
             trial.seconds, trial.run_id = found["seconds"], found["run_id"]
+        elif not found and trial.base:
+            trial.anew = self._reason(trial)
         self.trials.append(trial)
         return trial
+
+    def _reason(self, trial: Trial) -> str | None:
+        """In what the circumstances differ from those under which the trial finished earlier, in a few words."""
+        before = self.ledger.earlier(trial.base)
+        # As the ledger holds them: JSON knows no tuples.
+        now = json.loads(json.dumps(trial.circumstances))
+        lines = differences(before, now) if before is not None else []
+        return "; ".join(lines[:MOST_REASONS]) + (f"; {len(lines) - MOST_REASONS} more" if len(lines) > MOST_REASONS else "") or None
 
     def _informed(self) -> bool:
         """Whether every point that the next suggestion learns from has its result.

@@ -27,7 +27,6 @@ METHODS = ("grid", "list", "random", "tpe")
 SHORT = {"batch_size": "task.train_data.global_batch_size", "weight_decay": "task.losses.l2_weight_decay"}
 RATES = ("initial_learning_rate", "learning_rate", "values")  # what Model Garden's schedules call their rate
 GOALS = ("maximize", "minimize")
-RESULT = config.names(Config, config.RESULT)
 MOST = 10_000  # values of one parameter in a grid
 DIGITS = 4  # of a drawn value: enough to tell points apart, few enough to read
 
@@ -181,9 +180,10 @@ def settle(point: Point, cfg: Config) -> tuple[dict[str, Any], list[str]]:
 
 
 def identity(cfg: Config, fingerprint: str) -> str:
-    """Names a trial by everything that can change its result: the composed configuration and the data, by content."""
-    plain = {key: value for key, value in json.loads(_as_json(cfg)).items() if key in RESULT and key != "dataset"}
-    return hashlib.sha256(json.dumps([plain, fingerprint], sort_keys=True).encode()).hexdigest()
+    """Names a trial by its settings that a result depends on, down to Model Garden's leaves, and its data by content."""
+    kept = config.settings(json.loads(_as_json(cfg)), config.RESULT)
+    kept.pop("dataset")
+    return hashlib.sha256(json.dumps([kept, fingerprint], sort_keys=True).encode()).hexdigest()
 
 
 def _spelled(value: Any) -> str:

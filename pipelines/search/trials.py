@@ -28,12 +28,14 @@ class Trial:
     """One point of a sweep and what became of it.
 
     Attributes:
-        identity: hash of the configuration and the data.
+        identity: hash of the configuration, the data and the circumstances; `base` is that of the first two.
         settings: what this trial has of its own: parameter and value.
         recipe: overrides that train it again, the number of threads included.
         state: waiting, running, finished, failed or interrupted.
         value: the metric that is ranked.
         earlier: finished in an earlier session.
+        circumstances: what else the result depends on.
+        anew: in what the circumstances differ from those under which it finished earlier; None: it did not.
     """
 
     identity: str
@@ -48,6 +50,9 @@ class Trial:
     run_id: str | None = None
     seconds: float = 0.0
     earlier: bool = False
+    base: str = ""
+    circumstances: dict[str, Any] = field(default_factory=dict)
+    anew: str | None = None
     _process: "subprocess.Popen[bytes] | None" = field(default=None, repr=False)
     _started: float = 0.0
     _before: int = 0  # bytes of output from earlier sessions

@@ -10,12 +10,15 @@ from pathlib import Path
 import psutil
 import pytest
 
-from pipelines.search import ranking, schedule
+from pipelines import config
+from pipelines.commands import sweep as sweep_command
+from pipelines.search import commandline, ranking, schedule
 from pipelines.search.display import Display
 from pipelines.search.ledger import Ledger
 from pipelines.search.schedule import Schedule
 from pipelines.search.space import Parameter, Space
 from pipelines.search.trials import Trial
+from pipelines.usage import UsageError
 
 
 class Quiet:
@@ -166,6 +169,17 @@ def test_an_interrupt_stops_the_trials_and_is_written_down(sweep, tmp_path):
     with pytest.raises(KeyboardInterrupt):
         laid.run(Quiet(), check)
     assert laid.trials[0].state == "interrupted" and len(events(tmp_path, "interrupted")) == 1
+
+
+def test_no_trial_starts_once_the_source_has_been_edited(sweep, tmp_path, monkeypatch):
+    request = commandline.read(["experiment=resnet", "seed=1,2"])
+    made = sweep_command._Trials(config.compose(request.fixed), request, tmp_path)
+    made.refuse_other_code()
+    monkeypatch.setattr(made, "_code", "as it was")
+    laid = sweep(GRID, bad=(0.1, 0.7), unchanged=made.refuse_other_code)
+    with pytest.raises(UsageError, match="has changed since the sweep began"):
+        laid.run(Quiet(), lambda: None)
+    assert events(tmp_path, "started") == []
 
 
 def test_a_trial_ends_with_its_sweep(tmp_path):

@@ -1,0 +1,76 @@
+"""What a trial's result depends on beside its settings and its data: code, libraries, processor, starting weights.
+
+A trial that is finished counts only under equal circumstances; under others it is trained anew, in a directory of its own.
+"""
+
+import glob
+import hashlib
+import importlib.util
+import sys
+import sysconfig
+from collections.abc import Iterable, Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import pipelines
+from pipelines import arithmetic
+from pipelines.config import Config, absolute
+
+ROOT = Path(pipelines.__file__).resolve().parent.parent
+# Values in `conf` count by what they compose to, so that a file for another experiment changes nothing here.
+SOURCES = ("pipelines", "tasks", "conf")
+# What computes a result, by the beginning of its name. Data count by their fingerprint, whatever wrote them.
+COMPUTING = ("tensorflow", "tf-", "keras", "numpy", "scipy", "nvidia-", "opencv", "pycocotools")
+
+
+def describe(cfg: Config, packages: Sequence[str]) -> dict[str, Any]:
+    """The circumstances of a trial, as plain values that two sessions of a sweep can be compared by.
+
+    Args:
+        cfg: the trial's composed configuration.
+        packages: installed distributions, each `name==version`.
+    """
+    versions = dict(line.split("==", 1) for line in packages if line.startswith(COMPUTING))
+    found = {"code": code(cfg.imports), "libraries": versions, **arithmetic.describe()}
+    weights = cfg.task.get("init_checkpoint")
+    return {**found, "starting weights": _content(weights)} if weights else found
+
+
+def digest(circumstances: Any) -> str:
+    """Names circumstances."""
+    return hashlib.sha256(repr(circumstances).encode()).hexdigest()[:16]
+
+
+def code(imports: Sequence[str] = (), root: Path = ROOT) -> str:
+    """Digest of the Python source that trains: ours, and of `imports` what no installed distribution owns."""
+    files = [file for name in SOURCES for file in sorted((root / name).rglob("*.py"))]
+    return _digest_of([*files, *_own_modules(imports)])
+
+
+def _own_modules(imports: Iterable[str]) -> Iterator[Path]:
+    installed = Path(sysconfig.get_path("purelib"))
+    for name in sorted({module.partition(".")[0] for module in imports}):
+        spec = importlib.util.find_spec(name) if name not in sys.builtin_module_names else None
+        places = [Path(place) for place in (spec.submodule_search_locations or [spec.origin or ""])] if spec else []
+        for place in places:
+            if not place.is_relative_to(installed):  # Installed modules count by their version.
+                yield from sorted(place.rglob("*.py")) if place.is_dir() else [place]
+
+
+def _content(checkpoint: str) -> str:
+    """Digest of the files of a local checkpoint; an address counts by its name."""
+    if "://" in checkpoint:
+        return checkpoint
+    path = Path(absolute(checkpoint))
+    files = path.rglob("*") if path.is_dir() else [path, *map(Path, glob.glob(f"{glob.escape(str(path))}.*"))]
+    return _digest_of(sorted(files))
+
+
+def _digest_of(files: Iterable[Path]) -> str:
+    found = hashlib.sha256()
+    for file in files:
+        if file.is_file():
+            with file.open("rb") as content:
+                name = "/".join(file.parts[-3:])  # Not the whole path: the same files may lie elsewhere.
+                found.update(f"{name}\n{hashlib.file_digest(content, 'sha256').hexdigest()}\n".encode())
+    return found.hexdigest()[:16]
