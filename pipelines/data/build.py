@@ -24,7 +24,7 @@ from pipelines.data.progress import Progress
 from pipelines.data.sources import Listing, Reject
 from pipelines.data.summary import Summary
 from pipelines.data.validation import Validation
-from pipelines.outside import printable
+from pipelines.outside import printable, redacted
 from pipelines.usage import UsageError
 
 LONGEST = 1000  # characters of one field of a reject
@@ -149,8 +149,8 @@ def rejects_of(listed: Index, summaries: list[Summary]) -> list[Reject]:
 
 
 def _cut(reject: Reject) -> dict[str, Any]:
-    """What a line of the rejects says; names that data made endless are cut."""
-    return {name: value[:LONGEST] if isinstance(value, str) else value for name, value in asdict(reject).items()}
+    """What a line of the rejects says; names that data made endless are cut, passwords of addresses among them hidden."""
+    return {name: redacted(value)[:LONGEST] if isinstance(value, str) else value for name, value in asdict(reject).items()}
 
 
 def write_rejects(target: epath.Path, listed: Index, summaries: list[Summary]) -> None:

@@ -1,5 +1,6 @@
 """No password leaves the process: not by the run directory, not by the terminal, not by MLflow."""
 
+import json
 import subprocess
 import sys
 import uuid
@@ -9,9 +10,11 @@ from pathlib import Path
 import pytest
 from mlflow import MlflowClient
 
+import tasks
 from pipelines import config
 from pipelines.commands import ui
 from pipelines.config import Config
+from pipelines.data import manifest, store
 from pipelines.tracking import delivery, recording, runs
 from pipelines.usage import UsageError
 
@@ -27,7 +30,9 @@ VERBS = ("sync", "sync run={run_dir}", "doctor", "ui", "evaluate run=0123", "com
 FAILS = """
 import os, sys
 bucket = "s3://key:" + os.environ["TF_SOME_TOKEN"] + "@bucket/digits"
+import tasks
 from pipelines import config
+from pipelines.data import manifest, store
 from pipelines.tracking import runs
 cfg = config.from_yaml(sys.argv[1])
 with runs.record(cfg) as report:
@@ -83,6 +88,22 @@ def test_the_address_of_a_server_is_shown_without_its_password(
     assert "the runs are on a server: http://" in printed and SECRET not in printed
 
 
+def test_rejects_name_addresses_without_their_passwords(
+    tiny: dict[str, list[str]], tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    cfg = config.compose([*tiny["detection"][:-1], f"data_dir={tmp_path / 'records'}", "dataset.validate=none"])
+    for split, file in cfg.dataset.annotations.items():
+        document = json.loads(Path(file).read_text())
+        document["images"].append({"id": 99, "file_name": f"https://me:{SECRET}@host/a.jpg", "width": 9, "height": 9})
+        cfg.dataset.annotations[split] = str(tmp_path / f"{split}.json")
+        Path(cfg.dataset.annotations[split]).write_text(json.dumps(document))
+    cfg.dataset.max_reject_fraction = 1.0
+    built = store.obtain(cfg, tasks.load("detection"))
+    assert "https://me:***@host/a.jpg" in Path(built.directory, manifest.REJECTS).read_text()
+    assert kept(tmp_path / "records") == []
+    assert SECRET not in "".join(capfd.readouterr())
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("uri", CLOSED)
 def test_no_place_prints_or_keeps_the_password_of_a_server(
@@ -110,7 +131,9 @@ def test_no_place_prints_or_keeps_the_password_of_a_server(
 def test_an_error_that_nobody_foresaw_is_shown_without_the_passwords_in_it() -> None:
     code = f"""
 import runpy, sys
+import tasks
 from pipelines import config
+from pipelines.data import manifest, store
 def fails(overrides):
     raise OSError("no route to http://alice:{SECRET}@host")
 config.compose = fails
