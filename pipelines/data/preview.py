@@ -12,6 +12,7 @@ from PIL import Image, ImageDraw
 
 from pipelines.data import manifest
 from pipelines.data.manifest import Manifest
+from pipelines.outside import printable
 
 SIDE = 256  # pixels of one picture on the sheet, without its caption
 CAPTION = 14
@@ -68,12 +69,12 @@ def _tile(picture: Picture, names: Sequence[str]) -> Image.Image:
         top, left, bottom, right = (round(float(value) * scale) for value in box)
         draw.rectangle((left, top, max(left, right - 1), max(top, bottom - 1)), outline=_colour(label), width=2)
         draw.text((left + 3, top + 1), _name(label, names), fill="white", stroke_width=1, stroke_fill="black")
-    draw.text((2, SIDE + 1), picture.caption[:42], fill="black")
+    draw.text((2, SIDE + 1), printable(picture.caption, 42), fill="black")
     return tile
 
 
 def _name(label: int, names: Sequence[str]) -> str:
-    return names[label] if 0 <= label < len(names) else f"class {label}?"
+    return printable(names[label], 42) if 0 <= label < len(names) else f"class {label}?"
 
 
 def page(built: Manifest, image: str, file: epath.Path) -> None:
@@ -98,5 +99,5 @@ def _bars(title: str, counts: Mapping[str, int]) -> str:
         return ""
     most = max(counts.values()) or 1
     bar = "<tr><td>{}</td><td align=right>{}</td><td><div class=bar style='width:{}px'></div></td></tr>"
-    rows = "".join(bar.format(html.escape(str(name)), count, round(400 * count / most)) for name, count in counts.items())
+    rows = "".join(bar.format(html.escape(printable(name)), count, round(400 * count / most)) for name, count in counts.items())
     return f"<h2>{html.escape(title)}</h2><table>{rows}</table>"

@@ -1,5 +1,6 @@
 """A look at the data: what the official decoder and parser return, drawn."""
 
+import json
 from collections.abc import Callable
 from pathlib import Path
 
@@ -37,6 +38,18 @@ def test_a_page_holds_the_manifests_figures_and_warnings(build: Build, tmp_path:
     preview.page(built, "sheet.png", epath.Path(tmp_path / "page.html"))
     text = (tmp_path / "page.html").read_text()
     assert "Classes in train" in text and "<td>dog</td>" in text and built.fingerprint in text and "src='sheet.png'" in text
+
+
+def test_a_page_shows_no_more_of_a_class_name_than_a_line_holds(build: Build, tmp_path: Path) -> None:
+    file, document = coco(tmp_path / "images")
+    document["categories"][0]["name"] = "\x1b[2J" + "x" * 5000
+    file.write_text(json.dumps(document))
+    built = build("dataset=coco", f"dataset.images={tmp_path}/images", f"dataset.annotations={file}")
+    preview.page(built, "sheet.png", epath.Path(tmp_path / "page.html"))
+    text = (tmp_path / "page.html").read_text()
+    assert "\\x1b[2Jxxx" in text and "x" * 100 not in text and "\x1b" not in text
+    grey = np.full((24, 32, 3), 128, np.uint8)
+    assert preview.sheet([Picture(grey, "a\nb" * 50, [(2, 2, 20, 30)], [0])], built.labels, epath.Path(tmp_path / "s.png")) == 1
 
 
 def test_nothing_to_look_at_is_said() -> None:

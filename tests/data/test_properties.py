@@ -1,6 +1,7 @@
 """Over generated annotation files: no crash, and the counts always add up."""
 
 import json
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -72,7 +73,8 @@ def outcome(folder: Path, document: dict[str, Any], source: str, task: str) -> t
     target = epath.Path(folder / "built")
     try:
         listing = sources.load(source).listing(sources.Request(dataset, places, digests))
-        listed = index.write(str(target / "index"), listing.items, {"train": 2}, "recipe")
+        counted = partial(sources.objects_of, sources.load(source), request=sources.Request(dataset, places, {}, listing.shared))
+        listed = index.write(str(target / "index"), listing.items, {"train": 2}, "recipe", counted)
     except UsageError as error:
         assert any(reason in str(error) for reason in ("no example to train on", "expected COCO", "no images", "no category has isthing 1", "two categories have the id"))
         return None
@@ -84,6 +86,7 @@ def outcome(folder: Path, document: dict[str, Any], source: str, task: str) -> t
     for grouped in located.items():
         write_shard(grouped, job)
     summaries = [one for shard in listed.shards if (one := read(target, shard))]
+    build.require_all(source, listing, listed, summaries)
     rejects = build.rejects_of(listed, summaries)
     assert all(reject.code and reject.advice for reject in rejects)
     return summaries, rejects
