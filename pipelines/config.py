@@ -28,6 +28,7 @@ import conf
 from pipelines.outside import printable, redacted
 from pipelines.usage import UsageError, file_name, nearest
 
+NO_EXPERIMENT = "no experiment given; add EXP=<name> (experiment=<name>); all of them: make list"
 GROUPS = ("experiment", "dataset", "runtime", "runner", "sweep")
 FOLDER = Path(conf.__file__).parent
 
@@ -417,9 +418,18 @@ def chosen_dataset(cfg: Config) -> Dataset:
         UsageError: no experiment or no dataset is chosen.
     """
     if not cfg.garden:
-        raise UsageError("no experiment given; add EXP=<name> (experiment=<name>); all of them: make list")
+        raise UsageError(NO_EXPERIMENT)
+    return given_dataset(cfg)
+
+
+def given_dataset(cfg: Config) -> Dataset:
+    """Returns the chosen dataset, with an experiment or without.
+
+    Raises:
+        UsageError: none is chosen.
+    """
     if cfg.dataset is None:
-        raise UsageError(f"{cfg.name} names no dataset; add DATA=<name> (dataset=<name>); all of them: make list")
+        raise UsageError("no dataset given; add DATA=<name> (dataset=<name>); all of them: make list")
     return cfg.dataset
 
 

@@ -8,6 +8,7 @@ import pytest
 import yaml
 
 from pipelines import config
+from pipelines.commands import data, preview
 from pipelines.config import compose
 from pipelines.usage import UsageError
 
@@ -135,3 +136,9 @@ def test_a_recorded_configuration_that_is_none_is_refused(text, tmp_path):
 
 def test_every_group_has_a_folder_of_choices():
     assert [group for group in config.GROUPS if not config.options(group)] == []
+
+
+@pytest.mark.parametrize("verb", [data.run, preview.run, lambda cfg: config.chosen_dataset(dataclasses.replace(cfg, garden="resnet_imagenet"))])
+def test_a_missing_choice_is_named_in_one_way(verb):
+    with pytest.raises(UsageError, match="^no dataset given; add DATA=<name>"):
+        verb(compose([]))

@@ -9,7 +9,6 @@ import tasks
 from pipelines import config
 from pipelines.config import Config
 from pipelines.data import store
-from pipelines.usage import UsageError
 
 PICTURES = 24
 
@@ -17,9 +16,7 @@ PICTURES = 24
 def run(cfg: Config) -> int:
     """Writes <data_dir>/previews/<data set>.png and .html."""
     cfg = config.anchored(cfg)
-    if cfg.dataset is None:
-        raise UsageError("nothing to look at; choose with DATA=<name> or EXP=<name>, see: make list")
-    task = tasks.load(cfg.dataset.task)
+    task = tasks.load(config.given_dataset(cfg).task)
     data = store.obtain(cfg, task)
     from pipelines.data import consumer, preview  # TensorFlow: 10 s.
 

@@ -133,7 +133,7 @@ def _placed(cfg: Config, request: Request) -> Config:
     if cfg.name == "none":
         names = request.lists.get("experiment")
         if not names:
-            raise UsageError("no experiment given; add EXP=<name> (experiment=<name>); all of them: make list")
+            raise UsageError(config.NO_EXPERIMENT)
         cfg = dataclasses.replace(cfg, name="_".join(map(str, names))[:60])
     if "run_dir" in chosen:
         return cfg

@@ -10,10 +10,10 @@ from types import ModuleType
 
 from etils import epath
 
+from pipelines import config
 from pipelines.config import Config, Dataset
 from pipelines.data import content, files, manifest, without_tables
 from pipelines.data.manifest import Manifest
-from pipelines.usage import UsageError
 
 
 def obtain(cfg: Config, task: ModuleType) -> Manifest:
@@ -25,9 +25,7 @@ def obtain(cfg: Config, task: ModuleType) -> Manifest:
     Raises:
         UsageError: the source is absent or unfit, or too much of it had to be rejected.
     """
-    dataset = cfg.dataset
-    if dataset is None:
-        raise UsageError("no dataset; choose one with dataset=<name>, see: trellis list")
+    dataset = config.given_dataset(cfg)
     if dataset.embedded:
         _generate(cfg.data_dir, dataset)
     if dataset.source == "tfds":

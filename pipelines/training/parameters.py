@@ -11,7 +11,7 @@ from official.core import config_definitions, exp_factory
 from official.modeling.hyperparams import oneof, params_dict
 from official.vision import registry_imports  # noqa: F401  registers the standard experiments
 
-from pipelines.config import Config
+from pipelines.config import NO_EXPERIMENT, Config
 from pipelines.data.manifest import Manifest
 from pipelines.usage import UsageError, nearest
 
@@ -26,7 +26,7 @@ def registered(garden: str | None, imports: Sequence[str] = ()) -> config_defini
         UsageError: nothing is registered under that name, or a module of `imports` cannot be imported.
     """
     if not garden:
-        raise UsageError("no experiment given; add experiment=<name> (all of them: trellis list)")
+        raise UsageError(NO_EXPERIMENT)
     for module in imports:
         try:
             importlib.import_module(module)
