@@ -48,12 +48,14 @@ def listing(request: Request) -> Listing:
     if info.get("fileFormat", "tfrecord") != "tfrecord":
         raise UsageError(f"{folder}: prepared as {info['fileFormat']}; prepare it as tfrecord")
     shards = _shards(request, info)
+    if "train" not in shards:
+        raise UsageError(f"dataset.lists: {request.dataset.builder} has no split to train on; write dataset.lists={{train:<split>}}")
     features = _features(request, f"{folder}/{shards['train'][0]}")
     labels = request.dataset.labels or _labels(folder, features["classes" if request.dataset.task == "detection" else "label"])
     labels = tuple(str(label) for label in labels)
     shared = {"features": features, "labels": labels}
     tally = Tally(examples=_stated(info, shards))
-    return Listing(labels, request.dataset.task == "segmentation", _items(request, folder, shards), shared, tally)
+    return Listing(labels, request.dataset.task == "segmentation", _items(request, folder, shards, tally.examples), shared, tally)
 
 
 def _stated(info: Mapping[str, Any], shards: Mapping[str, list[str]]) -> int:
@@ -90,8 +92,13 @@ def _shards(request: Request, info: Mapping[str, Any]) -> dict[str, list[str]]:
 
 
 def _features(request: Request, file: str) -> dict[str, str]:
-    with files.opened(file) as records:
-        names = set(request.parse(next(tfrecord.read(records))))
+    try:
+        with files.opened(file) as records:
+            names = set(request.parse(next(tfrecord.read(records), b"")))
+    except UsageError:
+        raise
+    except ValueError as error:
+        raise UsageError(f"dataset.builder: {file}: {error}; prepare the builder again") from None
     given = request.dataset.columns or {}
     found = {use: given.get(use) or next((name for name in choice if name in names), "") for use, choice in FEATURES.items()}
     # Lists are absent where an example has none: what is typical stands in for them.
@@ -109,15 +116,20 @@ def _labels(folder: str, feature: str) -> list[str]:
         raise UsageError(f"dataset.labels: {folder} has no names for {feature or 'its masks'}; write dataset.labels=[…]") from None
 
 
-def _items(request: Request, folder: str, shards: Mapping[str, list[str]]) -> Iterator[Example | Reject]:
-    whole = "validation" in shards
+def _items(request: Request, folder: str, shards: Mapping[str, list[str]], stated: int) -> Iterator[Example | Reject]:
+    whole, met = "validation" in shards, 0
     for ours, names in shards.items():
         for name in names:
             content = request.digests["images"][ALL][name]
             for number, (start, length) in enumerate(_positions(f"{folder}/{name}")):
                 key = f"{name}:{number:06d}"
+                met += 1
                 split = ours if whole else sources.split_of(ALL, key, request.dataset)
                 yield Example(split, key, f"{folder}/{name}", key, sources.digest(content, str(start)), {"start": start, "length": length})
+    if met != stated:
+        raise UsageError(
+            f"dataset.builder: {folder}: dataset_info.json says {stated} records, the files have {met}; prepare the builder again"
+        )
 
 
 def _positions(file: str) -> Iterator[tuple[int, int]]:
@@ -173,8 +185,15 @@ def load(example: Example, image: Image, request: Request) -> dict[str, Any]:
     return {**identity, **named, **LOADERS[request.dataset.task](record, image, request, features)}
 
 
+def _first(record: Mapping[str, list[Any]], feature: str) -> Any:
+    values = record.get(feature)
+    if not values:
+        raise Rejected("record_malformed", f"it has no {feature}; prepare the builder again, or name another feature: dataset.columns")
+    return values[0]
+
+
 def _classification(record: Mapping[str, list[Any]], image: Image, request: Request, features: Mapping[str, str]) -> dict[str, Any]:
-    label = record[features["label"]][0]
+    label = _first(record, features["label"])
     if not 0 <= label < len(request.shared["labels"]):
         raise Rejected("unknown_class", f"label {label} has no name in dataset.labels")
     return {"label": label, "text": request.shared["labels"][label]}
@@ -184,6 +203,8 @@ def _detection(record: Mapping[str, list[Any]], image: Image, request: Request, 
     flat, classes = record.get(features["boxes"], []), record.get(features["classes"], [])
     crowd = record.get(features["crowd"]) or [0] * len(classes)
     areas = record.get(features["areas"]) or [None] * len(classes)
+    if len(flat) != 4 * len(classes) or len(crowd) != len(classes) or len(areas) != len(classes):
+        raise Rejected("record_malformed", f"{len(classes)} classes, {len(flat)} coordinates; prepare the builder again")
     found: dict[str, Any] = {"objects": [], "rejects": [], "clipped": 0}
     for number, (label, is_crowd, area) in enumerate(zip(classes, crowd, areas, strict=True)):
         top, left, bottom, right = flat[4 * number : 4 * number + 4]
@@ -202,7 +223,7 @@ def _detection(record: Mapping[str, list[Any]], image: Image, request: Request, 
 
 
 def _segmentation(record: Mapping[str, list[Any]], image: Image, request: Request, features: Mapping[str, str]) -> dict[str, Any]:
-    classes = read_classes(record[features["mask"]][0])
+    classes = read_classes(_first(record, features["mask"]))
     if classes.shape != (image.height, image.width):
         raise Rejected("mask_size", f"the mask is {classes.shape[1]}x{classes.shape[0]}, the image {image.width}x{image.height}")
     return {"mask": encode_classes(classes)}
