@@ -9,7 +9,7 @@ import sys
 from pathlib import Path
 
 from pipelines.outside import redacted, told
-from pipelines.signals import Interrupted, Interruption
+from pipelines.system.signals import Interrupted, Interruption
 from pipelines.usage import UsageError, nearest
 
 VERBS = Path(__file__).parent / "commands"

@@ -12,9 +12,9 @@ from pathlib import Path
 import psutil
 from packaging.requirements import Requirement
 
-from pipelines import arithmetic
 from pipelines.config import Config, absolute
 from pipelines.outside import reason, redacted
+from pipelines.system import arithmetic
 from pipelines.tracking import environment, runs
 from pipelines.usage import ExitCode
 

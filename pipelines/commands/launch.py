@@ -16,7 +16,7 @@ from pipelines.cluster.group import Group
 from pipelines.config import Config
 from pipelines.data import store
 from pipelines.search import trials
-from pipelines.signals import Interrupted, Interruption
+from pipelines.system.signals import Interrupted, Interruption
 from pipelines.tracking import continuation, runs
 from pipelines.usage import UsageError
 

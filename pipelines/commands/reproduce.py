@@ -21,7 +21,7 @@ from pipelines.commands import train
 from pipelines.config import Config
 from pipelines.data import manifest
 from pipelines.reproduction import benchmark, classes, comparison, worktree
-from pipelines.signals import Interrupted
+from pipelines.system.signals import Interrupted
 from pipelines.tracking import annotation, recording, runs
 from pipelines.usage import ExitCode, UsageError
 

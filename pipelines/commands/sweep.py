@@ -23,7 +23,7 @@ from pipelines.search.ledger import Ledger
 from pipelines.search.schedule import Schedule
 from pipelines.search.space import Point
 from pipelines.search.trials import Trial
-from pipelines.signals import Interrupted, Interruption
+from pipelines.system.signals import Interrupted, Interruption
 from pipelines.tracking import continuation, environment, journal, recording, runs
 from pipelines.usage import ExitCode, UsageError
 

@@ -24,7 +24,7 @@ from pipelines.config import Config
 from pipelines.data import store
 from pipelines.data.manifest import Manifest
 from pipelines.reproduction import classes
-from pipelines.signals import Interrupted, Interruption
+from pipelines.system.signals import Interrupted, Interruption
 from pipelines.tracking import continuation, environment, journal, recording, runs
 from pipelines.training import process
 from pipelines.usage import ExitCode, UsageError

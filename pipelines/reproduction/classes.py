@@ -5,8 +5,8 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from pipelines import arithmetic
 from pipelines.outside import printable
+from pipelines.system import arithmetic
 
 CAPPING = tuple(f"variables.{cap}" for cap in arithmetic.CAPS)
 NOT_PROMISED = "bits are not promised"

@@ -6,7 +6,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import pipelines
-from pipelines import git
+from pipelines.system import git
 from pipelines.usage import UsageError
 
 ROOT = Path(pipelines.__file__).resolve().parent.parent

@@ -13,8 +13,8 @@ from pathlib import Path
 from typing import Any
 
 import pipelines
-from pipelines import arithmetic
 from pipelines.config import Config, absolute
+from pipelines.system import arithmetic
 
 ROOT = Path(pipelines.__file__).resolve().parent.parent
 # Values in `conf` count by what they compose to, so that a file for another experiment changes nothing here.

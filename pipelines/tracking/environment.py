@@ -11,7 +11,7 @@ from typing import Any
 import psutil
 
 import pipelines
-from pipelines import arithmetic, git
+from pipelines.system import arithmetic, git
 
 ROOT = Path(pipelines.__file__).resolve().parent.parent
 SOURCES = ("conf", "pipelines", "tasks")  # untracked files in here belong to the recorded tree

@@ -10,8 +10,8 @@ import numpy as np
 import tensorflow as tf
 import tf_keras
 
-from pipelines import arithmetic
 from pipelines.config import Config, Threads
+from pipelines.system import arithmetic
 from pipelines.training import tracing, unplaced
 from pipelines.training.randomness import Draws
 from pipelines.training.stream import Stream

@@ -17,7 +17,7 @@ from official.core import config_definitions, task_factory, train_utils
 from official.modeling import optimization, performance
 from official.vision.utils import summary_manager
 
-from pipelines.signals import Interrupted, Interruption
+from pipelines.system.signals import Interrupted, Interruption
 from pipelines.training import checkpoints, determinism, faults, flight, memory, workers
 from pipelines.training.progress import Meter
 from pipelines.training.stream import Stream

@@ -13,7 +13,7 @@ from typing import Any
 import tensorflow as tf
 from official.core import train_lib
 
-from pipelines.signals import Interruption
+from pipelines.system.signals import Interruption
 from pipelines.training import faults, strategy
 from pipelines.usage import UsageError
 

@@ -8,7 +8,7 @@ from pathlib import Path
 import psutil
 import pytest
 
-from pipelines.signals import Interrupted
+from pipelines.system.signals import Interrupted
 from tests.training.test_experiment import arguments, check_run, recorded, summary
 
 STEPS = 8

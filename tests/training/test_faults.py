@@ -74,7 +74,7 @@ def test_a_second_signal_stops_at_once_and_the_run_can_go_on(trellis, tiny, tmp_
 
 ECHO = """
 import os, signal, sys, time
-from pipelines.signals import Interrupted, Interruption
+from pipelines.system.signals import Interrupted, Interruption
 try:
     with Interruption() as signals:
         signals.hold("this block of steps")
@@ -98,7 +98,7 @@ def test_a_stop_that_arrives_twice_is_one_stop_unless_it_was_meant(pauses, said)
 
 LOST = """
 import os, signal, sys, time
-from pipelines.signals import Interrupted, Interruption
+from pipelines.system.signals import Interrupted, Interruption
 class Freed:
     def __del__(self):
         os.kill(os.getpid(), signal.SIGTERM)
@@ -120,7 +120,7 @@ def test_a_signal_that_comes_while_an_object_is_freed_is_not_lost():
 
 SWALLOWED = """
 import os, signal, sys
-from pipelines.signals import Interrupted, Interruption
+from pipelines.system.signals import Interrupted, Interruption
 def stop():
     os.kill(os.getpid(), signal.SIGTERM)
 try:

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from pipelines import arithmetic
+from pipelines.system import arithmetic
 
 INTEL = """processor\t: 0
 vendor_id\t: GenuineIntel
@@ -120,6 +120,6 @@ def test_variables_that_change_arithmetic_are_told_and_no_password_is(monkeypatc
 
 
 def test_the_machine_is_described_without_a_framework():
-    code = "import sys; from pipelines import arithmetic; arithmetic.describe(); print(sorted({'tensorflow', 'numpy'} & set(sys.modules)))"
+    code = "import sys; from pipelines.system import arithmetic; arithmetic.describe(); print(sorted({'tensorflow', 'numpy'} & set(sys.modules)))"
     printed = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, cwd=Path(__file__).parent.parent).stdout
     assert printed.strip() == "[]"

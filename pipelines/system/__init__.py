@@ -1,0 +1,1 @@
+"""What this tool asks of the machine and its system: processes, signals, whole files, locks, git. Any room may use it."""
