@@ -303,7 +303,9 @@ def _from_file(name: str, overrides: Sequence[str]) -> Config:
     base = _recorded(text, f"@{printable(name)}")
     for override in OverridesParser.create().parse_overrides(list(overrides)):
         if override.key_or_group in GROUPS and isinstance(override.value(), str):
-            raise UsageError(f"{override.input_line}: a recorded configuration has its {override.key_or_group}; leave it out")
+            raise UsageError(
+                f"{override.input_line}: a recorded configuration has its {override.key_or_group}; leave it out"
+            )
         OmegaConf.update(base, override.key_or_group, override.value())
     return _settled(base)
 
@@ -362,7 +364,9 @@ def _recorded(text: str, name: str) -> Any:
         document = OmegaConf.create(text) if text.strip() else OmegaConf.create({})
         held = [word for word in _words(OmegaConf.to_container(document, resolve=False)) if "${" in word]
         if held:
-            raise UsageError(f"{name}: {printable(held[0])}: a recorded configuration has no interpolations; this one is refused")
+            raise UsageError(
+                f"{name}: {printable(held[0])}: a recorded configuration has no interpolations; this one is refused"
+            )
         return OmegaConf.merge(_schema, document)
     except (OmegaConfBaseException, yaml.YAMLError, TypeError, ValueError, AttributeError) as error:
         if isinstance(error, UsageError):
@@ -406,7 +410,9 @@ def override_value(value: Any) -> str:
 
 def _override_key(key: Any) -> str:
     """A key as Hydra reads it; there are no quotes around keys."""
-    if isinstance(key, str) and (not re.fullmatch(r"[A-Za-z_][\w.-]*(?: [\w.-]+)*", key, re.ASCII) or key.lower() in _NO_WORDS):
+    if isinstance(key, str) and (
+        not re.fullmatch(r"[A-Za-z_][\w.-]*(?: [\w.-]+)*", key, re.ASCII) or key.lower() in _NO_WORDS
+    ):
         raise UsageError(f"key {printable(repr(key))} cannot be written in an override; write it in a file below conf/")
     return key if isinstance(key, str) else override_value(key)
 
@@ -459,10 +465,16 @@ def _readable_errors(overrides: Sequence[str]) -> Iterator[None]:
         text = str(error.__cause__ or error)
         missing = re.search(r"Key '([^']+)' (?:is )?not in", text)
         if missing:
-            known = [name for owner in (Config, Dataset, Benchmark, Threads, Sweep) for name in owner.__dataclass_fields__]
+            known = [
+                name for owner in (Config, Dataset, Benchmark, Threads, Sweep) for name in owner.__dataclass_fields__
+            ]
             where = next((item for item in overrides if missing.group(1) in item.partition("=")[0]), missing.group(1))
-            raise UsageError(f"{where}: there is no key {missing.group(1)!r}{nearest(missing.group(1), known)}") from None
-        raise UsageError(" ".join(text.split()) or f"cannot be composed: {printable(' '.join(overrides), 300)}") from None
+            raise UsageError(
+                f"{where}: there is no key {missing.group(1)!r}{nearest(missing.group(1), known)}"
+            ) from None
+        raise UsageError(
+            " ".join(text.split()) or f"cannot be composed: {printable(' '.join(overrides), 300)}"
+        ) from None
     except UsageError:
         raise
     except Exception as error:

@@ -53,7 +53,9 @@ def _reproduce_run(cfg: Config) -> int:
     recorded.threads = config.Threads(**environment["determinism_class"]["threads"])
     _refuse_other_data(recorded, json.loads(record.texts["manifest.json"]))
     with worktree.checked_out(environment["git"]["commit"], record.texts.get("diff.patch", "")) as tree:
-        print(f"reproducing {record.run_id or cfg.run} with the code of {environment['git']['commit'][:12]}", flush=True)
+        print(
+            f"reproducing {record.run_id or cfg.run} with the code of {environment['git']['commit'][:12]}", flush=True
+        )
         machine = classes.here(record.texts)
         if not machine.promised:  # Said before the hours that it takes.
             print("\n".join(machine.lines()), flush=True)
@@ -95,7 +97,9 @@ def _train_apart(cfg: Config, tree: Path) -> int:
     with subprocess.Popen(command, env={**os.environ, "PYTHONPATH": path}) as child:
         try:
             return child.wait()
-        except Interrupted as stop:  # The terminal may have sent it to the child too, which saves and says how to go on.
+        except (
+            Interrupted
+        ) as stop:  # The terminal may have sent it to the child too, which saves and says how to go on.
             child.send_signal(stop.signum)
             return child.wait()
 
@@ -136,13 +140,20 @@ def _examples(cfg: Config) -> dict[str, int]:
             raise
         raise UsageError(f"{dataset.name}: not here. Where from: {dataset.origin}\n{error}") from None
     if data is None and not dataset.embedded:
-        raise UsageError(f"{dataset.name} is not built yet; build it first with the same settings: make data DATA={dataset.name}")
+        raise UsageError(
+            f"{dataset.name} is not built yet; build it first with the same settings: make data DATA={dataset.name}"
+        )
     return {} if data is None else {name: split.examples for name, split in data.splits.items()}
 
 
 def _refuse_hopeless(cfg: Config, departures: benchmark.Departures) -> None:
     published = benchmark.choice(cfg).startswith("published/")
-    if published and not departures.changed and cfg.runtime.get("distribution_strategy") == "one_device" and not cfg.runtime.get("num_gpus"):
+    if (
+        published
+        and not departures.changed
+        and cfg.runtime.get("distribution_strategy") == "one_device"
+        and not cfg.runtime.get("num_gpus")
+    ):
         steps, batch = cfg.trainer.get("train_steps"), cfg.task.get("train_data", {}).get("global_batch_size")
         raise UsageError(
             f"{cfg.name} is a full-size recipe ({steps or 'registered'} steps, batch {batch or 'registered'}); a CPU would take "
@@ -165,7 +176,9 @@ def _resolved(cfg: Config) -> dict[str, Any]:
 
 
 def _reachable(address: str) -> bool:
-    request = urllib.request.Request(address.replace("gs://", "https://storage.googleapis.com/", 1) + ".index", method="HEAD")
+    request = urllib.request.Request(
+        address.replace("gs://", "https://storage.googleapis.com/", 1) + ".index", method="HEAD"
+    )
     try:
         return urllib.request.urlopen(request, timeout=5).status == 200
     except (urllib.error.URLError, TimeoutError):

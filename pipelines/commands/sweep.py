@@ -40,7 +40,9 @@ def run(cfg: Config, request: Request, overrides: Sequence[str]) -> int:
     """Returns 0 when every trial finished, 1 when some failed, 128 plus the signal's number when interrupted."""
     searched = space.read(cfg.sweep, request.lists, request.ranges)
     if cfg.jobs < 1 or (cfg.jobs > 1 and cfg.runtime.get("num_gpus")):
-        raise UsageError(f"jobs: {cfg.jobs}; at least 1, and on GPUs no more, since each trial takes all that are visible")
+        raise UsageError(
+            f"jobs: {cfg.jobs}; at least 1, and on GPUs no more, since each trial takes all that are visible"
+        )
     cfg = _placed(cfg, request)
     directory = Path(cfg.run_dir)
     runs.prepare(cfg)
@@ -65,7 +67,10 @@ def run(cfg: Config, request: Request, overrides: Sequence[str]) -> int:
             )
             for reason in dict.fromkeys(filter(None, (trial.anew for trial in schedule.trials))):
                 count = sum(trial.anew == reason for trial in schedule.trials)
-                print(f"trained anew: {count} trials finished earlier, but under other circumstances: {reason}", flush=True)
+                print(
+                    f"trained anew: {count} trials finished earlier, but under other circumstances: {reason}",
+                    flush=True,
+                )
             recorder.tags({"sweep": directory.name, "method": searched.method})
             signals.hold("the trials have saved")
             try:
@@ -105,7 +110,7 @@ class _Trials:
         return trial
 
     def refuse_other_code(self) -> None:
-        """Refuses to start a trial once the source has been edited: it would train something else than it is named after."""
+        """Refuses to start a trial once the source has been edited: it would not train what it is named after."""
         if circumstances.code() != self._code:
             raise UsageError(
                 "the source of pipelines, tasks or conf has changed since the sweep began; what is finished is kept, and the "

@@ -114,7 +114,10 @@ def _train(cfg: Config, task: Any, data: Manifest, run_dir: Path, seconds: dict[
         print(f"trellis: training stopped: {fault}", file=sys.stderr)
         return ExitCode.FAILED
     except faults.NotSaved as fault:
-        print(f"trellis: training stopped: {fault}; to go on, once that is put right: make train RUN={run_dir}", file=sys.stderr)
+        print(
+            f"trellis: training stopped: {fault}; to go on, once that is put right: make train RUN={run_dir}",
+            file=sys.stderr,
+        )
         return ExitCode.FAILED
     best = recorder.summary["headline"]["value"]
     print(
@@ -221,7 +224,9 @@ def _recorded(cfg: Config) -> Config:
         raise UsageError("run: goes on with a recorded run, which has its experiment; leave EXP out")
     record = runs.find(cfg.run, cfg)
     if record.run_dir is None:
-        raise UsageError(f"run: the directory of {cfg.run} is gone from this machine; to make it again: make reproduce RUN={cfg.run}")
+        raise UsageError(
+            f"run: the directory of {cfg.run} is gone from this machine; to make it again: make reproduce RUN={cfg.run}"
+        )
     recorded = config.from_yaml(record.texts["config.yaml"])
     recorded.run_dir = str(record.run_dir)
     return continuation.resumed(cfg, recorded)

@@ -119,7 +119,7 @@ def _described(cfg: Config, written: Config, resolve: Callable[[Config], Mapping
 
 
 def _is_chance(key: str, old: str) -> bool:
-    """Whether a setting chooses the seed or the hardware; thread counts do where the recipe leaves them to the machine."""
+    """Whether a setting chooses seed or hardware; thread counts do where the recipe leaves them to the machine."""
     node, _, leaf = key.partition(".")
     if node in config.HARDWARE:
         return leaf != config.PRECISION

@@ -1,6 +1,6 @@
 """What a trial's result depends on beside its settings and its data: code, libraries, processor, starting weights.
 
-A trial that is finished counts only under equal circumstances; under others it is trained anew, in a directory of its own.
+A trial that is finished counts only under equal circumstances. Under others it is trained anew, in its own directory.
 """
 
 import glob

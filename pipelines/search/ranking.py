@@ -1,7 +1,7 @@
 """The ranking of a sweep: trials that differ in nothing but the seed are one row, with mean and spread.
 
-Ranked are rows whose every seed has finished. A seed that failed says something too: the mean of those that survived would
-rank settings by their luck. The other rows follow below, with how many are missing.
+Ranked are rows whose every seed has finished. A seed that failed says something too: the mean of those that survived
+would rank settings by their luck. The other rows follow below, with how many are missing.
 """
 
 import csv
@@ -74,7 +74,9 @@ def as_csv(rows: Sequence[Row]) -> str:
     names = list(dict.fromkeys(name for row in rows for name in row.settings))
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
-    writer.writerow(["rank", "metric", "mean", "min", "max", "trials", "missing", *names, "best_run_dir", "best_mlflow_run_id"])
+    writer.writerow(
+        ["rank", "metric", "mean", "min", "max", "trials", "missing", *names, "best_run_dir", "best_mlflow_run_id"]
+    )
     for place, row in enumerate(rows, start=1):
         best = row.best
         spread = [row.mean, min(row.values), max(row.values), len(row.values), row.missing]
@@ -96,7 +98,9 @@ def as_text(rows: Sequence[Row]) -> str:
         settings = [brief(row.settings[name]) if name in row.settings else "" for name in names]
         lines.append(["-" if row.missing else str(place), f"{row.mean:.4f}", *spread, *settings, row.best.run_dir.name])
     widths = [max(len(line[column]) for line in lines) for column in range(len(head))]
-    table = "\n".join("  ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True)).rstrip() for line in lines)
+    table = "\n".join(
+        "  ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True)).rstrip() for line in lines
+    )
     more = len(rows) - MOST_ROWS
     return table + (f"\n… and {more} more in ranking.csv" if more > 0 else "")
 
@@ -112,7 +116,9 @@ def as_summary(trials: Sequence[Trial], rows: Sequence[Row]) -> dict[str, Any]:
     best = first.best if first else None
     return {
         "headline": {"metric": best.metric if best else None, "value": first.mean if first else None},
-        "best": {"settings": best.settings, "command": make("train", best.recipe), "run_dir": best.run_dir} if best else None,
+        "best": {"settings": best.settings, "command": make("train", best.recipe), "run_dir": best.run_dir}
+        if best
+        else None,
         "trials": [
             {
                 "settings": trial.settings,
@@ -164,7 +170,9 @@ def draw(rows: Sequence[Row], title: str, path: Path) -> None:
         xs = [x for x, _ in points]
         if min(xs) > 0 and max(xs) / min(xs) >= 8:
             panel.set_xscale("log")
-        if len(set(xs)) <= MOST_TICKS:  # The values themselves: on a short logarithmic axis matplotlib's labels overlap.
+        if (
+            len(set(xs)) <= MOST_TICKS
+        ):  # The values themselves: on a short logarithmic axis matplotlib's labels overlap.
             panel.minorticks_off()
             panel.set_xticks(sorted(set(xs)), [brief(x) for x in sorted(set(xs))], fontsize=8)
         panel.set_xlabel(short(name))

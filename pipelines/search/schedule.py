@@ -141,7 +141,11 @@ class Schedule:
         # As the ledger holds them: JSON knows no tuples.
         now = json.loads(json.dumps(trial.circumstances))
         lines = differences(before, now) if before is not None else []
-        return "; ".join(lines[:MOST_REASONS]) + (f"; {len(lines) - MOST_REASONS} more" if len(lines) > MOST_REASONS else "") or None
+        return (
+            "; ".join(lines[:MOST_REASONS])
+            + (f"; {len(lines) - MOST_REASONS} more" if len(lines) > MOST_REASONS else "")
+            or None
+        )
 
     def _informed(self) -> bool:
         """Whether every point that the next suggestion learns from has its result.
@@ -164,6 +168,6 @@ class Schedule:
 
 
 def _mean(group: Sequence[Trial]) -> float | None:
-    """The mean over the seeds; None where one failed, for the mean of those that survived would praise a risky point."""
+    """The mean over the seeds; None where one failed: the mean of those that survived would praise a risky point."""
     values = [trial.value for trial in group if trial.value is not None]
     return sum(values) / len(values) if len(values) == len(group) else None

@@ -109,7 +109,10 @@ class Trial:
         self.seconds = self.seconds or round(sum(summary.get("seconds", {}).values()), 1)
         if value is None or not math.isfinite(float(value)):
             known = ", ".join(sorted(summary.get("metrics", {}))) or "none"
-            self.state, self.reason = "failed", f"{self.metric or 'headline'} is {value}; metrics of the evaluation: {known}"
+            self.state, self.reason = (
+                "failed",
+                f"{self.metric or 'headline'} is {value}; metrics of the evaluation: {known}",
+            )
         else:
             self.state, self.value, self.reason = "finished", float(value), None
 
@@ -195,4 +198,3 @@ def _reason(code: int, output: str, failure: str | None) -> str:
     lines = [line.strip() for line in output.splitlines() if line.strip()]
     said = next((line.removeprefix("trellis: ") for line in reversed(lines) if line.startswith("trellis: ")), None)
     return (said or failure or next(reversed(lines), f"exit code {code}"))[:300]
-

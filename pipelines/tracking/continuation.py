@@ -1,8 +1,8 @@
-"""Under what a run is resumed: the settings that gave what it has so far. Under others the same directory would hold two runs.
+"""Under what a run is resumed: the settings that gave what it has so far. Under others one directory would hold two runs.
 
-What may differ is what no bit and no figure of the result depends on: settings of the roles place, guard, passive and of one
-verb (`pipelines.config`), `trainer.checkpoint_interval`, `trainer.max_to_keep` and `runtime.tpu`. With `determinism=off`,
-where no bits are promised, also devices and thread counts.
+What may differ is what no bit and no figure of the result depends on: settings of the roles place, guard, passive and
+of one verb (`pipelines.config`), and the leaves of Model Garden's nodes that have such a role there. With
+`determinism=off`, where no bits are promised, also devices and thread counts. docs/faults.md lists them.
 """
 
 import json
@@ -42,7 +42,11 @@ def resumed(cfg: Config, recorded: Config) -> Config:
     """
     asked = differences(*(_of_the_result(one) for one in (config.compose([]), cfg)))
     keys = {line.partition(": ")[0] for line in asked}
-    changed = [line for line in differences(*(_of_the_result(one) for one in (recorded, cfg))) if line.partition(": ")[0] in keys]
+    changed = [
+        line
+        for line in differences(*(_of_the_result(one) for one in (recorded, cfg)))
+        if line.partition(": ")[0] in keys
+    ]
     _refuse(Path(recorded.run_dir), recorded, "other settings", changed)
     return recorded
 

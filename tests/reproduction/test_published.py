@@ -15,7 +15,12 @@ UPSTREAM = Path(__file__).parent / "upstream.yaml"
 PUBLISHED = [name for name in config.options("experiment") if name.startswith("published/")]
 HARDWARE = {"distribution_strategy", "num_gpus", "tpu"}
 PATHS = {"input_path", "annotation_file", "tfds_data_dir"}
-OURS = {"seed", "deterministic", "best_checkpoint_export_subdir", "preemption_on_demand_checkpoint"}  # what every run of ours sets
+OURS = {
+    "seed",
+    "deterministic",
+    "best_checkpoint_export_subdir",
+    "preemption_on_demand_checkpoint",
+}  # what every run of ours sets
 
 
 def upstream(name: str) -> dict:
@@ -24,7 +29,11 @@ def upstream(name: str) -> dict:
 
 def flat(node, path="") -> dict:
     if isinstance(node, dict):
-        return {key: value for name, item in node.items() for key, value in flat(item, f"{path}.{name}" if path else name).items()}
+        return {
+            key: value
+            for name, item in node.items()
+            for key, value in flat(item, f"{path}.{name}" if path else name).items()
+        }
     return {path: list(node) if isinstance(node, tuple) else node}
 
 
@@ -44,7 +53,10 @@ def test_composing_gives_field_by_field_what_upstream_trains(name):
     expected.override(row["overrides"], is_strict=True)
     ours = parameters.build(config.compose([f"experiment={name}", "determinism=off", "runtime=cpu"]))
     ignored = HARDWARE | PATHS | OURS
-    one, other = ({key: value for key, value in flat(params.as_dict()).items() if key.rpartition(".")[2] not in ignored} for params in (expected, ours))
+    one, other = (
+        {key: value for key, value in flat(params.as_dict()).items() if key.rpartition(".")[2] not in ignored}
+        for params in (expected, ours)
+    )
     assert other == one
 
 
@@ -170,7 +182,9 @@ def test_a_checkpoint_that_does_not_answer_is_not_replaced_by_another_training(m
 
 
 def test_absent_data_are_named_with_their_origin_and_the_command(trellis, tmp_path):
-    printed = trellis("reproduce", "experiment=published/coco_retinanet_r50fpn_640_72ep", f"data_dir={tmp_path}", code=2)
+    printed = trellis(
+        "reproduce", "experiment=published/coco_retinanet_r50fpn_640_72ep", f"data_dir={tmp_path}", code=2
+    )
     assert "cocodataset.org" in printed and "make data DATA=coco2017" in printed and "dataset.root" in printed
 
 
@@ -205,7 +219,15 @@ def test_the_whole_path_runs_on_a_fixture_in_the_published_layout(name, trellis,
         "task.train_data.global_batch_size=4", "task.validation_data.global_batch_size=4", "trainer.train_steps=2", "trainer.steps_per_loop=1",
         "trainer.summary_interval=1", "trainer.validation_interval=2", "trainer.checkpoint_interval=2", "trainer.validation_steps=2",
     ]  # fmt: skip
-    printed = trellis("reproduce", f"experiment=published/{name}", *places, *small, f"runs_dir={tmp_path / 'runs'}", f"run_dir={run_dir}", code=3)
+    printed = trellis(
+        "reproduce",
+        f"experiment=published/{name}",
+        *places,
+        *small,
+        f"runs_dir={tmp_path / 'runs'}",
+        f"run_dir={run_dir}",
+        code=3,
+    )
     assert printed.strip().splitlines()[-1] == "rescaled"
     document = json.loads((run_dir / "reproduction.json").read_text())
     assert document["word"] == "rescaled" and document["stated"] == recipe.benchmark.value

@@ -56,7 +56,9 @@ def test_libraries_that_compute_the_processor_and_the_content_of_starting_weight
     changed = circumstances.describe(cfg, PACKAGES)
     assert config.differences(found, changed)[0].startswith("starting weights: ")
     monkeypatch.setenv("TF_ENABLE_ONEDNN_OPTS", "0")
-    assert config.differences(changed, circumstances.describe(cfg, PACKAGES)) == ["variables.TF_ENABLE_ONEDNN_OPTS: None -> 0"]
+    assert config.differences(changed, circumstances.describe(cfg, PACKAGES)) == [
+        "variables.TF_ENABLE_ONEDNN_OPTS: None -> 0"
+    ]
 
 
 @pytest.fixture
@@ -70,7 +72,11 @@ def lay_out(tmp_path, monkeypatch):
         made._packages = list(packages)
         space = Space("grid", (Parameter("seed", (1, 2)),))
         return Schedule(
-            space, Ledger(tmp_path / "ledger.jsonl"), made.prepare, summary=lambda run_dir: {}, occupied=lambda run_dir: False
+            space,
+            Ledger(tmp_path / "ledger.jsonl"),
+            made.prepare,
+            summary=lambda run_dir: {},
+            occupied=lambda run_dir: False,
         )
 
     return schedule

@@ -43,7 +43,11 @@ def sweep(tmp_path, monkeypatch):
             run_dir.mkdir(exist_ok=True)
             if point.get("x") not in bad and point.get("seed", 0) != bad_seed:
                 value = -abs(point["x"] - 0.7) + point.get("seed", 0) / 100
-                found = {"status": "finished", "headline": {"metric": "accuracy", "value": value}, "metrics": {"loss": value}}
+                found = {
+                    "status": "finished",
+                    "headline": {"metric": "accuracy", "value": value},
+                    "metrics": {"loss": value},
+                }
                 (run_dir / "summary.json").write_text(json.dumps(found))
             return Trial(name, point, ["experiment=nowhere"], run_dir)
 
@@ -212,7 +216,9 @@ def test_the_ranking_is_drawn_and_written_for_any_settings(tmp_path):
     trials = []
     for number, kind, seed in itertools.product(range(4), ("sgd", "adamw"), (1, 2)):
         settings = {"a.learning_rate": 0.1 * 2**number, "a.type": kind, "seed": seed}
-        trials.append(Trial(str(number), settings, [], tmp_path, state="finished", value=0.5 + number / 10, metric="accuracy"))
+        trials.append(
+            Trial(str(number), settings, [], tmp_path, state="finished", value=0.5 + number / 10, metric="accuracy")
+        )
     rows = ranking.rank(trials, "minimize")
     assert rows[0].settings == {"a.learning_rate": 0.1, "a.type": "sgd"}
     ranking.draw(rows, "title", tmp_path / "ranking.png")
@@ -228,7 +234,10 @@ def test_a_terminal_shows_a_table_and_a_pipe_a_line_for_each_event(tmp_path):
             return True
 
     trial = Trial("t", {"task.model.input_size": [32, 32]}, [], tmp_path, state="failed", reason="no [/such] thing")
-    for stream, expected in ((io.StringIO(), "trial input_size=[32,32]: failed: no [/such] thing\n"), (Terminal(), "1 failed")):
+    for stream, expected in (
+        (io.StringIO(), "trial input_size=[32,32]: failed: no [/such] thing\n"),
+        (Terminal(), "1 failed"),
+    ):
         with Display("maximize", stream) as display:
             display.refresh([trial])
             display.changed(trial)

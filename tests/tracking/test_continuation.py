@@ -81,7 +81,9 @@ def test_the_documentation_lists_every_setting_that_may_differ():
 
 
 def test_another_machine_uses_the_thread_counts_that_were_recorded(run, tmp_path):
-    settled = continuation.settled(tmp_path / "run", run("experiment=resnet", "threads.intra_op=null", "threads.inter_op=null"))
+    settled = continuation.settled(
+        tmp_path / "run", run("experiment=resnet", "threads.intra_op=null", "threads.inter_op=null")
+    )
     assert settled.threads == config.Threads(2, 2)
 
 
@@ -110,7 +112,9 @@ def test_data_of_another_content_are_refused(run, tmp_path):
         continuation.refuse_other_data(tmp_path / "run", run(*BASE), "now")
 
 
-@pytest.mark.parametrize(("override", "line"), [("trainer.train_steps=9", "train_steps: None -> 9"), ("seed=3", "seed: 0 -> 3")])
+@pytest.mark.parametrize(
+    ("override", "line"), [("trainer.train_steps=9", "train_steps: None -> 9"), ("seed=3", "seed: 0 -> 3")]
+)
 def test_resuming_by_name_leaves_no_setting_out_silently(run, override, line, tmp_path):
     with pytest.raises(UsageError, match=line):
         train.run(run(override, f"run={tmp_path / 'run'}"))
