@@ -417,6 +417,16 @@ def _override_key(key: Any) -> str:
     return key if isinstance(key, str) else override_value(key)
 
 
+def thread_overrides(chosen: Threads, count: int, recorded: Threads | None = None) -> list[str]:
+    """Overrides that give a training `count` threads, where the user has not said otherwise.
+
+    Args:
+        recorded: counts of a run that is resumed, which keeps them: its bits depend on them.
+    """
+    counts = {pool: getattr(recorded, pool, None) or count for pool in ("intra_op", "inter_op")}
+    return [f"threads.{pool}={threads}" for pool, threads in counts.items() if getattr(chosen, pool) is None]
+
+
 def chosen_dataset(cfg: Config) -> Dataset:
     """Returns the dataset that an experiment is to train on.
 

@@ -1,7 +1,6 @@
 """A group of workers on this machine: started and stopped together, shown line by line, started again when one dies."""
 
 import contextlib
-import os
 import signal
 import socket
 import subprocess
@@ -9,15 +8,13 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
-from pathlib import Path
 
-import pipelines
 from pipelines.cluster.membership import Membership
 from pipelines.cluster.verdict import Verdict, judge
+from pipelines.system import processes
 from pipelines.usage import ExitCode, stopped_by
 
 NOTICE_S = 30  # for workers to notice that another has gone, and to write down why they stop
-PATIENCE_S = 300  # for workers to save a checkpoint when they are asked to stop
 POLL_S = 0.1
 
 
@@ -32,7 +29,7 @@ class Group:
     """
 
     def __init__(self, command: Sequence[str], workers: int, restarts: int, bind: Callable[[], None] | None) -> None:
-        self._command = [sys.executable, "-P", "-m", "pipelines", *command]
+        self._command, self._environment = processes.this_tool(*command)
         self._workers, self._restarts, self._bind = workers, restarts, bind
         self._processes: list[subprocess.Popen[str]] = []
 
@@ -62,9 +59,7 @@ class Group:
     @contextlib.contextmanager
     def _started(self) -> Iterator[None]:
         hosts = tuple(f"127.0.0.1:{port}" for port in free_ports(self._workers))
-        root = str(Path(pipelines.__file__).resolve().parent.parent)
-        path = os.pathsep.join(filter(None, (root, os.environ.get("PYTHONPATH"))))
-        common = {**os.environ, "PYTHONPATH": path, "PYTHONUNBUFFERED": "1"}
+        common = {**self._environment, "PYTHONUNBUFFERED": "1"}
         readers: list[threading.Thread] = []
         self._processes = []
         try:
@@ -85,7 +80,7 @@ class Group:
                 readers[-1].start()
             yield
         finally:
-            self._kill()
+            processes.kill(self._processes)
             for reader in readers:
                 reader.join()
 
@@ -97,12 +92,12 @@ class Group:
             try:
                 check()
             except BaseException:
-                self._stop()
+                processes.stop(self._processes)
                 if all(process.returncode == ExitCode.DONE for process in self._processes):
                     break  # They had done all before they were asked.
                 raise
             time.sleep(POLL_S)
-        self._wait(NOTICE_S)  # The first to end need not be the one that the others ended with.
+        processes.wait(self._processes, NOTICE_S)  # The first to end need not be the one that the others ended with.
         return judge(self._codes())
 
     def _codes(self) -> dict[int, int]:
@@ -113,23 +108,6 @@ class Group:
     def _end_of(self, index: int) -> str:
         code = self._processes[index].returncode
         return f"was killed by {signal.Signals(-code).name}" if code < 0 else f"ended with exit code {code}"
-
-    def _stop(self) -> None:
-        for process in self._processes:
-            process.send_signal(signal.SIGTERM)
-        self._wait(PATIENCE_S)
-
-    def _wait(self, seconds: float) -> None:
-        until = time.monotonic() + seconds
-        for process in self._processes:
-            with contextlib.suppress(subprocess.TimeoutExpired):
-                process.wait(max(0.0, until - time.monotonic()))
-
-    def _kill(self) -> None:
-        for process in self._processes:
-            if process.poll() is None:
-                process.kill()
-                process.wait()
 
 
 def free_ports(number: int) -> list[int]:

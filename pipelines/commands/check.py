@@ -5,23 +5,22 @@ Builds the Model Garden configuration strictly: unknown keys, wrong leaf types, 
 """
 
 import json
-import os
 import signal
 import subprocess
-import sys
 import tempfile
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from types import ModuleType
+from typing import Any
 
-import pipelines
 import tasks
 from pipelines import config
 from pipelines.config import Config, Dataset
 from pipelines.data import manifest, store
 from pipelines.data.manifest import Manifest
 from pipelines.reproduction import bisection
+from pipelines.system import processes
 from pipelines.usage import ExitCode, UsageError
 
 PROOF_STEPS, KILLED_AT = 6, 4
@@ -90,11 +89,10 @@ def prove(cfg: Config) -> int:
 
 def _train_until(step: int, file: Path, how: signal.Signals) -> None:
     """Trains in a process of its own that is sent a signal once it has made so many steps."""
-    command = [sys.executable, "-P", "-m", "pipelines", "train", f"@{file}"]
-    root = str(Path(pipelines.__file__).resolve().parent.parent)  # What is proved is this tree, whatever is installed.
-    path = os.pathsep.join(filter(None, (root, os.environ.get("PYTHONPATH"))))
-    variables, printed = {**os.environ, "PYTHONPATH": path}, ""
-    with subprocess.Popen(command, env=variables, text=True, stdout=subprocess.PIPE, stderr=subprocess.STDOUT) as child:
+    command, environment = processes.this_tool("train", f"@{file}")
+    output: dict[str, Any] = {"text": True, "stdout": subprocess.PIPE, "stderr": subprocess.STDOUT}
+    printed = ""
+    with subprocess.Popen(command, env=environment, **output) as child:
         for line in child.stdout:  # type: ignore[union-attr]
             printed += line
             if line.startswith(f"step {step}/"):

@@ -14,7 +14,7 @@ from packaging.requirements import Requirement
 
 from pipelines.config import Config, absolute
 from pipelines.outside import reason, redacted
-from pipelines.system import arithmetic
+from pipelines.system import arithmetic, processes
 from pipelines.tracking import environment, runs
 from pipelines.usage import ExitCode
 
@@ -38,7 +38,7 @@ def _packages(cfg: Config) -> Iterator[str]:
     _say("python", f"{platform.python_version()}  {sys.executable}")
     for name in SIX:
         _say(name, installed.get(name, "missing"))
-    lock = environment.ROOT / "requirements.lock"
+    lock = processes.ROOT / "requirements.lock"
     wanted = locked(lock.read_text()) if lock.exists() else {}
     drift = [
         f"{name} {installed.get(name, 'missing')} for {version}"
@@ -61,7 +61,7 @@ def locked(text: str) -> dict[str, str]:
 
 def _machine(cfg: Config) -> Iterator[str]:
     memory = psutil.virtual_memory()
-    _say("processor", f"{arithmetic.model_name()}, {arithmetic.cores()} cores, load {os.getloadavg()[0]:.1f}")
+    _say("processor", f"{arithmetic.model_name()}, {processes.cores()} cores, load {os.getloadavg()[0]:.1f}")
     _say("memory", f"{memory.available / 2**30:.1f} of {memory.total / 2**30:.1f} GiB free")
     if memory.available < MEMORY_BYTES:
         yield f"{memory.available / 2**30:.1f} GiB of memory are free, training takes up to {MEMORY_BYTES >> 30}; end other programs"
@@ -69,7 +69,7 @@ def _machine(cfg: Config) -> Iterator[str]:
     if tree["problem"]:
         yield f"source: git does not tell what the source is ({tree['problem']}); until it does, no run can be reproduced"
     state = "" if tree["commit"] is None else f"{tree['commit'][:10]} on {tree['branch']}{', changed' if tree['dirty'] else ''}"
-    _say("source", f"{environment.ROOT}  {state or 'not a git work tree: runs record no commit'}")
+    _say("source", f"{processes.ROOT}  {state or 'not a git work tree: runs record no commit'}")
 
 
 def _folders(cfg: Config) -> Iterator[str]:

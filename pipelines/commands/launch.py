@@ -15,7 +15,7 @@ from pipelines.cluster import manifests
 from pipelines.cluster.group import Group
 from pipelines.config import Config
 from pipelines.data import store
-from pipelines.search import trials
+from pipelines.system import processes
 from pipelines.system.signals import Interrupted, Interruption
 from pipelines.tracking import continuation, runs
 from pipelines.usage import UsageError
@@ -48,14 +48,15 @@ def run(cfg: Config, overrides: Sequence[str]) -> int:
         )
         return 0
     store.obtain(cfg, tasks.load(dataset.task))
-    theirs = [*overrides, *trials.share(cfg.threads, cfg.workers, continuation.threads(Path(cfg.run_dir)))]
+    share = processes.share(cfg.workers)
+    theirs = [*overrides, *config.thread_overrides(cfg.threads, share, continuation.threads(Path(cfg.run_dir)))]
     if not given & {"run", "run_dir"}:  # It holds the time: each worker would choose its own.
         theirs.append(f"run_dir={config.override_value(cfg.run_dir)}")
     print(
-        f"launch: {cfg.workers} workers, {trials.threads(cfg.workers)} threads each; run directory {cfg.run_dir}",
+        f"launch: {cfg.workers} workers, {share} threads each; run directory {cfg.run_dir}",
         flush=True,
     )
-    group = Group(["train", *theirs], cfg.workers, cfg.restarts, trials.end_with(os.getpid()))
+    group = Group(["train", *theirs], cfg.workers, cfg.restarts, processes.end_with(os.getpid()))
     try:
         with Interruption() as signals:
             signals.hold("the workers have saved")

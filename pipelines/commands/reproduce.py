@@ -5,9 +5,7 @@ A figure: the experiment's own recipe, data and devices checked first; exit code
 """
 
 import json
-import os
 import subprocess
-import sys
 import time
 import urllib.error
 import urllib.request
@@ -21,6 +19,7 @@ from pipelines.commands import train
 from pipelines.config import Config
 from pipelines.data import manifest
 from pipelines.reproduction import benchmark, classes, comparison, worktree
+from pipelines.system import processes
 from pipelines.system.signals import Interrupted
 from pipelines.tracking import annotation, recording, runs
 from pipelines.usage import ExitCode, UsageError
@@ -92,9 +91,8 @@ def _train_apart(cfg: Config, tree: Path) -> int:
     file = Path(cfg.run_dir, "recorded.yaml")
     file.parent.mkdir(parents=True)
     file.write_text(config.to_yaml(cfg))
-    path = os.pathsep.join(filter(None, (str(tree), os.environ.get("PYTHONPATH"))))
-    command = [sys.executable, "-P", "-m", "pipelines", "train", f"@{file}"]
-    with subprocess.Popen(command, env={**os.environ, "PYTHONPATH": path}) as child:
+    command, environment = processes.this_tool("train", f"@{file}", root=tree)
+    with subprocess.Popen(command, env=environment) as child:
         try:
             return child.wait()
         except (

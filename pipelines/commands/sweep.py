@@ -23,6 +23,7 @@ from pipelines.search.ledger import Ledger
 from pipelines.search.schedule import Schedule
 from pipelines.search.space import Point
 from pipelines.search.trials import Trial
+from pipelines.system import processes
 from pipelines.system.signals import Interrupted, Interruption
 from pipelines.tracking import continuation, environment, journal, recording, runs
 from pipelines.usage import ExitCode, UsageError
@@ -62,7 +63,7 @@ def run(cfg: Config, request: Request, overrides: Sequence[str]) -> int:
             done = sum(trial.earlier for trial in schedule.trials)
             print(
                 f"sweep {directory.name}: {len(schedule.trials)} trials, {done} of them finished earlier; {cfg.jobs} at a time, "
-                f"{trials.threads(cfg.jobs)} threads each; {directory}",
+                f"{processes.share(cfg.jobs)} threads each; {directory}",
                 flush=True,
             )
             for reason in dict.fromkeys(filter(None, (trial.anew for trial in schedule.trials))):
@@ -106,7 +107,8 @@ class _Trials:
         identity = hashlib.sha256(f"{base} {circumstances.digest(around)}".encode()).hexdigest()
         trial = Trial.at(self.directory, identity, settings, overrides)
         trial.base, trial.circumstances = base, around
-        trial.recipe += trials.share(cfg.threads, self.cfg.jobs, continuation.threads(trial.run_dir))
+        recorded = continuation.threads(trial.run_dir)
+        trial.recipe += config.thread_overrides(cfg.threads, processes.share(self.cfg.jobs), recorded)
         return trial
 
     def refuse_other_code(self) -> None:

@@ -2,7 +2,6 @@
 
 import argparse
 import logging
-import os
 import shlex
 import sys
 from collections.abc import Iterator
@@ -15,6 +14,7 @@ from apache_beam.runners.portability.fn_api_runner import FnApiRunner
 from apache_beam.runners.runner import PipelineRunner, create_runner
 from apache_beam.transforms.environments import SubprocessSDKEnvironment
 
+from pipelines.system.processes import cores
 from pipelines.usage import UsageError, nearest
 
 MANY = 10_000  # examples from which starting processes pays
@@ -78,7 +78,7 @@ def create(runner: dict[str, Any], *, examples: int = 0, shards: int = 1) -> tup
         if name not in given:
             raise UsageError(f'runner.options.{name}: {engine} needs it; as in: make data DATA=coco ARGS="runner={engine} runner.options.{name}=…"')
     if engine == "local":
-        processes = runner.get("processes") or (os.cpu_count() or 1 if examples >= MANY else 1)
+        processes = runner.get("processes") or (cores() if examples >= MANY else 1)
         if processes > 1 and shards > 1:
             given = {"direct_num_workers": min(processes, shards), **given}
     created = _created(engine, processes="direct_num_workers" in given)

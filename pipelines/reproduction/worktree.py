@@ -5,11 +5,9 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
-import pipelines
 from pipelines.system import git
+from pipelines.system.processes import ROOT
 from pipelines.usage import UsageError
-
-ROOT = Path(pipelines.__file__).resolve().parent.parent
 
 
 @contextmanager

@@ -12,11 +12,10 @@ from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-import pipelines
 from pipelines.config import Config, absolute
 from pipelines.system import arithmetic
+from pipelines.system.processes import ROOT
 
-ROOT = Path(pipelines.__file__).resolve().parent.parent
 # Values in `conf` count by what they compose to, so that a file for another experiment changes nothing here.
 SOURCES = ("pipelines", "tasks", "conf")
 # What computes a result, by the beginning of its name. Data count by their fingerprint, whatever wrote them.

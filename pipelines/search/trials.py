@@ -1,26 +1,20 @@
 """One trial: a training in a process of its own, which ends when the sweep does and goes on where it stopped."""
 
-import ctypes
 import math
 import os
 import re
 import signal
 import subprocess
-import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-import pipelines
 from pipelines import config
-from pipelines.config import Threads
-from pipelines.usage import stopped_by
+from pipelines.system import processes
 
 OUTPUT = "output.log"  # in the run directory: what the trial's process printed
-PATIENCE_S = 300  # for a trial to save its state when the sweep is interrupted
-SET_PDEATHSIG = 1  # prctl(2)
 
 
 @dataclass
@@ -71,19 +65,18 @@ class Trial:
     def start(self) -> None:
         """Starts the process; what it prints goes to a file in the run directory."""
         self.run_dir.mkdir(parents=True, exist_ok=True)
-        root = str(Path(pipelines.__file__).resolve().parent.parent)
-        path = os.pathsep.join(filter(None, (root, os.environ.get("PYTHONPATH"))))
         places = [f"{key}={config.override_value(str(value))}" for key, value in self._places().items()]
+        command, environment = processes.this_tool("train", *self.recipe, *places)
         with (self.run_dir / OUTPUT).open("ab") as output:
             self._before = output.tell()
             self._process = subprocess.Popen(
-                [sys.executable, "-P", "-m", "pipelines", "train", *self.recipe, *places],
+                command,
                 stdin=subprocess.DEVNULL,
                 stdout=output,
                 stderr=output,
-                env={**os.environ, "PYTHONPATH": path, "PYTHONUNBUFFERED": "1"},
+                env={**environment, "PYTHONUNBUFFERED": "1"},
                 start_new_session=True,  # Ctrl-C on the terminal is for the sweep, which passes it on.
-                preexec_fn=end_with(os.getpid()),
+                preexec_fn=processes.end_with(os.getpid()),
             )
         self.state, self.reason, self._started = "running", None, time.monotonic()
 
@@ -134,31 +127,9 @@ class Trial:
 def stop(trials: Sequence[Trial]) -> None:
     """Asks running trials to save and end, and waits for them; those that do not are killed."""
     running = [trial for trial in trials if trial._process]
+    processes.stop([trial._process for trial in running if trial._process])
     for trial in running:
-        trial._process.send_signal(signal.SIGTERM)  # type: ignore[union-attr]
-    until = time.monotonic() + PATIENCE_S
-    for trial in running:
-        try:
-            trial._process.wait(max(0.1, until - time.monotonic()))  # type: ignore[union-attr]
-        except subprocess.TimeoutExpired:
-            trial._process.kill()  # type: ignore[union-attr]
         trial.state, trial._process = "interrupted", None
-
-
-def share(chosen: Threads, jobs: int, recorded: Threads | None = None) -> list[str]:
-    """Overrides that give a trial its share of the cores, where the user has not said otherwise.
-
-    Args:
-        recorded: counts of a run that is resumed, which keeps them: its bits depend on them.
-    """
-    counts = {pool: getattr(recorded, pool, None) or threads(jobs) for pool in ("intra_op", "inter_op")}
-    return [f"threads.{pool}={count}" for pool, count in counts.items() if getattr(chosen, pool) is None]
-
-
-def threads(jobs: int) -> int:
-    """Cores for each of `jobs` trials at a time."""
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    return max(1, cores // jobs)
 
 
 def label(settings: Mapping[str, Any]) -> str:
@@ -174,20 +145,6 @@ def short(name: str) -> str:
 def brief(value: Any) -> str:
     """A value as people write it."""
     return f"{value:.6g}" if isinstance(value, float) else str(value).replace(" ", "")
-
-
-def end_with(parent: int) -> Callable[[], None] | None:
-    """For the new process: be told to save and end when the sweep dies, even of a kill -9."""
-    if not sys.platform.startswith("linux"):
-        return None  # There a trial outlives its sweep; the next start waits for it and takes its result.
-    library = ctypes.CDLL(None)
-
-    def bind() -> None:
-        library.prctl(SET_PDEATHSIG, signal.SIGTERM)
-        if os.getppid() != parent:
-            os._exit(stopped_by(signal.SIGTERM))
-
-    return bind
 
 
 def _reason(code: int, output: str, failure: str | None) -> str:

@@ -49,11 +49,6 @@ _COMPUTING = {"flags": ("ssse3", "sse4", "avx", "fma", "f16c", "amx"), "Features
 _UNITS = {"K": 2**10, "M": 2**20, "G": 2**30}
 
 
-def cores() -> int:
-    """Number of cores that this process may use."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-
-
 def describe() -> dict[str, Any]:
     """Returns the machine's part of the determinism class."""
     return {"processor": processor(), "libc": " ".join(platform.libc_ver()).strip() or None, "variables": variables()}

@@ -10,10 +10,9 @@ from typing import Any
 
 import psutil
 
-import pipelines
-from pipelines.system import arithmetic, git
+from pipelines.system import arithmetic, git, processes
+from pipelines.system.processes import ROOT
 
-ROOT = Path(pipelines.__file__).resolve().parent.parent
 SOURCES = ("conf", "pipelines", "tasks")  # untracked files in here belong to the recorded tree
 VARIABLES = (*arithmetic.CHOOSING, "NVIDIA_", "TPU_", "TRELLIS_")
 
@@ -25,7 +24,7 @@ def describe() -> dict[str, Any]:
         "platform": platform.platform(),
         "machine": platform.machine(),
         "cpu": arithmetic.model_name(),
-        "cores": arithmetic.cores(),
+        "cores": processes.cores(),
         "memory_bytes": psutil.virtual_memory().total,
         "command": sys.argv,
         "variables": arithmetic.recorded_variables(VARIABLES),

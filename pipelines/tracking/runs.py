@@ -15,7 +15,8 @@ from typing import Any
 
 from pipelines import config
 from pipelines.outside import reason, redacted
-from pipelines.tracking import environment, journal
+from pipelines.system import processes
+from pipelines.tracking import journal
 from pipelines.tracking.recording import (
     SUMMARY,
     Recorder,
@@ -67,13 +68,13 @@ def start_sender(cfg: config.Config) -> "subprocess.Popen[str]":
     """
     # A process, not a thread: importing takes the interpreter lock that TensorFlow's import needs. A session of its own:
     # Ctrl-C reaches the whole terminal group, and the end of the run still has to be sent.
-    path = os.pathsep.join(filter(None, (str(environment.ROOT), os.environ.get("PYTHONPATH"))))
+    command, environment = processes.this_tool(module="pipelines.tracking.sender")
     sender = subprocess.Popen(
-        [sys.executable, "-P", "-m", "pipelines.tracking.sender"],
+        command,
         stdin=subprocess.PIPE,
         stdout=subprocess.DEVNULL,
         stderr=subprocess.PIPE,  # Until it knows the run directory, and its log there.
-        env={**os.environ, "PYTHONPATH": path},
+        env=environment,
         start_new_session=True,
         text=True,
     )

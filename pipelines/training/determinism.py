@@ -11,7 +11,7 @@ import tensorflow as tf
 import tf_keras
 
 from pipelines.config import Config, Threads
-from pipelines.system import arithmetic
+from pipelines.system import arithmetic, processes
 from pipelines.training import tracing, unplaced
 from pipelines.training.randomness import Draws
 from pipelines.training.stream import Stream
@@ -23,7 +23,7 @@ def pin_threads(threads: Threads) -> Threads:
 
     Sums are split by thread, so equal counts are part of what makes two runs equal in every bit.
     """
-    pinned = Threads(intra_op=threads.intra_op or arithmetic.cores(), inter_op=threads.inter_op or arithmetic.cores())
+    pinned = Threads(intra_op=threads.intra_op or processes.cores(), inter_op=threads.inter_op or processes.cores())
     tf.config.threading.set_intra_op_parallelism_threads(pinned.intra_op)
     tf.config.threading.set_inter_op_parallelism_threads(pinned.inter_op)
     return pinned

@@ -1,13 +1,14 @@
 """How much memory a training on the CPU will take, as far as it can be known before it starts."""
 
 from collections.abc import Iterator, Mapping
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 from typing import Any
 
 import psutil
 import tensorflow as tf
 import tf_keras
 
+from pipelines.system import control_groups
 from pipelines.usage import UsageError
 
 COPIES = 3  # weights: gradients, two slots of the optimizer; activations: kept, their gradients, what operations need
@@ -70,41 +71,14 @@ def available(root: Path = Path("/")) -> int:
     Args:
         root: holds `proc` and the mount points named in `proc/self/mountinfo`.
     """
-    free = next(line for line in _lines(root / "proc/meminfo") if line.startswith("MemAvailable"))
+    free = next(line for line in control_groups.lines(root / "proc/meminfo") if line.startswith("MemAvailable"))
     return min([int(free.split()[1]) * 1024, *(max(0, left) for left in _left_by_groups(root))])
 
 
 def _left_by_groups(root: Path) -> Iterator[int]:
-    """What every control group from the process's own to the outermost in sight leaves; any may be the narrowest."""
-    groups = dict(_own_groups(root))
-    for line in _lines(root / "proc/self/mountinfo"):
-        mount, _, source = line.partition(" - ")
-        kind, _, options = (source.split() + ["", "", ""])[:3]
-        if kind not in ("cgroup", "cgroup2") or (kind == "cgroup" and "memory" not in options.split(",")):
-            continue
-        inside, point = mount.split()[3:5]
-        folder = root / point.lstrip("/")
-        for path in _path_up(groups.get(kind, "/"), inside):
-            yield from _left(folder / path)
-
-
-def _own_groups(root: Path) -> Iterator[tuple[str, str]]:
-    """The process's control group in the one hierarchy of version 2 and in version 1's for memory."""
-    for line in _lines(root / "proc/self/cgroup"):
-        number, controllers, path = line.split(":", 2)
-        if number == "0" and not controllers:
-            yield "cgroup2", path
-        elif "memory" in controllers.split(","):
-            yield "cgroup", path
-
-
-def _path_up(group: str, mounted: str) -> list[PurePosixPath]:
-    """The folders from a control group's up to the mount point, where the group `mounted` is, relative to it."""
-    path = PurePosixPath(group)
-    if ".." in path.parts or not path.is_relative_to(mounted):
-        return [PurePosixPath()]  # The group lies beyond the container's view, whose outermost one is the mount point.
-    inner = path.relative_to(mounted)
-    return [inner, *inner.parents]
+    """What every control group of this process leaves."""
+    for folder in control_groups.folders("memory", root):
+        yield from _left(folder)
 
 
 def _left(folder: Path) -> Iterator[int]:
@@ -114,7 +88,7 @@ def _left(folder: Path) -> Iterator[int]:
     group to its limit. Those that some process has mapped, as libraries are, are not counted as droppable.
     """
     use = next((int(text) for text in _texts(folder, "memory.current", "memory.usage_in_bytes")), 0)
-    counted = dict(line.split() for line in _lines(folder / "memory.stat"))
+    counted = dict(line.split() for line in control_groups.lines(folder / "memory.stat"))
     droppable = max(0, _unmapped(counted)) + int(counted.get("slab_reclaimable", 0))
     for limit in _texts(folder, "memory.max", "memory.high", "memory.limit_in_bytes"):
         if limit != "max":
@@ -130,8 +104,4 @@ def _unmapped(counted: Mapping[str, str]) -> int:
 
 def _texts(folder: Path, *names: str) -> Iterator[str]:
     """What those of the files hold that exist."""
-    yield from (line for name in names for line in _lines(folder / name))
-
-
-def _lines(file: Path) -> list[str]:
-    return file.read_text().splitlines() if file.exists() else []
+    yield from (line for name in names for line in control_groups.lines(folder / name))

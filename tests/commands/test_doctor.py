@@ -9,7 +9,8 @@ from mlflow import MlflowClient
 
 from pipelines.commands import doctor, sync
 from pipelines.config import Config
-from pipelines.tracking import delivery, environment, journal, recording, runs
+from pipelines.system import processes
+from pipelines.tracking import delivery, journal, recording, runs
 
 LOCK = 'numpy==0.0.1 \\\n    --hash=sha256:00\nnot-here==1.0 \\\n    --hash=sha256:00\nelsewhere==1.0 ; sys_platform == "nowhere" \\\n    --hash=sha256:00\n'
 
@@ -24,7 +25,7 @@ def test_what_is_installed_is_what_is_locked() -> None:
 
 def test_packages_that_differ_from_the_lock_are_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "requirements.lock").write_text(LOCK)
-    monkeypatch.setattr(environment, "ROOT", tmp_path)
+    monkeypatch.setattr(processes, "ROOT", tmp_path)
     [problem] = doctor._packages(Config())
     assert "not-here missing for 1.0" in problem and "make -B setup" in problem
 
@@ -90,7 +91,7 @@ def test_a_run_that_was_not_sent_is_named(cfg: Config) -> None:
 def test_make_hands_the_runtime_to_the_doctor_and_the_port_to_the_ui() -> None:
     for target, words in (("doctor", "doctor runtime=gpu"), ("ui", "ui runtime=gpu port=5001")):
         command = [shutil.which("make"), "--dry-run", target, "RUNTIME=gpu", *(["ARGS=port=5001"] if target == "ui" else [])]
-        printed = subprocess.run(command, cwd=environment.ROOT, capture_output=True, text=True, check=True).stdout
+        printed = subprocess.run(command, cwd=processes.ROOT, capture_output=True, text=True, check=True).stdout
         assert words in " ".join(printed.split())
 
 

@@ -4,10 +4,11 @@ import pytest
 
 from pipelines import config
 from pipelines.commands import sweep
-from pipelines.search import circumstances, commandline, trials
+from pipelines.search import circumstances, commandline
 from pipelines.search.ledger import Ledger
 from pipelines.search.schedule import Schedule
 from pipelines.search.space import Parameter, Space
+from pipelines.system import processes
 
 PACKAGES = ["numpy==2.3.5", "pytest==9.0.0", "tensorflow==2.20.0"]
 
@@ -110,4 +111,4 @@ def test_a_trial_that_is_resumed_keeps_its_thread_counts_whatever_its_share_is_n
     resumed, fresh = lay_out(*free, "jobs=2").trials
     assert resumed.run_dir == trial.run_dir
     assert resumed.recipe[-2:] == ["threads.intra_op=7", "threads.inter_op=5"]
-    assert fresh.recipe[-2:] == trials.share(config.Threads(), 2)
+    assert fresh.recipe[-2:] == config.thread_overrides(config.Threads(), processes.share(2))
