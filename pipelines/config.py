@@ -226,8 +226,8 @@ def settings(document: Mapping[str, Any], *roles: Role) -> dict[str, Any]:
     Args:
         document: as `to_yaml` writes it. A key that this schema does not know counts as of the result.
     """
-    known = Config.__dataclass_fields__
-    kept = {key: value for key, value in document.items() if key not in known or known[key].metadata["role"] in roles}
+    others = set(Config.__dataclass_fields__) - set(names(Config, *roles))
+    kept = {key: value for key, value in document.items() if key not in others}
     if isinstance(kept.get("dataset"), Mapping):
         kept["dataset"] = substance(kept["dataset"], *roles)
     for node in ("task", "trainer", "runtime"):

@@ -61,8 +61,10 @@ def _content(checkpoint: str) -> str:
     if "://" in checkpoint:
         return checkpoint
     path = Path(absolute(checkpoint))
-    files = path.rglob("*") if path.is_dir() else [path, *map(Path, glob.glob(f"{glob.escape(str(path))}.*"))]
-    return _digest_of(sorted(files))
+    if path.is_dir():
+        return _digest_of(sorted(path.rglob("*")))
+    parts = glob.glob(f"{glob.escape(str(path))}.*")  # A checkpoint is named by what its files begin with.
+    return _digest_of([path, *map(Path, sorted(parts))])
 
 
 def _digest_of(files: Iterable[Path]) -> str:

@@ -96,13 +96,16 @@ def as_text(rows: Sequence[Row]) -> str:
     for place, row in enumerate(rows[:MOST_ROWS], start=1):
         spread = [f"{min(row.values):.4f} .. {max(row.values):.4f}", _count(row)] if seeds else []
         settings = [brief(row.settings[name]) if name in row.settings else "" for name in names]
-        lines.append(["-" if row.missing else str(place), f"{row.mean:.4f}", *spread, *settings, row.best.run_dir.name])
-    widths = [max(len(line[column]) for line in lines) for column in range(len(head))]
-    table = "\n".join(
-        "  ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True)).rstrip() for line in lines
-    )
+        standing = "-" if row.missing else str(place)
+        lines.append([standing, f"{row.mean:.4f}", *spread, *settings, row.best.run_dir.name])
+    table = "\n".join(_aligned(lines))
     more = len(rows) - MOST_ROWS
     return table + (f"\n… and {more} more in ranking.csv" if more > 0 else "")
+
+
+def _aligned(lines: Sequence[Sequence[str]]) -> list[str]:
+    widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
+    return ["  ".join(map(str.ljust, line, widths)).rstrip() for line in lines]
 
 
 def _count(row: Row) -> str:
@@ -161,7 +164,8 @@ def draw(rows: Sequence[Row], title: str, path: Path) -> None:
     panels[0].set_xlabel(metric)
     for panel, name in zip(panels[1:], numeric, strict=True):
         points = [(row.settings[name], value) for row in rows for value in row.values if name in row.settings]
-        means = sorted((row.settings[name], row.mean) for row in rows if name in row.settings and not row.missing)
+        whole = [row for row in rows if not row.missing and name in row.settings]
+        means = sorted((row.settings[name], row.mean) for row in whole)
         if len(_varied(rows)) == 1:
             panel.plot([x for x, _ in means], [y for _, y in means], "-", color="tab:blue", alpha=0.5)
         panel.plot([x for x, _ in points], [y for _, y in points], "o", color="tab:blue", alpha=0.6, markersize=5)
@@ -190,7 +194,11 @@ def _settings(trial: Trial) -> dict[str, Any]:
 
 def _varied(rows: Sequence[Row]) -> list[str]:
     names = dict.fromkeys(name for row in rows for name in row.settings)
-    return [name for name in names if len({repr(row.settings.get(name)) for row in rows}) > 1]
+    return [name for name in names if len(_different(rows, name)) > 1]
+
+
+def _different(rows: Sequence[Row], name: str) -> set[str]:
+    return {repr(row.settings.get(name)) for row in rows}
 
 
 def _numeric(rows: Sequence[Row]) -> list[str]:

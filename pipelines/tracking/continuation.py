@@ -40,13 +40,9 @@ def resumed(cfg: Config, recorded: Config) -> Config:
     Raises:
         UsageError: the command line asks for something else beside; nothing of it is left out silently.
     """
-    asked = differences(*(_of_the_result(one) for one in (config.compose([]), cfg)))
-    keys = {line.partition(": ")[0] for line in asked}
-    changed = [
-        line
-        for line in differences(*(_of_the_result(one) for one in (recorded, cfg)))
-        if line.partition(": ")[0] in keys
-    ]
+    default, given, before = (_of_the_result(one) for one in (config.compose([]), cfg, recorded))
+    asked = {_key(line) for line in differences(default, given)}
+    changed = [line for line in differences(before, given) if _key(line) in asked]
     _refuse(Path(recorded.run_dir), recorded, "other settings", changed)
     return recorded
 
@@ -91,6 +87,10 @@ def _of_the_result(cfg: Config, determinism: bool = True) -> dict[str, Any]:
             found.pop(name)
         found["runtime"] = {config.PRECISION: cfg.runtime.get(config.PRECISION)}
     return found
+
+
+def _key(line: str) -> str:
+    return line.partition(": ")[0]
 
 
 def _refuse(run_dir: Path, cfg: Config, what: str, changed: list[str]) -> None:
