@@ -28,7 +28,7 @@ FORMAT = 3  # goes up when shards or manifest are laid out in another way
 ALL = ""  # the split of a location given as one path: divided by a hash of the key
 
 Digest = str
-Unfit = dict[str, list[str]]  # code and advice by path inside a place
+Unfit = dict[str, tuple[str, str]]  # code and advice by path inside a place
 SPLITS = ("train", "validation", "test")
 
 
@@ -157,7 +157,7 @@ class Digests:
         stale = [name for name, stat in listed.files.items() if stat[1] == "" or known.get(name, [None])[:2] != stat]
         if stale or len(known) != len(listed.files):
             fresh = _digests(place, stale)
-            unread = {name: digest for name, digest in fresh.items() if isinstance(digest, list)}
+            unread = {name: digest for name, digest in fresh.items() if isinstance(digest, tuple)}
             listed.unfit.update(unread)
             read = {name: stat for name, stat in listed.files.items() if name not in unread}
             known = {name: [*stat, fresh[name] if name in fresh else known[name][2]] for name, stat in read.items()}
@@ -171,7 +171,7 @@ class Digests:
         partial.replace(memory)
 
 
-def _digests(place: str, names: list[str]) -> dict[str, Digest | list[str]]:
+def _digests(place: str, names: list[str]) -> dict[str, Digest | tuple[str, str]]:
     """Digest of each file, or the code and the advice of one that cannot be read."""
     threads, together = (AT_ONCE, 1) if files.is_remote(place) else (None, TOGETHER)
     groups = [names[at : at + together] for at in range(0, len(names), together)]
@@ -180,13 +180,13 @@ def _digests(place: str, names: list[str]) -> dict[str, Digest | list[str]]:
         return dict(zip(names, itertools.chain.from_iterable(digests), strict=True))
 
 
-def _read(place: str, name: str) -> Digest | list[str]:
+def _read(place: str, name: str) -> Digest | tuple[str, str]:
     try:
         return sha256(folders.path_of(place, name))
     except OSError as error:
         if not name:
             raise UsageError(f"{place}: {error.strerror or error}") from None
-        return ["file_unreadable", f"{error.strerror or error}; make it readable, or remove it"]
+        return "file_unreadable", f"{error.strerror or error}; make it readable, or remove it"
 
 
 def sha256(file: str) -> Digest:
@@ -248,7 +248,7 @@ def fingerprint(dataset: Dataset, version: int, found: Found) -> str:
     return digest([recipe(dataset, version), found.digests, *([unfit] if unfit else [])])[:16]
 
 
-def _flat(unfit: Mapping[str, Mapping[str, Unfit]]) -> Iterator[tuple[str, list[str]]]:
+def _flat(unfit: Mapping[str, Mapping[str, Unfit]]) -> Iterator[tuple[str, tuple[str, str]]]:
     for name, by_split in unfit.items():
         for split, reasons in by_split.items():
             yield from ((f"{name} {split} {path}", reason) for path, reason in reasons.items())

@@ -24,7 +24,7 @@ class Contents:
     """What lies at a place, by its path inside: files with their size and time of change; code and advice of the unfit."""
 
     files: dict[str, Stat] = field(default_factory=dict)
-    unfit: dict[str, list[str]] = field(default_factory=dict)
+    unfit: dict[str, tuple[str, str]] = field(default_factory=dict)
 
     def ordered(self) -> "Contents":
         """The same, sorted by path."""
@@ -104,7 +104,7 @@ class _Walk:
         self._named = [os.path.realpath(root), *named]
 
     def refuse(self, name: str, code: str, advice: str) -> None:
-        self.contents.unfit[name] = [code, advice]
+        self.contents.unfit[name] = (code, advice)
 
     def folder(self, inside: str, real: str, entered: tuple[str, ...]) -> None:
         """Lists a folder; `entered` are the real folders that the links on the way to it were in."""
@@ -164,5 +164,8 @@ def _unreachable(path: str, error: OSError) -> tuple[str, str]:
         return "link_loop", "the link leads to itself; remove it, or let it lead to the file"
     if os.path.islink(path):
         leads = printable(os.readlink(path), 200)
-        return "link_broken", f"the link leads to {leads}, where nothing can be read; bring that back, or remove the link"
+        return (
+            "link_broken",
+            f"the link leads to {leads}, where nothing can be read; bring that back, or remove the link",
+        )
     return "file_unreadable", f"{error.strerror}; make it readable, or remove it"

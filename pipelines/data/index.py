@@ -89,7 +89,9 @@ def _add_shards(index: Index, split: str, count: int, recipe: str) -> None:
     # A sum of digests does not depend on the order of the input.
     sums = [0] * count
     for example in read(index.file(split)):
-        sums[sources.position(example.key) % count] += int(sources.digest(example.key, example.name, example.content), 16)
+        sums[sources.position(example.key) % count] += int(
+            sources.digest(example.key, example.name, example.content), 16
+        )
     for number, total in enumerate(sums):
         index.shards[shard_name(split, number, count)] = sources.digest(recipe, str(total))
 

@@ -56,7 +56,9 @@ class Summary:
         self.image_sizes[f"{_bin(image.width, 32)}x{_bin(image.height, 32)}"] += 1
         self.contents.append(record["sha256"][:16])
         self.clipped += record.pop("clipped", 0)
-        self.ids_hashed += "key" in record and record["id"] == numeric(record["key"]) and str(record["id"]) != record["key"]
+        self.ids_hashed += (
+            "key" in record and record["id"] == numeric(record["key"]) and str(record["id"]) != record["key"]
+        )
         for label, pixels in record.pop("pixels", {}).items():
             self.classes[label] += pixels
         if "text" in record:
@@ -65,7 +67,9 @@ class Summary:
             self.objects += 1
             self.masks += item.get("mask") is not None
             self.classes[item["text"]] += 1
-            side = math.sqrt((item["box"][2] - item["box"][0]) * (item["box"][3] - item["box"][1]) * image.height * image.width)
+            side = math.sqrt(
+                (item["box"][2] - item["box"][0]) * (item["box"][3] - item["box"][1]) * image.height * image.width
+            )
             self.box_sizes[str(_bin(side, 8))] += 1
 
 

@@ -94,7 +94,9 @@ def empty(file: Path) -> None:
         (empty, "no feature for image"),
     ],
 )
-def test_a_file_of_a_builder_that_is_broken_is_named(build: Build, tmp_path: Path, harm: Callable[[Path], None], says: str) -> None:
+def test_a_file_of_a_builder_that_is_broken_is_named(
+    build: Build, tmp_path: Path, harm: Callable[[Path], None], says: str
+) -> None:
     file = prepared(tmp_path, [features(number) for number in range(6)])
     harm(file)
     with pytest.raises(UsageError, match=says):
@@ -103,7 +105,9 @@ def test_a_file_of_a_builder_that_is_broken_is_named(build: Build, tmp_path: Pat
 
 def test_a_builder_that_states_other_counts_stops_the_build(build: Build, tmp_path: Path) -> None:
     prepared(tmp_path, [features(number) for number in range(6)], stated=8)
-    with pytest.raises(UsageError, match="dataset_info.json says 8 records, the files have 6; prepare the builder again"):
+    with pytest.raises(
+        UsageError, match="dataset_info.json says 8 records, the files have 6; prepare the builder again"
+    ):
         build(*GIVEN, f"dataset.root={tmp_path}")
 
 

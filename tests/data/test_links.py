@@ -39,7 +39,9 @@ def test_a_linked_class_folder_elsewhere_is_named_and_its_class_stays(
     flowers(tmp_path / "elsewhere", "tulip")
     (root / "tulip").symlink_to(tmp_path / "elsewhere" / "tulip")
     given = ["dataset=image_folder", f"dataset.images={root}"]
-    with pytest.raises(UsageError, match=f"1 path_escapes, as tulip record tulip: the link leads to the folder {tmp_path}"):
+    with pytest.raises(
+        UsageError, match=f"1 path_escapes, as tulip record tulip: the link leads to the folder {tmp_path}"
+    ):
         build(*given)
     built = build(*given, TOLERANT)
     assert built.labels == ("rose", "tulip") and rejects(built) == {"tulip": "path_escapes"}
@@ -134,7 +136,11 @@ def test_an_annotation_that_links_out_of_its_folder_is_rejected(build: Build, tm
     picture(root / "JPEGImages" / "3.png")
     built = build("dataset=voc", f"dataset.root={root}", "dataset.labels=[cat,dog,cow]", TOLERANT)
     codes = {name: code for name, code in rejects(built).items() if code != "box_empty"}
-    assert codes.pop("99") == "image_missing" and set(codes.values()) == {"path_escapes", "link_loop", "image_ambiguous"}
+    assert codes.pop("99") == "image_missing" and set(codes.values()) == {
+        "path_escapes",
+        "link_loop",
+        "image_ambiguous",
+    }
     assert built.counts["objects_of_rejected_examples"] == 6  # The annotation outside was not read.
 
 
@@ -156,7 +162,9 @@ def test_a_folder_is_a_folder_whatever_its_name(build: Build, tmp_path: Path, na
 
 def test_a_pattern_where_none_can_be_used_is_refused(build: Build, tmp_path: Path) -> None:
     flowers(tmp_path / "flowers", "rose")
-    with pytest.raises(UsageError, match=r"flow\*: there is no such file or folder, and only dataset=tfrecord takes a pattern"):
+    with pytest.raises(
+        UsageError, match=r"flow\*: there is no such file or folder, and only dataset=tfrecord takes a pattern"
+    ):
         build("dataset=image_folder", f"dataset.images='{tmp_path}/flow*'")
     (tmp_path / "dead").symlink_to("away")
     with pytest.raises(UsageError, match=r"dead: the link leads nowhere \(away\)"):

@@ -51,7 +51,9 @@ def test_no_index_or_shard_is_named_by_a_path(tmp_path: Path) -> None:
     assert not list(tmp_path.glob("*.jsonl"))
 
 
-@pytest.mark.parametrize("word", ["", "..", ".hidden", "a/b", "a\\b", "/etc", "a\0", "a\nb", "\udce9", "x" * 200, "*", "a[1]"])
+@pytest.mark.parametrize(
+    "word", ["", "..", ".hidden", "a/b", "a\\b", "/etc", "a\0", "a\nb", "\udce9", "x" * 200, "*", "a[1]"]
+)
 def test_a_word_that_would_lead_elsewhere_is_no_file_name(word: str) -> None:
     with pytest.raises(UsageError, match="what: .* cannot be part of a file's name: "):
         file_name(word, "what")
@@ -81,7 +83,10 @@ def test_names_of_runs_and_data_sets_stay_in_their_folders(override: str, says: 
     ("overrides", "says"),
     [
         (["dataset.images={train:a,tset:b}"], "dataset.images: there is no split 'tset'; did you mean test"),
-        (["dataset.images=a", "dataset.shards={trian:2}"], "dataset.shards: there is no split 'trian'; did you mean train"),
+        (
+            ["dataset.images=a", "dataset.shards={trian:2}"],
+            "dataset.shards: there is no split 'trian'; did you mean train",
+        ),
         (["dataset.images=a", "dataset.shards={train:-3}"], "dataset.shards.train: -3 is no count from 1 to 10000"),
     ],
 )
@@ -100,7 +105,9 @@ def test_a_split_that_nothing_trains_on_is_refused(build: Build, overrides: list
         (None, [], "table.csv is a folder; give the file in it"),
     ],
 )
-def test_a_table_that_is_none_is_named(build: Build, tmp_path: Path, text: str | None, overrides: list[str], says: str) -> None:
+def test_a_table_that_is_none_is_named(
+    build: Build, tmp_path: Path, text: str | None, overrides: list[str], says: str
+) -> None:
     given = table(tmp_path)
     (tmp_path / "table.csv").unlink()
     (tmp_path / "table.csv").mkdir() if text is None else (tmp_path / "table.csv").write_text(text)
@@ -136,7 +143,9 @@ def test_voc_objects_go_with_their_image_and_one_pixel_is_a_box(build: Build, tm
     }  # fmt: skip
 
 
-def test_a_source_that_loses_an_object_stops_the_build(build: Build, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_source_that_loses_an_object_stops_the_build(
+    build: Build, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     file, _ = instances(tmp_path / "images")
     whole = coco.load
 
@@ -145,12 +154,16 @@ def test_a_source_that_loses_an_object_stops_the_build(build: Build, tmp_path: P
         return {**record, "objects": record["objects"][1:]}
 
     monkeypatch.setattr(coco, "load", careless)
-    with pytest.raises(RuntimeError, match="internal error in source coco: 30 objects were read, 20 were written or rejected"):
+    with pytest.raises(
+        RuntimeError, match="internal error in source coco: 30 objects were read, 20 were written or rejected"
+    ):
         build("dataset=coco", f"dataset.images={tmp_path}/images", f"dataset.annotations={file}", "runner=direct")
     assert not list((tmp_path / "data").glob("coco-*/manifest.json"))
 
 
-def test_a_source_that_loses_an_example_stops_the_build(build: Build, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_source_that_loses_an_example_stops_the_build(
+    build: Build, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     whole = csv.listing
 
     def careless(*arguments: object) -> Listing:
@@ -158,7 +171,9 @@ def test_a_source_that_loses_an_example_stops_the_build(build: Build, tmp_path: 
         return Listing(listing.labels, False, list(listing.items)[1:], tally=listing.tally)
 
     monkeypatch.setattr(csv, "listing", careless)
-    with pytest.raises(RuntimeError, match="internal error in source csv: 3 examples were read, 2 were written or rejected"):
+    with pytest.raises(
+        RuntimeError, match="internal error in source csv: 3 examples were read, 2 were written or rejected"
+    ):
         build(*table(tmp_path, "0.png,a,", "1.png,b,", "2.png,a,"), "dataset.validation_fraction=0")
 
 
@@ -167,7 +182,9 @@ def test_a_source_that_counts_no_object_of_voc_stops_the_build(
 ) -> None:
     monkeypatch.setattr(voc, "objects", lambda example, request: 2)
     with pytest.raises(RuntimeError, match="internal error in source voc: 12 objects were read, 18 were"):
-        build("dataset=voc", f"dataset.root={pascal(tmp_path / 'voc')}", "dataset.lists=null", TOLERANT, "runner=direct")
+        build(
+            "dataset=voc", f"dataset.root={pascal(tmp_path / 'voc')}", "dataset.lists=null", TOLERANT, "runner=direct"
+        )
 
 
 def test_a_misspelt_task_is_refused_with_the_nearest(trellis: Trellis, tmp_path: Path) -> None:

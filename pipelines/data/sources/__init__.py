@@ -35,7 +35,7 @@ class Request:
     digests: Mapping[str, Mapping[str, Mapping[str, str]]]  # empty on workers
     shared: Mapping[str, Any] = field(default_factory=dict)  # what `listing` found out for `load`
     parse: Callable[[bytes], dict[str, list[Any]]] = lambda serialized: {}  # the features of a serialized tf.train.Example
-    unfit: Mapping[str, Mapping[str, Mapping[str, Sequence[str]]]] = field(default_factory=dict)  # code and advice, likewise
+    unfit: Mapping[str, Mapping[str, Mapping[str, tuple[str, str]]]] = field(default_factory=dict)  # code and advice, likewise
 
     def folder(self, name: str, split: str) -> "Folder":
         """What lies at a place; `name` is a field, or `images 2`."""
@@ -49,9 +49,9 @@ class Folder:
 
     path: str
     digests: Mapping[str, str]
-    unfit: Mapping[str, Sequence[str]] = field(default_factory=dict)
+    unfit: Mapping[str, tuple[str, str]] = field(default_factory=dict)
 
-    def refusal(self, name: str) -> Sequence[str] | None:
+    def refusal(self, name: str) -> tuple[str, str] | None:
         """Why a path inside is unfit, itself or by a folder that it is in."""
         parts = name.split("/")
         above = ("/".join(parts[:count]) for count in range(1, len(parts) + 1))
@@ -161,7 +161,7 @@ def is_ballast(name: str) -> bool:
 
 def without_ballast(names: Iterable[str], tally: Tally) -> list[str]:
     """Returns the names that are to be images; notes the others."""
-    images = []
+    images: list[str] = []
     for name in names:
         (tally.ballast if is_ballast(name) else images).append(name)
     return images

@@ -41,14 +41,18 @@ def listing(request: Request) -> Listing:
 def _columns(given: Any) -> dict[str, str | None]:
     """Names of the table's columns by use."""
     if not isinstance(given, dict):
-        raise UsageError(f"dataset.columns: {given!r} is no mapping; write dataset.columns={{path: <column>,label: <column>}}")
+        raise UsageError(
+            f"dataset.columns: {given!r} is no mapping; write dataset.columns={{path: <column>,label: <column>}}"
+        )
     columns = {**COLUMNS, **given}
     unknown = [str(use) for use in columns if use not in COLUMNS]
     if unknown:
         raise UsageError(f"dataset.columns: no column {', '.join(sorted(unknown))}; there are: {', '.join(COLUMNS)}")
     absent = [use for use in ("path", "label") if not columns[use]]
     if absent:
-        raise UsageError(f"dataset.columns.{absent[0]}: a table cannot do without; write dataset.columns.{absent[0]}=<column>")
+        raise UsageError(
+            f"dataset.columns.{absent[0]}: a table cannot do without; write dataset.columns.{absent[0]}=<column>"
+        )
     return {use: None if name is None else str(name).strip() for use, name in columns.items()}
 
 

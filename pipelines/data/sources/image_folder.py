@@ -14,7 +14,9 @@ TASKS = ("classification",)
 def listing(request: sources.Request) -> sources.Listing:
     """Every image; the classes are the folders' names, sorted, unless `dataset.labels` names them."""
     folders = {given: request.folder("images", given) for given in request.places["images"]}
-    labels = tuple(request.dataset.labels or sorted({label for folder in folders.values() for label in _classes(folder)}))
+    labels = tuple(
+        request.dataset.labels or sorted({label for folder in folders.values() for label in _classes(folder)})
+    )
     if not labels:
         places = ", ".join(request.places["images"].values())
         raise UsageError(f"dataset.images: no class folders in {places}; expected <class>/<image>")
@@ -59,7 +61,9 @@ def _item(
         advice = "move it into the folder of its class, or name the class in dataset.labels"
         return sources.Reject(split, name, name, "unknown_class", advice)
     content = sources.digest(folder.digests[name], label)
-    return sources.Example(split, name, f"{folder.path}/{name}", name, content, {"label": numbers[label], "text": label})
+    return sources.Example(
+        split, name, f"{folder.path}/{name}", name, content, {"label": numbers[label], "text": label}
+    )
 
 
 def load(example: sources.Example, image: Image, request: sources.Request) -> dict[str, Any]:

@@ -3,7 +3,7 @@
 With suffixes for layouts that name the two differently: a_leftImg8bit.png, a_gtFine_labelIds.png.
 """
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator
 from pathlib import PurePosixPath
 from typing import Any
 
@@ -30,7 +30,9 @@ IGNORED = 255
 def listing(request: Request) -> Listing:
     """Every pair; class names come from `dataset.labels`."""
     if set(request.places["images"]) != set(request.places["masks"]):
-        raise UsageError("dataset.images and dataset.masks name different splits; give both as one path or both with the same splits")
+        raise UsageError(
+            "dataset.images and dataset.masks name different splits; give both as one path or both with the same splits"
+        )
     tally = Tally()
     return Listing(class_names(request), True, _items(request, tally), tally=tally)
 
@@ -42,7 +44,9 @@ def class_names(request: Request) -> tuple[str, ...]:
         UsageError: there are none.
     """
     if not request.dataset.labels:
-        raise UsageError("dataset.labels: masks carry no names; write dataset.labels=[background,…] in the order of the classes")
+        raise UsageError(
+            "dataset.labels: masks carry no names; write dataset.labels=[background,…] in the order of the classes"
+        )
     return tuple(str(label) for label in request.dataset.labels)
 
 
@@ -95,7 +99,7 @@ def _stem(name: str, suffix: str) -> str | None:
     return stem.removesuffix(suffix) if stem.endswith(suffix) else None
 
 
-def _refusal(name: str, stem: str, mask: str, images: Folder, drawn: Folder) -> Sequence[str] | None:
+def _refusal(name: str, stem: str, mask: str, images: Folder, drawn: Folder) -> tuple[str, str] | None:
     """Why an image cannot be taken with its mask."""
     if name in images.unfit:
         return images.unfit[name]
@@ -113,14 +117,19 @@ def load(example: Example, image: Image, request: Request) -> dict[str, Any]:
     except OSError as error:
         raise Rejected("no_mask", f"the mask cannot be read: {error.strerror or error}") from None
     if classes.shape != (image.height, image.width):
-        raise Rejected("mask_size", f"the mask is {classes.shape[1]}x{classes.shape[0]}, the image {image.width}x{image.height}")
+        raise Rejected(
+            "mask_size", f"the mask is {classes.shape[1]}x{classes.shape[0]}, the image {image.width}x{image.height}"
+        )
     if request.dataset.remap:
         classes = _table(request.dataset.remap)[classes]
     labels = request.dataset.labels
     counts = np.bincount(classes.ravel(), minlength=256)
     unknown = [int(value) for value in np.flatnonzero(counts) if value >= len(labels) and value != IGNORED]
     if unknown:
-        raise Rejected("unknown_class", f"pixel values {unknown} are no classes; name them in dataset.labels, or map them with dataset.remap (255 is ignored)")
+        raise Rejected(
+            "unknown_class",
+            f"pixel values {unknown} are no classes; name them in dataset.labels, or map them with dataset.remap (255 is ignored)",
+        )
     pixels = {str(label): int(count) for label, count in zip(labels, counts, strict=False) if count}
     return {"mask": masks.encode_classes(classes), "pixels": pixels}
 

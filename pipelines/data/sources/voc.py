@@ -1,7 +1,7 @@
 """Pascal VOC: XML boxes, or the masks of its segmentation split, for the images that a list file names."""
 
 import functools
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from pathlib import PurePosixPath
 from typing import Any
 from xml.etree import ElementTree
@@ -61,7 +61,9 @@ def _name(node: ElementTree.Element) -> str:
 def _items(request: Request, field: str, tally: Tally) -> Iterator[Example | Reject]:
     for given in request.places.get("lists") or request.places[field]:
         images, drawn = sources.folder_of(request, "images", given), sources.folder_of(request, field, given)
-        names = [name for name in (*drawn.digests, *drawn.unfit) if name.endswith(".xml") or not sources.is_ballast(name)]
+        names = [
+            name for name in (*drawn.digests, *drawn.unfit) if name.endswith(".xml") or not sources.is_ballast(name)
+        ]
         annotated = mask_folder.by_stem(names)
         stems = _listed(request, given) if "lists" in request.places else list(annotated)
         tally.examples += len(stems)
@@ -97,15 +99,17 @@ def _item(
     (images, names), (drawn, mask) = pictured, annotated
     refusal = _refusal(stem, images, names, drawn, mask, field)
     if refusal:
-        lost = _objects(f"{drawn.path}/{mask}", drawn.digests[mask]) if mask in drawn.digests and field == "annotations" else 0
+        lost = (
+            _objects(f"{drawn.path}/{mask}", drawn.digests[mask])
+            if mask in drawn.digests and field == "annotations"
+            else 0
+        )
         return Reject(split, names[0] if names else stem, stem, *refusal, objects=lost)
     content = sources.digest(images.digests[names[0]], drawn.digests[mask])
     return Example(split, stem, f"{images.path}/{names[0]}", names[0], content, {"mask": f"{drawn.path}/{mask}"})
 
 
-def _refusal(
-    stem: str, images: Folder, names: list[str], drawn: Folder, mask: str, field: str
-) -> Sequence[str] | None:
+def _refusal(stem: str, images: Folder, names: list[str], drawn: Folder, mask: str, field: str) -> tuple[str, str] | None:
     """Why an image cannot be taken with its annotation."""
     if len(names) > 1:
         return "image_ambiguous", f"several images have this name: {', '.join(names)}; rename or remove all but one"
@@ -150,7 +154,10 @@ def load(example: Example, image: Image, request: Request) -> dict[str, Any]:
         raise Rejected("annotation_malformed", f"the annotation cannot be read: {error}") from None
     stated = tuple((root.findtext(f"size/{side}") or "").strip() for side in ("height", "width"))
     if stated != ("", "") and stated != (str(image.height), str(image.width)):
-        raise Rejected("image_size", f"the annotation says {stated[1]}x{stated[0]}, the file is {image.width}x{image.height}; correct the one or replace the other")
+        raise Rejected(
+            "image_size",
+            f"the annotation says {stated[1]}x{stated[0]}, the file is {image.width}x{image.height}; correct the one or replace the other",
+        )
     found: dict[str, Any] = {"objects": [], "rejects": [], "clipped": 0}
     for number, node in enumerate(root.iter("object"), start=1):
         try:
@@ -165,11 +172,18 @@ def load(example: Example, image: Image, request: Request) -> dict[str, Any]:
 def _object(node: ElementTree.Element, image: Image, labels: dict[str, int]) -> tuple[dict[str, Any], bool]:
     name = _name(node)
     if name not in labels:
-        raise Rejected("unknown_category", f"class {printable(name)!r} is not in dataset.labels; add it there, or remove the object")
+        raise Rejected(
+            "unknown_category",
+            f"class {printable(name)!r} is not in dataset.labels; add it there, or remove the object",
+        )
     try:
-        left, top, right, bottom = (float(node.findtext(f"bndbox/{side}") or "") for side in ("xmin", "ymin", "xmax", "ymax"))
+        left, top, right, bottom = (
+            float(node.findtext(f"bndbox/{side}") or "") for side in ("xmin", "ymin", "xmax", "ymax")
+        )
     except ValueError:
-        raise Rejected("box_malformed", "bndbox needs xmin, ymin, xmax and ymax, in pixels; correct it, or remove the object") from None
+        raise Rejected(
+            "box_malformed", "bndbox needs xmin, ymin, xmax and ymax, in pixels; correct it, or remove the object"
+        ) from None
     # VOC counts pixels from 1 and includes the last one: where the two are equal, the box is one pixel wide.
     width = right - left + 1 if right >= left else 0
     height = bottom - top + 1 if bottom >= top else 0
