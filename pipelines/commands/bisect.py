@@ -7,7 +7,7 @@ from pipelines.usage import ExitCode, UsageError
 
 
 def run(cfg: Config) -> int:
-    """Prints the determinism classes, the step and the cause; returns 0 when the runs agree in every step that both have, else 1."""
+    """Prints the classes, the step and the cause; returns 0 when the runs agree in every step that both have, else 1."""
     if not cfg.against:
         raise UsageError("against: name the run to compare with, as in: make bisect RUN=<run> ARGS=against=<run>")
     one, other = (runs.find(name, cfg).texts for name in (cfg.run, cfg.against))

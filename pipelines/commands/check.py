@@ -64,7 +64,7 @@ def prepared(cfg: Config) -> tuple[Dataset, ModuleType, Manifest | None]:
 
 
 def prove(cfg: Config) -> int:
-    """Trains a few steps twice, the second time killed and gone on with; returns 0 when every step is equal in every bit."""
+    """Trains a few steps twice, the second time killed and resumed; returns 0 when every step is equal in every bit."""
     cfg = config.anchored(cfg)
     store.obtain(cfg, tasks.load(config.chosen_dataset(cfg).task))
     # The recipe's own schedule, so that the learning rate is not zero; only left early.
@@ -79,7 +79,7 @@ def prove(cfg: Config) -> int:
                 _train_until(KILLED_AT if how == signal.SIGKILL else PROOF_STEPS, file, how)
             records.append((run_dir / "flight.jsonl").read_text())
     lines = [{step["step"]: step for step in map(json.loads, record.splitlines())}.get(PROOF_STEPS, {}) for record in records]
-    for name, line in zip(("left alone", f"killed after step {KILLED_AT} and gone on with"), lines, strict=True):
+    for name, line in zip(("left alone", f"killed after step {KILLED_AT} and resumed"), lines, strict=True):
         print(f"{PROOF_STEPS} steps, {name}: loss {line.get('loss')}, weights {line.get('weights', 'none')[:16]}")
     parting = bisection.bisect(*records)
     print("\n".join(parting.lines()) if parting else "equal in every bit")

@@ -25,7 +25,7 @@ class Parting:
     firsts: dict[str, tuple[int, object, object]]  # of each stream that differs: first step, and its two values
 
     def lines(self, classes: Classes | None = None) -> list[str]:
-        """The parting as readable lines; a difference of the runs' determinism classes explains one in what was computed."""
+        """The parting as readable lines; another determinism class explains what was computed otherwise."""
         table = [f"  {stream:<9} first at step {step}: {one} -> {other}" for stream, (step, one, other) in self.firsts.items()]
         computed = self.cause != STREAMS["order"]  # An order is drawn with integers, alike everywhere.
         reason = f" (class: {classes.reason()})" if computed and classes and not classes.promised else ""

@@ -1,4 +1,4 @@
-"""Whether two runs belong to one determinism class: within one, equal inputs are promised to give equal bits; across two, nothing is."""
+"""Whether two runs belong to one determinism class, within which alone equal inputs are promised to give equal bits."""
 
 import json
 from collections.abc import Iterator, Mapping
@@ -35,7 +35,7 @@ NAMES = {
 
 @dataclass(frozen=True)
 class Classes:
-    """What two determinism classes differ in, most telling first; `unknown` says why it cannot be told, None when it can."""
+    """What two determinism classes differ in, most telling first; `unknown`: why that cannot be told, None if it can."""
 
     unknown: str | None = None
     differing: list[str] = field(default_factory=list)
@@ -69,7 +69,7 @@ def here(texts: Mapping[str, str]) -> Classes:
 
 
 def compare(before: Mapping[str, Any], after: Mapping[str, Any]) -> Classes:
-    """Compares two classes as `environment.json` holds them; what an earlier version did not record is unknown, not equal."""
+    """Compares two classes as `environment.json` holds them; what was not recorded is unknown, not equal."""
     one, other = dict(_leaves(before)), dict(_leaves(after))
     places = [place for place in _in_order(one, other) if one.get(place) != other.get(place)]
     unknown = _unknown(before, after)

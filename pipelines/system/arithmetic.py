@@ -1,4 +1,4 @@
-"""What of a machine the bits of a result depend on: its processor, its system's libraries, the variables that choose kernels.
+"""What of a machine the bits of a result depend on: its processor, its C library, the variables that choose kernels.
 
 Everything here is found without importing TensorFlow or NumPy. Where a system does not tell a fact, the fact is None.
 """
@@ -20,14 +20,27 @@ CHOOSING = (
 # Of these, the ones that say what is printed, which of equal devices is meant, or at which address the others are.
 PASSIVE = (
     "TF_CPP_", "TF_CONFIG", "TF_USE_LEGACY_KERAS", "ONEDNN_VERBOSE", "DNNL_VERBOSE", "MKL_VERBOSE", "KMP_SETTINGS",
-    "OMP_DISPLAY_", "CUDA_VISIBLE_DEVICES", "CUDA_DEVICE_ORDER", "CUDA_CACHE_", "NCCL_DEBUG", "NCCL_SOCKET_", "NCCL_COMM_ID",
+    "OMP_DISPLAY_", "CUDA_VISIBLE_DEVICES", "CUDA_DEVICE_ORDER", "CUDA_CACHE_", "NCCL_DEBUG",
+    "NCCL_SOCKET_", "NCCL_COMM_ID",
 )  # fmt: skip
 # Terraform's variables begin with TF_ too, and hold passwords.
 FOREIGN = (
-    "TF_VAR_", "TF_TOKEN_", "TF_CLI_", "TF_LOG", "TF_WORKSPACE", "TF_DATA_DIR", "TF_INPUT", "TF_REGISTRY_", "TF_IN_AUTOMATION",
-    "TF_PLUGIN_CACHE_", "TF_CLOUD_", "TF_REATTACH_", "TF_STATE_",
+    "TF_VAR_", "TF_TOKEN_", "TF_CLI_", "TF_LOG", "TF_WORKSPACE", "TF_DATA_DIR", "TF_INPUT", "TF_REGISTRY_",
+    "TF_IN_AUTOMATION", "TF_PLUGIN_CACHE_", "TF_CLOUD_", "TF_REATTACH_", "TF_STATE_",
 )  # fmt: skip
-SECRET_WORDS = {"TOKEN", "PASSWORD", "PASSWD", "PASS", "PWD", "SECRET", "KEY", "APIKEY", "CREDENTIAL", "CREDENTIALS", "AUTH"}
+SECRET_WORDS = {
+    "TOKEN",
+    "PASSWORD",
+    "PASSWD",
+    "PASS",
+    "PWD",
+    "SECRET",
+    "KEY",
+    "APIKEY",
+    "CREDENTIAL",
+    "CREDENTIALS",
+    "AUTH",
+}
 CAPS = ("ONEDNN_MAX_CPU_ISA", "DNNL_MAX_CPU_ISA")  # The first that is set counts.
 # The instruction sets by which oneDNN chooses kernels, lowest first: the one that each extends, the flags that it adds.
 INSTRUCTION_SETS: dict[str, tuple[str | None, set[str]]] = {
@@ -43,9 +56,16 @@ INSTRUCTION_SETS: dict[str, tuple[str | None, set[str]]] = {
     "AVX512_CORE_AMX": ("AVX512_CORE_FP16", {"amx_tile", "amx_int8", "amx_bf16"}),
     "AVX512_CORE_AMX_FP16": ("AVX512_CORE_AMX", {"amx_fp16"}),
 }
-ALIASES = {"AVX10_1_512": "AVX512_CORE_FP16", "AVX10_1_512_AMX": "AVX512_CORE_AMX", "AVX10_1_512_AMX_FP16": "AVX512_CORE_AMX_FP16"}
+ALIASES = {
+    "AVX10_1_512": "AVX512_CORE_FP16",
+    "AVX10_1_512_AMX": "AVX512_CORE_AMX",
+    "AVX10_1_512_AMX_FP16": "AVX512_CORE_AMX_FP16",
+}
 # How the names of instructions that compute begin, by the word with which a system's description lists them: x86, ARM.
-_COMPUTING = {"flags": ("ssse3", "sse4", "avx", "fma", "f16c", "amx"), "Features": ("asimd", "sve", "sme", "bf16", "i8mm", "fphp")}
+_COMPUTING = {
+    "flags": ("ssse3", "sse4", "avx", "fma", "f16c", "amx"),
+    "Features": ("asimd", "sve", "sme", "bf16", "i8mm", "fphp"),
+}
 _UNITS = {"K": 2**10, "M": 2**20, "G": 2**30}
 
 
@@ -55,7 +75,7 @@ def describe() -> dict[str, Any]:
 
 
 def processor(cpuinfo: Path = CPUINFO, caches: Path = CACHES) -> dict[str, Any]:
-    """Vendor, family, model, caches and instructions; `instruction_set` is the one in force for products and convolutions."""
+    """Vendor, family, model, caches, instructions; `instruction_set` is in force for matrix products and convolutions."""
     facts = _first_processor(cpuinfo)
     flags = _computing(facts)
     return {
@@ -75,7 +95,7 @@ def model_name(cpuinfo: Path = CPUINFO) -> str:
 
 
 def instruction_set(flags: Iterable[str], environment: Mapping[str, str]) -> str | None:
-    """The highest instruction set that the flags hold and `ONEDNN_MAX_CPU_ISA` or `DNNL_MAX_CPU_ISA` allows, by oneDNN's name."""
+    """The highest instruction set, by oneDNN's name, that the flags hold and `CAPS` in the environment allow."""
     present = set(flags)
     cap = next((environment[name] for name in CAPS if environment.get(name)), "").upper()
     cap = ALIASES.get(cap, cap)
@@ -85,7 +105,7 @@ def instruction_set(flags: Iterable[str], environment: Mapping[str, str]) -> str
 
 
 def cache_sizes(folder: Path = CACHES) -> dict[str, dict[str, int] | None]:
-    """Bytes of the first core's data caches, and how many logical processors share each: block sizes follow from both."""
+    """Bytes of the first core's data caches, and how many processors share each: block sizes follow from both."""
     sizes: dict[str, dict[str, int] | None] = dict.fromkeys(("L1d", "L2", "L3"))
     for index in folder.glob("index*"):
         facts = {name: _text(index / name) for name in ("level", "type", "size", "shared_cpu_list")}

@@ -176,7 +176,7 @@ class Stream:
         )
 
     def _note_draws(self) -> None:
-        """Notes what the function that is being traced would draw from a state; raised here, TensorFlow would rewrite the message."""
+        """Notes what the traced function would draw from a state; TensorFlow would rewrite an error raised here."""
         draws = unplaced.in_graph(tf.compat.v1.get_default_graph())
         self.refusal = self.refusal or unplaced.refusal(draws, "the input pipeline")
 

@@ -1,7 +1,7 @@
 """Finds what still draws at random from a state, in traced graphs and every function they call.
 
-`randomness` replaces the operations that TensorFlow's Python functions create while they are traced. What was made in another
-way is out of its reach: raw operations, functions traced earlier, SavedModels, Python code. It is found here, by type.
+`randomness` replaces the operations that TensorFlow's Python functions create while they are traced. What was made in
+another way is out of its reach: raw operations, functions traced earlier, SavedModels, Python code. It is found here.
 """
 
 import functools
@@ -16,8 +16,9 @@ from tensorflow.python.framework import op_def_registry
 # What draws, though its definition does not say so by a state and a seed together.
 DRAWING = {
     "NonDeterministicInts", "RngReadAndSkip", "RiscRandomUniform", "StatefulRandomBinomial", "StatefulStandardNormal",
-    "StatefulStandardNormalV2", "StatefulTruncatedNormal", "StatefulUniform", "StatefulUniformFullInt", "StatefulUniformInt",
-    "FractionalAvgPool", "FractionalMaxPool", "SamplingDataset", "ShuffleDataset", "ShuffleAndRepeatDataset", "Skipgram", "NegTrain",
+    "StatefulStandardNormalV2", "StatefulTruncatedNormal", "StatefulUniform", "StatefulUniformFullInt",
+    "StatefulUniformInt", "FractionalAvgPool", "FractionalMaxPool", "SamplingDataset", "ShuffleDataset", "ShuffleAndRepeatDataset",
+    "Skipgram", "NegTrain",
 }  # fmt: skip
 PYTHON = {"PyFunc", "PyFuncStateless", "EagerPyFunc"}  # may draw, unseen
 SEEDS = "SeedGenerator"  # ends the names of what only hands seeds to an operation that is found itself
@@ -26,7 +27,7 @@ SHOWN = 5
 
 @dataclass(frozen=True)
 class Draw:
-    """An operation that draws from a state: its type, its name, and the function that holds it, None for the graph itself."""
+    """An operation that draws from a state: type, name, and the function that holds it, None for the graph itself."""
 
     kind: str
     name: str
@@ -42,11 +43,13 @@ def in_graph(graph: tf.Graph) -> list[Draw]:
 
 
 def in_dataset(dataset: tf.data.Dataset) -> list[Draw]:
-    """Every operation in the functions of a pipeline that gives other values in each run, whatever the seed of the process.
+    """Every operation in the functions of a pipeline that gives other values in each run, whatever the run's seed.
 
     Operations that were seeded are left out: a pipeline that runs them in one order repeats what they give.
     """
-    found = [draw for stage in dataset._functions() for draw, node in _drawing(stage.function.graph) if not _seeded(node)]
+    found = []
+    for stage in dataset._functions():
+        found += [draw for draw, node in _drawing(stage.function.graph) if not _seeded(node)]
     for earlier in dataset._inputs():
         found += in_dataset(earlier)
     return found
@@ -59,14 +62,15 @@ def refusal(draws: Iterable[Draw], where: str) -> str | None:
         return None
     more = f" and {len(shown) - SHOWN} more" if len(shown) > SHOWN else ""
     return (
-        f"determinism: {where} draws with operations that cannot be repeated exactly: {', '.join(shown[:SHOWN])}{more}; use "
-        f"tf.random's functions as they are traced (no raw operation, earlier trace, SavedModel or Python code), or set determinism=off"
+        f"determinism: {where} draws with operations that cannot be repeated exactly: "
+        f"{', '.join(shown[:SHOWN])}{more}; use tf.random's functions as they are traced (no raw operation, earlier trace, "
+        f"SavedModel or Python code), or set determinism=off"
     )
 
 
 @functools.cache
 def draws_from_state(kind: str) -> bool:
-    """Whether operations of this type draw from a state: those that TensorFlow defines with a state and a seed, and those named above."""
+    """Whether operations of this type draw from a state: defined by TensorFlow with a state and a seed, or named above."""
     if kind in DRAWING or kind in PYTHON:
         return True
     definition = op_def_registry.get(kind)
@@ -89,7 +93,7 @@ def _still(node: node_def_pb2.NodeDef) -> bool:
 
 
 def _seeded(node: node_def_pb2.NodeDef) -> bool:
-    """Whether a run's seed fixes what an operation draws. Python code shares its generators with the rest of the process."""
+    """Whether a run's seed fixes what an operation draws; Python code shares its generators with the whole process."""
     if node.op in PYTHON or node.op == "NonDeterministicInts":
         return False
     return "seed2" not in node.attr or bool(node.attr["seed"].i or node.attr["seed2"].i)

@@ -10,7 +10,7 @@ import pytest
 from tests.conftest import ROOT
 from tests.training.test_experiment import SMALL
 
-DRAWING = '''
+DRAWING = """
 import dataclasses
 
 import tensorflow as tf
@@ -37,11 +37,17 @@ def grainy():
     config = exp_factory.get_exp_config("resnet_imagenet")
     config.task = GrainyTask(**{field.name: getattr(config.task, field.name) for field in dataclasses.fields(config.task)})
     return config
-'''
+"""
 
 
 def chosen(tiny, *more: str) -> list[str]:
-    return ["experiment=resnet", *tiny["classification"], *SMALL["resnet"], "trainer.optimizer_config.warmup.linear.warmup_steps=1", *more]
+    return [
+        "experiment=resnet",
+        *tiny["classification"],
+        *SMALL["resnet"],
+        "trainer.optimizer_config.warmup.linear.warmup_steps=1",
+        *more,
+    ]
 
 
 @pytest.mark.slow
@@ -56,7 +62,9 @@ def test_a_run_that_is_killed_ends_with_the_bits_of_one_left_alone(trellis, tiny
 def test_what_is_proved_is_the_tree_that_was_called(tiny, tmp_path):
     for package in ("pipelines", "tasks", "conf"):
         shutil.copytree(ROOT / package, tmp_path / package, ignore=shutil.ignore_patterns("__pycache__"))
-    (tmp_path / "pipelines/commands/train.py").write_text('"""No training."""\n\n\ndef run(cfg):\n    print("the copy was called")\n')
+    (tmp_path / "pipelines/commands/train.py").write_text(
+        '"""No training."""\n\n\ndef run(cfg):\n    print("the copy was called")\n'
+    )
     environment = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"}
     command = [sys.executable, "-m", "pipelines", "check", "--determinism", *chosen(tiny)]
     process = subprocess.run(command, cwd=tmp_path, env=environment, text=True, capture_output=True)

@@ -60,7 +60,13 @@ def test_an_arm_processor_is_known_by_its_part(tmp_path):
 @pytest.mark.parametrize("text", [None, "", "nothing of use\n"])
 def test_what_a_system_hides_is_null(tmp_path, text):
     found = described(tmp_path, text)
-    assert {name for name, value in found.items() if value is None} >= {"vendor", "family", "model", "instruction_set", "instructions"}
+    assert {name for name, value in found.items() if value is None} >= {
+        "vendor",
+        "family",
+        "model",
+        "instruction_set",
+        "instructions",
+    }
     assert found["caches"] == {"L1d": None, "L2": None, "L3": None}
     assert arithmetic.model_name(tmp_path / "cpuinfo")
 
@@ -82,7 +88,12 @@ def test_a_cap_lowers_the_instruction_set_in_force(tmp_path, variables, in_force
 
 
 def test_caches_are_what_the_system_reports(tmp_path):
-    listed = [("1", "Data", "48K", "0"), ("1", "Instruction", "32K", "0"), ("2", "Unified", "2048K", "0-1"), ("3", "Unified", "32M", "0-3,8-11")]
+    listed = [
+        ("1", "Data", "48K", "0"),
+        ("1", "Instruction", "32K", "0"),
+        ("2", "Unified", "2048K", "0-1"),
+        ("3", "Unified", "32M", "0-3,8-11"),
+    ]
     for number, facts in enumerate(listed):
         folder = tmp_path / f"index{number}"
         folder.mkdir()
@@ -121,5 +132,7 @@ def test_variables_that_change_arithmetic_are_told_and_no_password_is(monkeypatc
 
 def test_the_machine_is_described_without_a_framework():
     code = "import sys; from pipelines.system import arithmetic; arithmetic.describe(); print(sorted({'tensorflow', 'numpy'} & set(sys.modules)))"
-    printed = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, cwd=Path(__file__).parent.parent).stdout
+    printed = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, check=True, cwd=Path(__file__).parents[2]
+    ).stdout
     assert printed.strip() == "[]"

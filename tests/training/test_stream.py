@@ -158,7 +158,8 @@ LEFT = {
 def test_what_draws_from_a_state_is_found_by_type(kind):
     found = unplaced.in_graph(traced(LEFT[kind]))
     assert kind in {draw.kind for draw in found}
-    assert kind in unplaced.refusal(found, "the training step") and "determinism=off" in unplaced.refusal(found, "the training step")
+    refused = unplaced.refusal(found, "the training step")
+    assert kind in refused and "determinism=off" in refused
 
 
 def test_a_function_traced_earlier_is_looked_into():
