@@ -7,12 +7,13 @@ RUNTIME ?=
 SWEEP ?=
 RUN ?=
 ARGS ?=
+FUZZ_SECONDS ?= 300
 
 READY := .venv/ready
 TRELLIS := .venv/bin/trellis
 CHOICE = $(if $(EXP),experiment=$(EXP)) $(if $(DATA),dataset=$(DATA)) $(if $(RUNTIME),runtime=$(RUNTIME)) $(if $(SWEEP),sweep=$(SWEEP)) $(if $(RUN),run=$(RUN)) $(ARGS)
 
-.PHONY: setup lock data preview train launch evaluate sweep reproduce compare bisect sync list show check doctor ui test test-slow test-chaos golden bench bench-data bench-train help
+.PHONY: setup lock data preview train launch evaluate sweep reproduce compare bisect sync list show check doctor ui test test-slow test-chaos test-fuzz golden bench bench-data bench-train help
 
 $(READY): requirements.lock bootstrap.lock
 	$(PYTHON) -m venv .venv
@@ -80,6 +81,9 @@ test-slow: $(READY)       ## slow tests: whole trainings, kills, resumes
 
 test-chaos: $(READY)      ## kills, most at random moments: 5 in each of the 4 tasks' runs
 	CHAOS_KILLS=5 .venv/bin/python -m pytest -q -m slow tests/training/test_chaos.py -k killed $(ARGS)
+
+test-fuzz: $(READY)       ## property tests over generated input, for FUZZ_SECONDS (300)
+	.venv/bin/python -m tests.fuzzing $(FUZZ_SECONDS)
 
 golden: $(READY)          ## renew tests/golden, and print what changed
 	GOLDEN=renew .venv/bin/python -m pytest -q -s -m "slow or not slow" tests/training/test_golden.py $(ARGS)

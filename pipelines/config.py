@@ -347,7 +347,15 @@ def _named(cfg: Config) -> Config:
 
 def to_yaml(cfg: Config) -> str:
     """The composed configuration as YAML, in the order of the schema."""
-    return yaml.safe_dump(plain(cfg), sort_keys=False, width=120)
+    return yaml.dump(plain(cfg), Dumper=_Dumper, sort_keys=False, width=120)
+
+
+class _Dumper(yaml.SafeDumper):
+    """Puts into quotes what OmegaConf would read as a number and PyYAML would not: 1e3."""
+
+
+_NUMBER = re.compile(r"[-+]?(?:[0-9][0-9_]*\.?[0-9_]*|\.[0-9][0-9_]*)[eE][-+]?[0-9]+$")
+_Dumper.add_implicit_resolver("tag:yaml.org,2002:float", _NUMBER, list("-+0123456789."))
 
 
 def from_yaml(text: str) -> Config:
@@ -356,7 +364,8 @@ def from_yaml(text: str) -> Config:
     Raises:
         UsageError: it is no recorded configuration, or has interpolations, which would read this machine's secrets.
     """
-    return _named(OmegaConf.to_object(_recorded(text, "config.yaml")))  # type: ignore[arg-type]
+    with _readable_errors(["config.yaml"]):
+        return _named(_settled(_recorded(text, "config.yaml")))
 
 
 def _recorded(text: str, name: str) -> Any:

@@ -205,13 +205,19 @@ def test_a_key_that_cannot_be_spelled_says_so(key: str) -> None:
         config.override_value([{key: 1}])
 
 
+def test_a_record_with_a_hole_says_so() -> None:
+    with pytest.raises(UsageError):
+        config.from_yaml("task: {x: '???'}")
+
+
 recorded_values = st.recursive(scalars, lambda inner: st.one_of(st.lists(inner, max_size=3), st.dictionaries(st.text(max_size=4), inner, max_size=3)), max_leaves=8)
 
 
 @examples(40)
-@given(node=st.dictionaries(st.text(max_size=5), recorded_values, max_size=4).filter(lambda node: "${" not in repr(node)), name=st.text(max_size=8))
-def test_any_configuration_survives_its_record(node: dict[str, Any], name: str) -> None:
-    cfg = config.Config(name=name.replace("$", ""), data_dir="d", runs_dir="r", run_dir="x", task=node)
+@given(node=st.dictionaries(st.text(max_size=5), recorded_values, max_size=4).filter(lambda node: not any(mark in repr(node) for mark in ("${", "???"))), word=st.text("a0-.e$ :'", max_size=8).filter(lambda word: "${" not in word))
+@example(node={"x": ["1e3", "-.5E+7", "1_0.e9", "1e", "0.1"]}, word="1e3").via("text became a number in the record")
+def test_any_configuration_survives_its_record(node: dict[str, Any], word: str) -> None:
+    cfg = config.Config(name="some", against=word, data_dir="d", runs_dir="r", run_dir="x", task=node)
     assert same(plain(config.from_yaml(config.to_yaml(cfg))), plain(cfg))
 
 
