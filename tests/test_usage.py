@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from pipelines.system import durable
 from pipelines.tracking import journal
 from pipelines.usage import ExitCode, InUse, UsageError
 from tests.training.test_experiment import arguments
@@ -33,5 +34,5 @@ def test_commands_end_with_a_code_of_the_table(arguments: list[str], code: int) 
 @pytest.mark.slow
 def test_a_training_in_a_directory_in_use_ends_with_its_code(trellis, tiny, tmp_path) -> None:
     chosen = arguments(tiny, tmp_path, "resnet", "run")
-    with journal.locked(journal.folder(tmp_path / "run") / "run.lock"):
+    with durable.locked(journal.folder(tmp_path / "run") / "run.lock"):
         assert "is in use by process" in trellis("train", *chosen, code=69)

@@ -23,7 +23,7 @@ from pipelines.search.ledger import Ledger
 from pipelines.search.schedule import Schedule
 from pipelines.search.space import Point
 from pipelines.search.trials import Trial
-from pipelines.system import processes
+from pipelines.system import durable, processes
 from pipelines.system.signals import Interrupted, Interruption
 from pipelines.tracking import continuation, environment, journal, recording, runs
 from pipelines.usage import ExitCode, UsageError
@@ -56,7 +56,7 @@ def run(cfg: Config, request: Request, overrides: Sequence[str]) -> int:
                 made.prepare,
                 unchanged=made.refuse_other_code,
                 summary=recording.read_summary,
-                occupied=lambda run_dir: journal.held(journal.folder(run_dir) / "run.lock"),
+                occupied=lambda run_dir: durable.held(journal.folder(run_dir) / "run.lock"),
                 metric=cfg.sweep.metric if cfg.sweep else None,
                 jobs=cfg.jobs,
             )

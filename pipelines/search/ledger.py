@@ -8,14 +8,13 @@
 The last line about a trial is its state. A trial whose last line is not `finished` is still to be done.
 """
 
-import json
-import os
 import time
 from pathlib import Path
 from typing import Any
 
 from pipelines.search.circumstances import digest
 from pipelines.search.space import Point
+from pipelines.system import durable
 
 
 class Ledger:
@@ -33,20 +32,14 @@ class Ledger:
         self.circumstances: dict[str, dict[str, Any]] = {}
         self._suggested: dict[str, dict[int, Point]] = {}
         path.touch()
-        if content := path.read_bytes():
-            whole = content[: content.rfind(b"\n") + 1]
-            if whole != content:
-                os.truncate(path, len(whole))
-            for line in whole.splitlines():
-                self._learn(json.loads(line))
+        durable.cut_torn_line(path)
+        for entry, _ in durable.read_lines(path):
+            self._learn(entry)
 
     def write(self, event: str, **values: Any) -> None:
         """Appends one event; it is on the disk when this returns."""
         entry = {"event": event, "time": int(time.time()), **values}
-        with self.path.open("ab") as ledger:
-            ledger.write(json.dumps(entry).encode() + b"\n")
-            ledger.flush()
-            os.fsync(ledger.fileno())
+        durable.append(self.path, durable.as_lines(entry), to_disk=True)
         self._learn(entry)
 
     def suggested(self, space: str) -> list[Point]:

@@ -27,6 +27,7 @@ from mlflow.utils.mlflow_tags import (
 )
 
 from pipelines.outside import printable, reason, redacted
+from pipelines.system import durable
 from pipelines.tracking import journal, recording, runs
 
 IDENTITY = "journal"  # tag: which journal a run was made from
@@ -39,12 +40,12 @@ def prepare(uri: str) -> None:
     database = runs.sqlite_file(uri)
     if database is None or database.exists():
         return
-    with journal.locked(database.with_name(database.name + ".lock")):
+    with durable.locked(database.with_name(database.name + ".lock")):
         if not database.exists():
-            part = database.with_name(database.name + ".part")
-            part.unlink(missing_ok=True)
-            MlflowClient(f"sqlite:///{part}").search_experiments(max_results=1)
-            part.replace(database)  # Whole before it has its name: what exists can be used.
+            partial = database.with_name(database.name + durable.PARTIAL)
+            partial.unlink(missing_ok=True)
+            MlflowClient(f"sqlite:///{partial}").search_experiments(max_results=1)
+            partial.replace(database)  # Whole before it has its name: what exists can be used.
 
 
 class Delivery:
@@ -152,7 +153,7 @@ class Delivery:
     def _send_open(self, event: dict[str, Any]) -> None:
         if self.run_id is None:
             self.run_id = self._existing(event) or self._create(event)
-            journal.write(self.run_dir / recording.RUN_ID, self.run_id + "\n")
+            durable.write_whole(self.run_dir / recording.RUN_ID, self.run_id + "\n")
         self.client.update_run(self._run(), status="RUNNING")
 
     def _existing(self, event: dict[str, Any]) -> str | None:
@@ -244,7 +245,7 @@ class Delivery:
     def _save(self, offset: int) -> None:
         self.offset = offset
         self.state["stores"][self.key] = {"run_id": self.run_id, "offset": offset}
-        journal.write(journal.folder(self.run_dir) / "sent.json", json.dumps(self.state, indent=1) + "\n")
+        durable.write_whole(journal.folder(self.run_dir) / "sent.json", json.dumps(self.state, indent=1) + "\n")
 
 
 def deliver(run_dir: Path, uri: str) -> list[str]:
@@ -254,7 +255,7 @@ def deliver(run_dir: Path, uri: str) -> list[str]:
         BlockingIOError: the run is still being recorded, and its own process delivers.
         MlflowException: the store does not answer.
     """
-    with journal.locked(journal.folder(run_dir) / "sender.lock", wait=False):
+    with durable.locked(journal.folder(run_dir) / "sender.lock", wait=False):
         journal.close_abandoned(run_dir)
         prepare(uri)
         delivery = Delivery(run_dir, uri)
@@ -269,7 +270,7 @@ def report_trouble(run_dir: Path, trouble: str | None) -> None:
     if trouble is None:
         path.unlink(missing_ok=True)
     else:
-        journal.write(path, trouble)
+        durable.write_whole(path, trouble)
 
 
 def clean(name: str) -> str:

@@ -7,17 +7,14 @@
 Lines are only ever appended, and each carries its own time: delivering a line twice is the same as delivering it once.
 """
 
-import fcntl
-import json
 import math
-import os
 import time
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 from pipelines.outside import without_secrets
+from pipelines.system import durable
 
 FOLDER = "tracking"
 PATHS = ("path", "parent", "checkpoints")  # followed later, so they are kept to the letter
@@ -31,36 +28,20 @@ def folder(run_dir: Path) -> Path:
 def append(run_dir: Path, event: str, **values: Any) -> None:
     """Adds one event, with the time in milliseconds and without the passwords that its texts may carry."""
     kept = {name: value if name in PATHS else without_secrets(value) for name, value in values.items()}
-    line = json.dumps({"event": event, "time": int(time.time() * 1000), **kept}, allow_nan=False) + "\n"
-    with _journal(run_dir).open("ab") as journal:
-        journal.write(line.encode())  # One write: a reader sees a whole line or an unfinished last one.
+    entry = {"event": event, "time": int(time.time() * 1000), **kept}
+    durable.append(_journal(run_dir), durable.as_lines(entry, allow_nan=False))
 
 
 def read(run_dir: Path, offset: int = 0) -> Iterator[tuple[dict[str, Any], int]]:
     """Every complete event from the byte `offset` on, each with the offset of the next."""
-    if not _journal(run_dir).exists():
-        return
-    with _journal(run_dir).open("rb") as journal:
-        journal.seek(offset)
-        for line in journal:
-            if not line.endswith(b"\n"):
-                return
-            offset += len(line)
-            if line.strip(b"\0 \n"):
-                yield json.loads(line), offset
+    return durable.read_lines(_journal(run_dir), offset)
 
 
 def mend(run_dir: Path) -> None:
     """Cuts off a last line that a killed process left unfinished."""
     path = _journal(run_dir)
     path.parent.mkdir(parents=True, exist_ok=True)
-    if not path.exists() or path.stat().st_size == 0:
-        return
-    with path.open("rb") as journal:
-        journal.seek(-1, os.SEEK_END)
-        if journal.read() == b"\n":
-            return
-    os.truncate(path, path.read_bytes().rfind(b"\n") + 1)
+    durable.cut_torn_line(path)
 
 
 def close_abandoned(run_dir: Path) -> int | None:
@@ -71,13 +52,13 @@ def close_abandoned(run_dir: Path) -> int | None:
     """
     lock = folder(run_dir) / "run.lock"
     try:
-        with locked(lock, wait=False):
+        with durable.locked(lock, wait=False):
             mend(run_dir)
             if _open(run_dir):
                 failure = "the process ended without a word: killed, or out of memory"
                 append(run_dir, "close", status="KILLED", failure=failure, checkpoints={})
     except BlockingIOError:
-        return int(lock.read_text() or 0) if _open(run_dir) else None
+        return durable.holder(lock) if _open(run_dir) else None
     return None
 
 
@@ -107,47 +88,6 @@ def collect(events: Iterator[Mapping[str, Any]]) -> dict[str, dict[int, float]]:
             for name, value in event["values"].items():
                 found.setdefault(name, {})[event["step"]] = float(value)
     return found
-
-
-def write(path: Path, text: str) -> None:
-    """Writes a file whole or not at all."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    part = path.with_name(f"{path.name}.{os.getpid()}.part")
-    part.write_bytes(text.encode("utf-8", "surrogateescape"))
-    part.replace(path)
-
-
-def text(path: Path) -> str:
-    """What `write` wrote: bytes that are not UTF-8 and line ends are kept, a patch has to be exact."""
-    return path.read_bytes().decode("utf-8", "surrogateescape")
-
-
-@contextmanager
-def locked(path: Path, *, wait: bool = True) -> Iterator[None]:
-    """Holds `path` as a lock between processes; released when the holder ends, however it ends.
-
-    Raises:
-        BlockingIOError: another process holds it and `wait` is false; `path` then holds that process's id.
-    """
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with path.open("a+") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX if wait else fcntl.LOCK_EX | fcntl.LOCK_NB)
-        lock.truncate(0)
-        lock.write(str(os.getpid()))
-        lock.flush()
-        yield
-
-
-def held(path: Path) -> bool:
-    """Whether a process holds `path` as a lock."""
-    if not path.exists():
-        return False
-    with path.open("rb") as lock:
-        try:
-            fcntl.flock(lock, fcntl.LOCK_SH | fcntl.LOCK_NB)
-        except BlockingIOError:
-            return True
-    return False
 
 
 def _journal(run_dir: Path) -> Path:

@@ -9,6 +9,7 @@ from typing import Any
 
 from pipelines import config
 from pipelines.outside import without_secrets
+from pipelines.system import durable
 from pipelines.tracking import environment, journal
 
 RUN_ID = "mlflow_run_id"
@@ -57,14 +58,14 @@ class Recorder:
         """
         path = self.run_dir / name
         if text is not None:
-            before = journal.text(path) if path.exists() and self.resumed else text
+            before = durable.read_text(path) if path.exists() and self.resumed else text
             if before != text and name not in self._changed:
                 self._changed.add(name)
                 earlier = self.run_dir / "sessions" / str(self.session - 1) / name
-                journal.write(earlier, before)
+                durable.write_whole(earlier, before)
                 self.file(str(earlier.relative_to(self.run_dir)))
                 self.tags({"changed_on_resume": ", ".join(sorted(self._changed))})
-            journal.write(path, text)
+            durable.write_whole(path, text)
         journal.append(self.run_dir, "file", path=name)
         return path
 
@@ -166,7 +167,7 @@ def end(recorder: Recorder, status: str, failure: str | None) -> None:
 def write_summary(run_dir: str | Path, summary: Mapping[str, Any]) -> Path:
     """Writes `summary.json`, whole or not at all; figures that are not finite are written as words."""
     path = Path(run_dir, SUMMARY)
-    journal.write(path, json.dumps(without_secrets(_spell(summary)), indent=2, allow_nan=False) + "\n")
+    durable.write_whole(path, json.dumps(without_secrets(_spell(summary)), indent=2, allow_nan=False) + "\n")
     return path
 
 

@@ -9,6 +9,7 @@ from mlflow import MlflowClient
 from mlflow.exceptions import MlflowException
 
 from pipelines.outside import printable, reason, redacted
+from pipelines.system import durable
 from pipelines.tracking import journal, recording, runs
 from pipelines.usage import UsageError
 
@@ -63,7 +64,7 @@ def checkpoints(uri: str, run_id: str, destination: Path) -> Path:
 
 
 def _text(client: MlflowClient, run_id: str, name: str, scratch: str) -> str:
-    return journal.text(Path(client.download_artifacts(run_id, name, scratch)))
+    return durable.read_text(Path(client.download_artifacts(run_id, name, scratch)))
 
 
 def _history(client: MlflowClient, run_id: str) -> dict[str, dict[int, float]]:

@@ -15,7 +15,7 @@ from typing import Any
 
 from pipelines import config
 from pipelines.outside import reason, redacted
-from pipelines.system import processes
+from pipelines.system import durable, processes
 from pipelines.tracking import journal
 from pipelines.tracking.recording import (
     SUMMARY,
@@ -129,9 +129,9 @@ def record(
 def _occupied(run_dir: Path) -> Iterator[None]:
     with ExitStack() as stack:
         try:
-            stack.enter_context(journal.locked(journal.folder(run_dir) / "run.lock", wait=False))
+            stack.enter_context(durable.locked(journal.folder(run_dir) / "run.lock", wait=False))
         except BlockingIOError:
-            holder = (journal.folder(run_dir) / "run.lock").read_text()
+            holder = durable.holder(journal.folder(run_dir) / "run.lock")
             raise InUse(
                 f"run_dir: {run_dir} is in use by process {holder}; wait for it, or choose another: run_dir=…"
             ) from None
@@ -207,7 +207,7 @@ def find(run: str | None, cfg: config.Config) -> RunRecord:
 
 def read(run_dir: Path, uri: str) -> RunRecord:
     """The run recorded in `run_dir`."""
-    texts = {name: journal.text(run_dir / name) for name in TEXTS if (run_dir / name).exists()}
+    texts = {name: durable.read_text(run_dir / name) for name in TEXTS if (run_dir / name).exists()}
     return RunRecord(run_dir, read_run_id(run_dir), texts, journal.metrics(run_dir), uri)
 
 
@@ -227,7 +227,7 @@ def unsent(run_dir: Path, uri: str) -> bool:
 
 def active(run_dir: Path) -> bool:
     """Whether a process is recording in `run_dir` now."""
-    return journal.held(journal.folder(run_dir) / "sender.lock")
+    return durable.held(journal.folder(run_dir) / "sender.lock")
 
 
 def is_run(run_dir: Path) -> bool:

@@ -12,6 +12,7 @@ import time
 from pathlib import Path
 
 from pipelines.outside import Discreet, reason
+from pipelines.system import durable
 from pipelines.tracking import delivery, journal
 
 INTERVAL_S = 2.0
@@ -37,7 +38,7 @@ def main() -> int:
     with (journal.folder(run_dir) / "sender.log").open("a") as log:
         os.dup2(log.fileno(), sys.stdout.fileno())
         os.dup2(log.fileno(), sys.stderr.fileno())
-    with journal.locked(journal.folder(run_dir) / "sender.lock"):
+    with durable.locked(journal.folder(run_dir) / "sender.lock"):
         return _follow(run_dir, uri, parent)
 
 

@@ -1,7 +1,6 @@
 """What a process needs before it imports TensorFlow."""
 
 import contextlib
-import fcntl
 import os
 import shutil
 import tempfile
@@ -10,6 +9,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from pipelines.config import Config
+from pipelines.system import durable
 
 LOCK = "owner.lock"  # in a temporary folder: held while the process that it belongs to lives
 
@@ -30,9 +30,9 @@ def _scratch(folder: Path) -> Iterator[str]:
     """A new folder `tmp-…` inside `folder`, taken away at the end."""
     made = Path(tempfile.mkdtemp(prefix=".tmp-", dir=folder))
     scratch = folder / made.name.removeprefix(".")
-    with (made / LOCK).open("w") as lock:
+    with contextlib.ExitStack() as lock:
         with contextlib.suppress(OSError):  # A file system without locks: nobody else will find it free either.
-            fcntl.flock(lock, fcntl.LOCK_EX)
+            lock.enter_context(durable.locked(made / LOCK))
         made.rename(scratch)  # Only now can others see it, with its lock held.
         try:
             yield str(scratch)
@@ -62,6 +62,6 @@ def _remove_abandoned(folder: Path) -> None:
     A lock tells, not a process number: other machines and containers, which count their own, may share the folder.
     """
     for lock in folder.glob(f"tmp-*/{LOCK}"):
-        with contextlib.suppress(OSError), lock.open("r+") as held:  # Somebody holds it, or has just removed it.
-            fcntl.flock(held, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            shutil.rmtree(lock.parent, ignore_errors=True)
+        with contextlib.suppress(OSError):  # A file system without locks.
+            if not durable.held(lock):  # Its owner took it before the folder had this name, and nobody takes it again.
+                shutil.rmtree(lock.parent, ignore_errors=True)

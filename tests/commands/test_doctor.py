@@ -9,7 +9,7 @@ from mlflow import MlflowClient
 
 from pipelines.commands import doctor, sync
 from pipelines.config import Config
-from pipelines.system import processes
+from pipelines.system import durable, processes
 from pipelines.tracking import delivery, journal, recording, runs
 
 LOCK = 'numpy==0.0.1 \\\n    --hash=sha256:00\nnot-here==1.0 \\\n    --hash=sha256:00\nelsewhere==1.0 ; sys_platform == "nowhere" \\\n    --hash=sha256:00\n'
@@ -69,11 +69,11 @@ def test_after_a_finished_run_nothing_is_wrong_and_there_is_nothing_to_send(
 
 
 def test_a_run_that_goes_on_is_left_alone(cfg: Config) -> None:
-    with journal.locked(journal.folder(Path(cfg.run_dir)) / "run.lock"):
+    with durable.locked(journal.folder(Path(cfg.run_dir)) / "run.lock"):
         recorder = recording.Recorder(Path(cfg.run_dir))
         recording.begin(recorder, cfg)
         courier = delivery.Delivery(Path(cfg.run_dir), runs.store(cfg))
-        with journal.locked(journal.folder(Path(cfg.run_dir)) / "sender.lock"):
+        with durable.locked(journal.folder(Path(cfg.run_dir)) / "sender.lock"):
             courier.advance()
             assert sync.run(cfg) == 0
             assert list(doctor._store(cfg)) == []

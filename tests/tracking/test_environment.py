@@ -12,7 +12,8 @@ import pytest
 
 from pipelines import config
 from pipelines.commands import sweep, train
-from pipelines.tracking import environment, journal
+from pipelines.system import durable
+from pipelines.tracking import environment
 from pipelines.usage import UsageError
 
 
@@ -52,8 +53,8 @@ def test_commit_and_difference_rebuild_the_tree(tree: Path, tmp_path: Path) -> N
     recorded = environment.source_tree(tree)
     git(tree, "worktree", "add", "-q", str(tmp_path / "again"), recorded["commit"])
     patch = tmp_path / "diff.patch"
-    journal.write(patch, recorded["diff"])
-    assert journal.text(patch) == recorded["diff"]
+    durable.write_whole(patch, recorded["diff"])
+    assert durable.read_text(patch) == recorded["diff"]
     git(tmp_path / "again", "apply", str(patch))
     for name in ("pipelines/a.py", "conf/größe.yaml", "conf/binary", "conf/dos.yaml", "conf/latin1.yaml", "pipelines/staged.py"):
         assert (tmp_path / "again" / name).read_bytes() == (tree / name).read_bytes()
@@ -120,7 +121,7 @@ def test_an_edit_made_after_the_start_is_not_recorded_as_the_code_that_ran(tmp_p
     recorded = json.loads((run_dir / "environment.json").read_text())["git"]
     assert recorded["commit"] == git(root, "rev-parse", "HEAD").strip()
     assert (recorded["dirty"], recorded["changed_meanwhile"], recorded["problem"]) == (False, bool(edit), None)
-    assert journal.text(run_dir / "diff.patch") == ""
+    assert durable.read_text(run_dir / "diff.patch") == ""
     assert ("the source has changed since this process started" in done.stderr) == bool(edit)
 
 

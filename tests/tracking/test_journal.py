@@ -4,6 +4,7 @@ from pathlib import Path
 
 import pytest
 
+from pipelines.system import durable
 from pipelines.tracking import journal
 
 
@@ -56,17 +57,6 @@ def test_figures_come_back_as_they_were(tmp_path: Path, value: float) -> None:
     assert journal.metrics(tmp_path)["loss"][1] == value
 
 
-def test_a_lock_that_is_held_refuses_to_wait(tmp_path: Path) -> None:
-    with journal.locked(tmp_path / "lock"), pytest.raises(BlockingIOError), journal.locked(tmp_path / "lock", wait=False):
-        pass
-
-
-def test_a_file_is_replaced_whole(tmp_path: Path) -> None:
-    journal.write(tmp_path / "a" / "b", "one")
-    journal.write(tmp_path / "a" / "b", "two")
-    assert [path.read_text() for path in (tmp_path / "a").iterdir()] == ["two"]
-
-
 def test_the_journal_of_a_killed_run_is_closed_once(tmp_path: Path) -> None:
     journal.mend(tmp_path)
     journal.append(tmp_path, "open", session=1)
@@ -79,6 +69,6 @@ def test_the_journal_of_a_killed_run_is_closed_once(tmp_path: Path) -> None:
 def test_the_journal_of_a_living_run_is_left_open(tmp_path: Path) -> None:
     journal.mend(tmp_path)
     journal.append(tmp_path, "open", session=1)
-    with journal.locked(journal.folder(tmp_path) / "run.lock"):
+    with durable.locked(journal.folder(tmp_path) / "run.lock"):
         journal.close_abandoned(tmp_path)
     assert [event["event"] for event, _ in journal.read(tmp_path)] == ["open"]

@@ -17,6 +17,7 @@ from mlflow import MlflowClient
 
 from pipelines import config
 from pipelines.config import Config
+from pipelines.system import durable
 from pipelines.tracking import delivery, journal, recording, runs
 from pipelines.usage import UsageError
 from tests.tracking.conftest import run_id
@@ -153,7 +154,7 @@ def test_killed_at_any_moment_with_its_sender_nothing_is_lost_or_doubled(cfg: Co
 
 
 def test_two_runs_in_one_directory_are_refused(cfg: Config) -> None:
-    with journal.locked(journal.folder(Path(cfg.run_dir)) / "run.lock"):
+    with durable.locked(journal.folder(Path(cfg.run_dir)) / "run.lock"):
         with pytest.raises(UsageError, match=f"run_dir: .* in use by process {os.getpid()}"), runs.record(cfg):
             pass
 
