@@ -152,6 +152,8 @@ class Config:
     determinism: bool = role(RESULT, default=True)
     flight: bool = role(PASSIVE, default=True)  # record a fingerprint of every step, for `trellis bisect`
     data_dir: str = role(PLACE, path=True)
+    # Read all shards that are there and compare them with their SHA-256; else those whose size or times have changed.
+    verify: bool = role(GUARD, default=False)
     runs_dir: str = role(PLACE, path=True)
     run_dir: str = role(PLACE, path=True)
     run: str | None = role(PLACE, default=None)  # a recorded run: an MLflow run id or a run directory

@@ -1,10 +1,22 @@
 """Records from what users have, by Apache Beam."""
 
+import logging
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 
 TABLES = ("pandas", "pyarrow")
+
+
+@contextmanager
+def silenced(level: int) -> Iterator[None]:
+    """Inside, no logger of the process says anything of this level or below; afterwards all is as it was."""
+    before = logging.root.manager.disable
+    logging.disable(max(level, before))
+    try:
+        yield
+    finally:
+        logging.disable(before)
 
 
 @contextmanager

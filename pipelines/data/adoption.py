@@ -18,6 +18,7 @@ from etils import epath
 from pipelines.config import Dataset
 from pipelines.data import (
     build,
+    checks,
     content,
     folders,
     images,
@@ -32,7 +33,7 @@ from pipelines.data.index import Index
 from pipelines.data.manifest import Manifest
 from pipelines.data.sources import Example, Listing, Rejected, Tally
 from pipelines.data.summary import Summary
-from pipelines.data.validation import Validation
+from pipelines.data.validation import Validation, decoded_before, refuse_adopted
 from pipelines.usage import UsageError
 
 SHOWN = 100  # rejects of one file that are written down
@@ -55,12 +56,11 @@ def run(dataset: Dataset, task: ModuleType, folder: str, *, found: content.Found
         UsageError: no files, files that are not local, or a record that does not fit the task.
     """
     target = epath.Path(folder)
-    target.mkdir(parents=True, exist_ok=True)
-    (target / manifest.FILE).unlink(missing_ok=True)
+    build.begin(target)
     files = dict(_linked(target, found))
     labels = tuple(str(label) for label in dataset.labels or ())
     listing = Listing(labels, False, ())
-    with Validation(dataset, listing) as validation:
+    with Validation(dataset, decoded_before(target)) as validation:
         _scan(Adoption(folder, task.decode, labels, task.FIRST_LABEL), files, runner)
         scanned = [summary.read(target, shard) for shard in sorted(files)]
         summaries = [one for one in scanned if one is not None]
@@ -70,8 +70,9 @@ def run(dataset: Dataset, task: ModuleType, folder: str, *, found: content.Found
         listing, summaries = _named(labels, task.FIRST_LABEL, summaries)
         build.require_all(dataset.source, listing, listed, summaries)
         built = build.describe(dataset, task, target, listing=listing, listed=listed, summaries=summaries, found=found)
+        refuse_adopted(validation.undecodable(built))
         validation.check(built)
-    build.finish(target, built, summaries)
+    build.finish(target, built, summaries, validation.known)
     return built
 
 
@@ -82,7 +83,7 @@ def _linked(target: epath.Path, found: content.Found) -> Iterator[tuple[str, str
             raise UsageError("dataset.images: say which files are which: dataset.images={train:<folder or pattern>,validation:<folder or pattern>}")
         for name, (_, advice) in found.unfit.get("images", {}).get(split, {}).items():
             raise UsageError(f"dataset.images.{split}: {folders.path_of(place, name)}: {advice}")
-        files = {name: digest for name, digest in found.digests["images"][split].items() if not name.endswith(manifest.LENGTHS)}
+        files = {name: digest for name, digest in found.digests["images"][split].items()}
         if not files:
             raise UsageError(f"dataset.images.{split}: no files in {place}")
         for number, (name, digest) in enumerate(sorted(files.items())):
@@ -102,7 +103,7 @@ def scan(named: tuple[str, str], adoption: Adoption) -> str:
     shard, digest = named
     folder = epath.Path(adoption.folder)
     counted = Summary(file=shard, inputs=digest, sha256=digest, bytes=(folder / shard).stat().length)
-    lengths, partial = array("I"), folder / f"{shard}.{os.getpid()}.partial"
+    lengths, partial = array("I"), checks.place(folder, f"{shard}.{os.getpid()}.partial")
     with (folder / shard).open("rb") as records:
         for number, serialized in enumerate(_framed(records, shard, counted)):
             lengths.append(len(serialized))
@@ -121,7 +122,7 @@ def scan(named: tuple[str, str], adoption: Adoption) -> str:
             finally:
                 counted.read(objects)
             counted.count({**record, "sha256": hashlib.sha256(image.content).hexdigest()}, image)
-    tfrecord.write_lengths(lengths, folder / (shard + manifest.LENGTHS), partial)
+    tfrecord.write_lengths(lengths, manifest.lengths_file(folder / shard), partial)
     summary.write(counted, folder, partial)
     return shard
 

@@ -9,21 +9,32 @@ import os
 import re
 import shutil
 from collections import Counter
-from collections.abc import Mapping
-from dataclasses import asdict
+from collections.abc import Collection, Mapping
+from dataclasses import asdict, replace
 from types import ModuleType
 from typing import Any
 
 from etils import epath
 
 from pipelines.config import Dataset
-from pipelines.data import content, images, index, manifest, records, sources, summary
+from pipelines.data import (
+    checks,
+    content,
+    encoders,
+    images,
+    index,
+    manifest,
+    records,
+    sources,
+    summary,
+)
+from pipelines.data.checks import Checks
 from pipelines.data.index import Index
 from pipelines.data.manifest import Manifest, Shard, Split
 from pipelines.data.progress import Progress
 from pipelines.data.sources import Listing, Reject
 from pipelines.data.summary import Summary
-from pipelines.data.validation import Validation
+from pipelines.data.validation import Undecodable, Validation, decoded_before
 from pipelines.outside import printable, redacted
 from pipelines.usage import UsageError
 
@@ -42,71 +53,118 @@ def run(dataset: Dataset, task: ModuleType, folder: str, *, found: content.Found
         raise UsageError(f"dataset.source: {dataset.source} gives {' and '.join(source.TASKS)}, not {dataset.task}")
     images.check_treatments(dataset.convert)
     target = epath.Path(folder)
-    target.mkdir(parents=True, exist_ok=True)
-    (target / manifest.FILE).unlink(missing_ok=True)
+    begin(target)
     listing = source.listing(sources.Request(dataset, found.places, found.digests, parse=task.parse, unfit=found.unfit))
     _check_labels(listing.labels)
     request = sources.Request(dataset, found.places, {}, listing.shared, task.parse)  # a worker's
     recipe = content.digest([content.recipe(dataset, task.VERSION), listing.labels, listing.has_masks])
-    with Validation(dataset, listing) as validation:
+    with Validation(dataset, decoded_before(target)) as validation:
         try:
             objects = functools.partial(sources.objects_of, source, request=request)
             listed = index.write(str(target / "index"), listing.items, dataset.shards, recipe, objects)
             _tell_ballast(listing.tally.ballast)
-            waiting = tuple(shard for shard in sorted(listed.shards) if not _kept(target, shard, listed.shards[shard]))
-            if kept := len(listed.shards) - len(waiting):
-                print(f"data: {kept} of {len(listed.shards)} shards are as they were; writing {len(waiting)}", flush=True)
-            if waiting:
-                job = records.Job(folder, listed, dataset.source, request, task.encode, waiting)
-                with Progress(target, listed, waiting):
-                    records.write(job, runner)
+            waiting, left_out = _missing(target, listed), checks.undecodable(target)
+            job = records.Job(folder, listed, dataset.source, request, task.encode, encoders.used(dataset), waiting, left_out)
+            _write(job, target, runner)
+            summaries = [_summary(target, shard) for shard in sorted(listed.shards)]
+            require_all(dataset.source, listing, listed, summaries)
+            described = functools.partial(describe, dataset, task, target, listing=listing, listed=listed, found=found)
+            if refused := validation.undecodable(described(summaries=summaries)):
+                _write(_without(refused, job, target), target, runner)
+                summaries = [_summary(target, shard) for shard in sorted(listed.shards)]
+                require_all(dataset.source, listing, listed, summaries)
+                if refused := validation.undecodable(described(summaries=summaries)):
+                    raise RuntimeError(f"{refused[0]} was to be left out")
         except Exception as error:
             _explain(error, target)
             raise
-        summaries = [_summary(target, shard) for shard in sorted(listed.shards)]
-        require_all(dataset.source, listing, listed, summaries)
-        built = describe(dataset, task, target, listing=listing, listed=listed, summaries=summaries, found=found)
+        built = described(summaries=summaries)
         write_rejects(target, listed, summaries)
         manifest.check_rejects(built, dataset.max_reject_fraction)
         validation.check(built)
-    finish(target, built, summaries)
+    finish(target, built, summaries, validation.known)
     return built
 
 
-def _kept(target: epath.Path, shard: str, inputs: str) -> bool:
-    """Whether the shard is there: from an interrupted build, or taken over from an earlier build of other content."""
+def _missing(target: epath.Path, listed: Index) -> tuple[str, ...]:
+    """Shards that have to be written."""
+    earlier = _earlier(target)
+    waiting = tuple(shard for shard in sorted(listed.shards) if not _kept(target, shard, listed.shards[shard], earlier))
+    if kept := len(listed.shards) - len(waiting):
+        print(f"data: {kept} of {len(listed.shards)} shards are as they were; writing {len(waiting)}", flush=True)
+    return waiting
+
+
+def _write(job: records.Job, target: epath.Path, runner: dict[str, Any]) -> None:
+    if job.shards:
+        with Progress(target, job.index, job.shards):
+            records.write(job, runner)
+
+
+def _without(refused: list[Undecodable], job: records.Job, target: epath.Path) -> records.Job:
+    """The job of writing shards again without the images that TensorFlow cannot decode."""
+    shards = tuple(sorted({image.shard for image in refused}))
+    print(f"data: TensorFlow cannot decode {len(refused)} images; writing {len(shards)} shards again without them", flush=True)
+    checks.add_undecodable(target, {image.sha256: image.reason for image in refused})
+    for shard in shards:
+        summary.remove(target, shard)
+    return replace(job, shards=shards, undecodable=checks.undecodable(target))
+
+
+def begin(target: epath.Path) -> None:
+    """Makes the folder of a data set, which has no manifest until it is whole."""
+    checks.place(target, "").mkdir(parents=True, exist_ok=True)
+    (target / manifest.FILE).unlink(missing_ok=True)
+
+
+def _earlier(target: epath.Path) -> dict[epath.Path, dict[str, dict[str, Any]]]:
+    """Summaries of the shards of finished builds, this one's own first, by their folders."""
+    name = target.name.rsplit("-", 1)[0]
+    folders = sorted((file.parent for file in target.parent.glob(f"{name}-*/{SHARDS}")), key=lambda folder: (folder != target, folder))
+    return {folder: json.loads((folder / SHARDS).read_text()) for folder in folders}
+
+
+def _kept(target: epath.Path, shard: str, inputs: str, earlier: Mapping[epath.Path, Mapping[str, dict[str, Any]]]) -> bool:
+    """Whether the shard is there: from this build interrupted or finished, or taken over from one of other content."""
     known = summary.read(target, shard)
     if known and known.inputs == inputs and _whole(target, known):
         return True
-    name = target.name.rsplit("-", 1)[0]
-    for other in sorted(target.parent.glob(f"{name}-*/{SHARDS}")):
-        entry = json.loads(other.read_text()).get(shard)
-        if entry and entry["inputs"] == inputs and other.parent != target and _take_over(other.parent, target, Summary(**entry)):
+    for folder, shards in earlier.items():
+        entry = shards.get(shard)
+        if entry and entry["inputs"] == inputs and _taken_over(folder, target, Summary(**entry)):
             return True
     return False
 
 
 def _whole(folder: epath.Path, known: Summary) -> bool:
-    return manifest.intact(folder, known.file, known.examples, known.bytes, known.sha256)
+    """Whether a shard has the SHA-256 that it was written with; a build trusts no stamp."""
+    return manifest.intact(folder, _shard(known), {})
 
 
-def _take_over(old: epath.Path, new: epath.Path, known: Summary) -> bool:
+def _taken_over(old: epath.Path, new: epath.Path, known: Summary) -> bool:
     if not _whole(old, known):
         return False
-    partial = new / f"{known.file}.{os.getpid()}.partial"
-    for name in (known.file, known.file + manifest.LENGTHS):
-        partial.unlink(missing_ok=True)
-        try:
-            os.link(old / name, partial)
-        except OSError:
-            (old / name).copy(partial, overwrite=True)
-        partial.replace(new / name)
+    partial = checks.place(new, f"{known.file}.{os.getpid()}.partial")
+    if old != new:
+        _link(old / known.file, new / known.file, partial)
+        _link(manifest.lengths_file(old / known.file), manifest.lengths_file(new / known.file), partial)
     summary.write(known, new, partial)
     return True
 
 
+def _link(old: epath.Path, new: epath.Path, partial: epath.Path) -> None:
+    partial.unlink(missing_ok=True)
+    try:
+        os.link(old, partial)
+    except OSError:
+        old.copy(partial, overwrite=True)
+    partial.replace(new)
+
+
 def _explain(error: BaseException, target: epath.Path) -> None:
     """Turns a full disk or a store out of reach, wherever it was met, into something the user can read."""
+    if stopped := re.search(rf"[^\n]*(?:{sources.CHANGED}|{records.OTHERWISE})[^\n]*", str(error)):
+        raise UsageError(stopped.group()) from None
     if lost := re.search(r"\w+://[^\n]*: cannot be fetched: [^\n]*", str(error)):
         raise UsageError(f"{lost.group()}\nrun the same command to go on: what is written is kept") from None
     names = [os.strerror(code) for code in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)]
@@ -181,7 +239,8 @@ def describe(
         box_sizes=summary.total(summaries, "box_sizes"),
         warnings=_warnings(dataset.source, listing.labels, by_split),
         source={"kind": dataset.source, "digests": {field: {split: content.digest(files) for split, files in by.items()} for field, by in found.digests.items()}},
-        versions={name: importlib.metadata.version(name) for name in ("trellis", "apache-beam", "pillow", "pycocotools")},
+        encoders=encoders.used(dataset),
+        versions={name: importlib.metadata.version(name) for name in ("trellis", "apache-beam")} | encoders.libraries(),
         directory=str(target),
     )
 
@@ -248,15 +307,21 @@ def _warnings(source: str, labels: tuple[str, ...], by_split: Mapping[str, list[
     return tuple(found)
 
 
-def finish(target: epath.Path, built: Manifest, summaries: list[Summary]) -> None:
+def finish(target: epath.Path, built: Manifest, summaries: list[Summary], known: Checks) -> None:
     """The manifest last; then what only served the build goes."""
+    known.stamps = manifest.stamps(built)
+    checks.write(target, known)
     for name, text in ((SHARDS, json.dumps({one.file: vars(one) for one in summaries})), (manifest.FILE, built.to_json())):
-        partial = target / f"{name}.partial"
+        partial = checks.place(target, f"{name}.partial")
         partial.write_text(text)
         partial.replace(target / name)
-    wanted = {one.file + suffix for one in summaries for suffix in ("", manifest.LENGTHS)} | {SHARDS, manifest.FILE, manifest.REJECTS}
-    for file in target.iterdir():
-        if file.name == "index":
-            file.rmtree()
-        elif file.name not in wanted:
+    (target / "index").rmtree(missing_ok=True)
+    shards = {one.file for one in summaries}
+    _clear(target, shards | {SHARDS, manifest.FILE, manifest.REJECTS, checks.BESIDE})
+    _clear(checks.place(target, ""), {f"{shard}{manifest.LENGTHS}" for shard in shards} | {checks.CHECKS, checks.UNDECODABLE})
+
+
+def _clear(folder: epath.Path, wanted: Collection[str]) -> None:
+    for file in folder.iterdir():
+        if file.name not in wanted:
             file.unlink()

@@ -1,9 +1,11 @@
 """Records as Model Garden reads them: its decoder and parser, to validate a build and to look at it.    Run by `validation`."""
 
+import hashlib
 import itertools
 import json
 import sys
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import numpy as np
@@ -21,6 +23,7 @@ from pipelines.data import manifest
 from pipelines.data.manifest import Manifest
 from pipelines.data.preview import Picture
 
+TOGETHER = 64  # records that are in memory at once
 SIZE = 64  # of the parsed image; enough to run the parser
 
 
@@ -180,11 +183,50 @@ def _targets(labels: Any, number: int) -> tuple[np.ndarray, np.ndarray]:
     return np.array(list(found), np.float32).reshape(-1, 4), np.array(list(found.values()), np.int64)
 
 
+def undecodable(shard: str) -> list[tuple[int, str, str, str]]:
+    """(record, file, SHA-256 of the image, reason) of every image in a shard that the official decoders' operation refuses."""
+    records = enumerate(tf.data.TFRecordDataset(shard).as_numpy_iterator())
+    found = []
+    with ThreadPoolExecutor() as pool:  # TensorFlow decodes outside Python's lock.
+        while some := list(itertools.islice(records, TOGETHER)):
+            found += [refused for refused in pool.map(_refused, some) if refused]
+    return found
+
+
+def _refused(numbered: tuple[int, bytes]) -> tuple[int, str, str, str] | None:
+    number, record = numbered
+    features = tf.train.Example.FromString(record).features.feature
+    content = features["image/encoded"].bytes_list.value[0]
+    sizes = [tuple(features[f"image/{side}"].int64_list.value) for side in ("height", "width")]
+    try:
+        decoded = tf.io.decode_image(content, channels=3, expand_animations=False)
+    except tf.errors.OpError as error:
+        reason = _words(error)
+    else:
+        # Other tools' records of a class may come without the sizes.
+        if all(size in ((), (0,), (found,)) for size, found in zip(sizes, decoded.shape[:2], strict=True)):
+            return None
+        reason = f"it decodes to {decoded.shape[1]}x{decoded.shape[0]} pixels, which its header does not say"
+    name = b"".join(features["image/filename"].bytes_list.value[:1]).decode("utf-8", "replace")
+    return number, name, hashlib.sha256(content).hexdigest(), reason
+
+
+def _words(error: tf.errors.OpError) -> str:
+    """TensorFlow's message without the name of the operation around it."""
+    text = str(error.message).splitlines()[0]
+    return text.rpartition("}} ")[2].partition(" [Op:")[0]
+
+
 def main() -> None:
-    """Waits for a manifest on standard input, answers with the problems found."""
-    asked = json.loads(sys.stdin.read())
-    built = manifest.from_json(asked["manifest"], asked["directory"])
-    print(json.dumps({"problems": check(built, asked["limit"])}))
+    """Answers requests, one a line, until there are no more."""
+    for line in sys.stdin:
+        asked = json.loads(line)
+        if "decode" in asked:
+            answer: dict[str, Any] = {"undecodable": undecodable(asked["decode"])}
+        else:
+            built = manifest.from_json(asked["check"], asked["directory"])
+            answer = {"problems": check(built, asked["limit"])}
+        print(json.dumps(answer), flush=True)
 
 
 if __name__ == "__main__":

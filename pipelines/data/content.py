@@ -13,7 +13,7 @@ from etils import epath
 
 from pipelines import config
 from pipelines.config import Dataset, absolute
-from pipelines.data import files, folders
+from pipelines.data import encoders, files, folders
 from pipelines.usage import UsageError, file_name, nearest
 
 EMBEDDED = {"digits": 2, "digit_scenes": 2, "digit_masks": 2}  # generators of `embedded`; the number goes up with their bytes
@@ -24,7 +24,7 @@ REQUIRED = {"coco": ("images", "annotations"), "coco_panoptic": ("images", "anno
 TOGETHER = 64  # files that one thread hashes in a row
 AT_ONCE = 32  # remote files that are fetched at the same time
 MOST_SHARDS = 10_000
-FORMAT = 3  # goes up when shards or manifest are laid out in another way
+FORMAT = 4  # goes up when shards or manifest are laid out in another way
 ALL = ""  # the split of a location given as one path: divided by a hash of the key
 
 Digest = str
@@ -235,10 +235,12 @@ def _named(dataset: Dataset, places: Mapping[str, Mapping[str, str]]) -> list[st
 
 
 def recipe(dataset: Dataset, version: int) -> Digest:
-    """Digest over all that shapes a record beside the source's content: the data set's node, the task's version, the format."""
-    # What is noted beside counts too: fingerprints have held the origin from the first format on.
-    node = config.substance(asdict(dataset), config.RESULT, config.PASSIVE)
-    return digest({"format": FORMAT, "version": version, "node": node})
+    """Digest over all that shapes a record beside the source's content.
+
+    That is the data set's node, the task's version, the format, and the encoders that the records go through.
+    """
+    node = config.substance(asdict(dataset), config.RESULT)
+    return digest({"format": FORMAT, "version": version, "node": node, "encoders": encoders.used(dataset)})
 
 
 def fingerprint(dataset: Dataset, version: int, found: Found) -> str:

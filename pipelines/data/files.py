@@ -114,10 +114,10 @@ def kept(file: str, digest: str) -> IO[bytes]:
     """A file that a process keeps open, to read by position with `os.pread`; of a remote one a copy without a name.
 
     Raises:
-        UsageError: the file in the store is no longer the one of that SHA-256.
+        UsageError: the file is no longer the one of that SHA-256.
     """
     if not is_remote(file):
-        return open(file, "rb")
+        return _unchanged(file, digest)
     copy, sha256 = tempfile.TemporaryFile(), hashlib.sha256()
     with opened(file) as content:
         while chunk := content.read(CHUNK):
@@ -127,3 +127,11 @@ def kept(file: str, digest: str) -> IO[bytes]:
         raise UsageError(f"{file}: cannot be fetched: it has changed since it was listed")
     copy.flush()
     return copy
+
+
+def _unchanged(file: str, digest: str) -> IO[bytes]:
+    content = open(file, "rb")
+    if hashlib.file_digest(content, "sha256").hexdigest() != digest:
+        content.close()
+        raise UsageError(f"{file}: it has changed since it was listed; run the same command again when nothing writes to it any more")
+    return content

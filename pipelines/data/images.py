@@ -32,6 +32,8 @@ TREATMENTS = {
     "tiff": ("reject", "png", "jpeg"),
 }
 QUALITY = 95
+# Start-of-frame markers of baseline, extended and progressive JPEG, the last two with Huffman or arithmetic coding.
+DECODABLE_FRAMES = (0xC0, 0xC1, 0xC2, 0xC9, 0xCA)
 
 
 @dataclass(frozen=True)
@@ -105,6 +107,7 @@ def _jpeg(content: bytes) -> Image:
             continue
         length = struct.unpack_from(">H", content, at + 2)[0]
         if 0xC0 <= marker <= 0xCF and marker not in (0xC4, 0xC8, 0xCC):
+            _check_frame(marker, precision=content[at + 4])
             frame = struct.unpack_from(">HHB", content, at + 5)
         if marker == 0xE1 and content[at + 4 : at + 10] == b"Exif\0\0":
             orientation = _orientation(content[at + 10 : at + 2 + length])
@@ -119,6 +122,19 @@ def _jpeg(content: bytes) -> Image:
     height, width, channels = frame
     traits = (("cmyk",) if channels == 4 else ()) + (("exif_rotation",) if orientation > 1 else ())
     return Image(content, "jpeg", height, width, traits, turned=orientation >= 5)
+
+
+def _check_frame(marker: int, precision: int) -> None:
+    """Refuses what no decoder of TensorFlow's reads; the rest of the kinds are left to its word."""
+    if precision != 8:
+        raise Rejected(*undecodable(f"a JPEG of {precision} bits a sample"))
+    if marker not in DECODABLE_FRAMES:
+        raise Rejected(*undecodable("a lossless or hierarchical JPEG"))
+
+
+def undecodable(reason: str) -> tuple[str, str]:
+    """Code and advice for an image that TensorFlow cannot decode."""
+    return "image_undecodable", f"TensorFlow cannot decode it ({reason}); write it anew as 8-bit JPEG or PNG, or remove it"
 
 
 def _orientation(exif: bytes) -> int:
@@ -138,7 +154,7 @@ def _orientation(exif: bytes) -> int:
 
 def _png(content: bytes) -> Image:
     """The checksum of every chunk is verified."""
-    at, header = 8, None
+    at, header, pixels = 8, None, False
     view = memoryview(content)
     while at + 12 <= len(content):
         length, kind = struct.unpack_from(">I4s", content, at)
@@ -149,7 +165,10 @@ def _png(content: bytes) -> Image:
             raise Rejected("image_corrupt", f"wrong checksum in the PNG's {kind.decode('latin-1')} chunk; fetch it again")
         if kind == b"IHDR":
             header = struct.unpack_from(">IIBB", content, at + 8)
+        pixels |= kind == b"IDAT"
         if kind == b"IEND" and header:
+            if not pixels:
+                raise Rejected(*undecodable("a PNG without pixels"))
             width, height, depth, colour = header
             traits = {3: ("palette",), 4: ("alpha",), 6: ("alpha",)}.get(colour, ()) + (("sixteen_bit",) if depth == 16 else ())
             return Image(content, "png", height, width, traits)

@@ -1,20 +1,25 @@
 """What was built: splits, shards, labels, counts. A manifest is written last, its existence proves the data."""
 
 import json
+import re
+import shlex
 from collections import Counter
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
 from etils import epath
 
+from pipelines import config
 from pipelines.config import Dataset, absolute
-from pipelines.data import content
+from pipelines.data import checks, content, tfrecord
+from pipelines.data.checks import Stamp
 from pipelines.outside import printable
 from pipelines.usage import UsageError
 
 FILE = "manifest.json"
 REJECTS = "rejects.jsonl"
-LENGTHS = ".lengths"  # beside each shard: bytes of its records, in order, as little-endian uint32
+LENGTHS = ".lengths"  # of each shard: bytes of its records, in order, as little-endian uint32
 
 
 @dataclass(frozen=True)
@@ -55,6 +60,7 @@ class Manifest:
     box_sizes: dict[str, int] = field(default_factory=dict)  # objects by square root of area, in pixels
     warnings: tuple[str, ...] = ()
     source: dict[str, Any] = field(default_factory=dict)  # kind, file names, digests
+    encoders: dict[str, str] = field(default_factory=dict)  # digest of a probe, by encoder that the records went through
     versions: dict[str, str] = field(default_factory=dict)
     directory: str = field(default="", compare=False)  # where it lies; not written
 
@@ -104,8 +110,25 @@ def find(data_dir: str, dataset: Dataset, version: int) -> Manifest | None:
         return None
     built = load_if_built(directory(data_dir, dataset, version, content.find(data_dir, dataset)))
     for shard in damaged(built) if built else ():
-        raise UsageError(f"{epath.Path(built.directory) / shard.file} is missing or damaged; mend it with: make data DATA={dataset.name}")  # type: ignore[union-attr]
+        file = epath.Path(built.directory) / shard.file  # type: ignore[union-attr]
+        raise UsageError(f"{file} is missing or damaged; repair it with: {command(data_dir, dataset)}")
     return built
+
+
+def command(data_dir: str, dataset: Dataset) -> str:
+    """The command, as it can be typed, that builds or repairs a data set."""
+    overrides = [f"dataset={dataset.name}"]
+    plain = config.compose(overrides).dataset if dataset.name in config.options("dataset") else Dataset()
+    for name in Dataset.__dataclass_fields__:
+        value = getattr(dataset, name)
+        if value != getattr(plain, name):
+            overrides.append(f"dataset.{name}={_spelled(value)}")
+    return shlex.join(["trellis", "data", *overrides, f"data_dir={_spelled(absolute(data_dir))}"])
+
+
+def _spelled(value: Any) -> str:
+    plain = isinstance(value, str) and re.fullmatch(r"[\w./+:@-]*[/.][\w./+:@-]*", value)
+    return str(value) if plain else config.override_value(value)
 
 
 def directory(data_dir: str, dataset: Dataset, version: int, found: content.Found) -> str:
@@ -118,22 +141,57 @@ def load_if_built(directory: str) -> Manifest | None:
     return load(directory) if (epath.Path(directory) / FILE).exists() else None
 
 
-def damaged(built: Manifest) -> list[Shard]:
-    """Shards that are not as they were written: missing, of another size, or changed since the manifest was."""
+def damaged(built: Manifest, *, thorough: bool = False) -> list[Shard]:
+    """Shards that are not as they were written.
+
+    Args:
+        thorough: read every shard; else those whose size or times are not the ones that were noted.
+    """
     folder = epath.Path(built.directory)
-    return [shard for split in built.splits.values() for shard in split.shards if not intact(folder, shard.file, shard.examples, shard.bytes, shard.sha256)]
+    stamps = {} if thorough else checks.read(folder).stamps
+    return [shard for split in built.splits.values() for shard in split.shards if not intact(folder, shard, stamps)]
 
 
-def intact(folder: epath.Path, name: str, examples: int, size: int, sha256: str) -> bool:
-    """Whether a shard and the list of its lengths are as they were written; read only where its time says that it may not be."""
-    shard, lengths, written = folder / name, folder / (name + LENGTHS), folder / FILE
+def intact(folder: epath.Path, shard: Shard, stamps: Mapping[str, Stamp]) -> bool:
+    """Whether a shard and the list of its lengths are as they were written; both are read unless they have their stamps."""
     try:
-        found = shard.stat()
-        if (found.length, lengths.stat().length) != (size, 4 * examples):
+        now = stamps_of(folder, shard)
+        if [size for size, *_ in now.values()] != [shard.bytes, 4 * shard.examples]:
             return False
+        if all(stamps.get(name) == stamp for name, stamp in now.items()):
+            return True
+        return content.sha256(str(folder / shard.file)) == shard.sha256 and _lengths_fit(folder, shard)
     except FileNotFoundError:
         return False
-    return not written.exists() or found.mtime <= written.stat().mtime or content.sha256(str(shard)) == sha256
+
+
+def stamps_of(folder: epath.Path, shard: Shard) -> dict[str, Stamp]:
+    """Stamps of a shard and of the list of its lengths.
+
+    Raises:
+        FileNotFoundError: one of them is missing.
+    """
+    return {file.name: checks.stamp(file) for file in (folder / shard.file, lengths_file(folder / shard.file))}
+
+
+def stamps(built: Manifest) -> dict[str, Stamp]:
+    """Stamps of all shards and lengths of a data set that is whole."""
+    folder, found = epath.Path(built.directory), dict[str, Stamp]()
+    for split in built.splits.values():
+        for shard in split.shards:
+            found |= stamps_of(folder, shard)
+    return found
+
+
+def lengths_file(shard: epath.Path) -> epath.Path:
+    """Where the lengths of a shard's records are listed."""
+    return checks.place(shard.parent, shard.name + LENGTHS)
+
+
+def _lengths_fit(folder: epath.Path, shard: Shard) -> bool:
+    listed = lengths_file(folder / shard.file).read_bytes()
+    with (folder / shard.file).open("rb") as records:
+        return tfrecord.as_bytes(tfrecord.lengths(records)) == listed
 
 
 def check_rejects(built: Manifest, allowed: float) -> None:

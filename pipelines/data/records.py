@@ -8,15 +8,16 @@ import os
 import socket
 from array import array
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass, field
 from typing import Any
 
 import apache_beam as beam
 from etils import epath
 
 from pipelines.data import (
-    files,
+    checks,
+    encoders,
     images,
     index,
     manifest,
@@ -28,7 +29,9 @@ from pipelines.data import (
 from pipelines.data.index import Index
 from pipelines.data.sources import Example, Rejected
 from pipelines.data.summary import Summary
+from pipelines.usage import UsageError
 
+OTHERWISE = "encodes otherwise than where the build was started"
 PARTS = 64  # of a split's index, at most
 
 
@@ -41,7 +44,9 @@ class Job:
     source: str
     request: sources.Request
     encode: Callable[[dict[str, Any]], bytes]
+    encoders: Mapping[str, str]  # as they are where the build was started
     shards: tuple[str, ...]  # those to be written
+    undecodable: Mapping[str, str] = field(default_factory=dict)  # images by SHA-256, with TensorFlow's reason
 
 
 def write(job: Job, runner: dict[str, Any]) -> None:
@@ -98,11 +103,17 @@ class WriteShards(beam.PTransform):
 
 
 def write_shard(grouped: tuple[str, Iterable[tuple[int, int]]], job: Job) -> str:
-    """Writes one shard, the lengths of its records, then its summary; each appears whole or not at all."""
+    """Writes one shard, the lengths of its records, then its summary; each appears whole or not at all.
+
+    Raises:
+        UsageError: this worker encodes otherwise than the machine that the fingerprint is from, or a file of the source
+            is no longer what it was when it was listed.
+    """
+    _refuse_other_encoders(job)
     shard, located = grouped
     folder = epath.Path(job.folder)
     counted = Summary(file=shard, inputs=job.index.shards[shard])
-    partial = folder / f"{shard}.{socket.gethostname()}.{os.getpid()}.partial"
+    partial = checks.place(folder, f"{shard}.{socket.gethostname()}.{os.getpid()}.partial")
     sha256, lengths = hashlib.sha256(), array("I")
     with partial.open("wb") as file, job.index.file(index.split_of(shard)).open("rb") as lines:
         for _, at in sorted(position for position in located if position[1] >= 0):
@@ -118,9 +129,17 @@ def write_shard(grouped: tuple[str, Iterable[tuple[int, int]]], job: Job) -> str
                 counted.bytes += len(part)
     counted.sha256 = sha256.hexdigest()
     partial.replace(folder / shard)
-    tfrecord.write_lengths(lengths, folder / (shard + manifest.LENGTHS), partial)
+    tfrecord.write_lengths(lengths, manifest.lengths_file(folder / shard), partial)
     summary.write(counted, folder, partial)
     return shard
+
+
+def _refuse_other_encoders(job: Job) -> None:
+    here = encoders.used(job.request.dataset)
+    if here != dict(job.encoders):
+        others = ", ".join(name for name in job.encoders if here.get(name) != job.encoders[name])
+        libraries = ", ".join(f"{name} {version}" for name, version in encoders.libraries().items())
+        raise UsageError(f"worker {socket.gethostname()} {OTHERWISE} ({others}); it has {libraries}: install what is there")
 
 
 def _record(example: Example, job: Job, counted: Summary) -> dict[str, Any] | None:
@@ -131,6 +150,9 @@ def _record(example: Example, job: Job, counted: Summary) -> dict[str, Any] | No
     try:
         content = source.content(example, job.request) if hasattr(source, "content") else _content(example)
         image = images.read(content, job.request.dataset.convert)
+        sha256 = hashlib.sha256(image.content).hexdigest()
+        if sha256 in job.undecodable:
+            raise Rejected(*images.undecodable(job.undecodable[sha256]))
         found = source.load(example, image, job.request)
     except Rejected as rejected:
         counted.reject(example, rejected, objects=objects)
@@ -142,7 +164,7 @@ def _record(example: Example, job: Job, counted: Summary) -> dict[str, Any] | No
         "file": example.name,
         "id": sources.numeric(example.key),
         "image": image.content,
-        "sha256": hashlib.sha256(image.content).hexdigest(),
+        "sha256": sha256,
         "format": image.format,
         "height": image.height,
         "width": image.width,
@@ -154,7 +176,7 @@ def _record(example: Example, job: Job, counted: Summary) -> dict[str, Any] | No
 
 def _content(example: Example) -> bytes:
     try:
-        return files.read(example.file)
+        return sources.read(example, example.file)
     except FileNotFoundError:
         raise Rejected("image_missing", "the file is not there; add it or remove its entry") from None
     except OSError as error:

@@ -14,6 +14,7 @@ from apache_beam.runners.portability.fn_api_runner import FnApiRunner
 from apache_beam.runners.runner import PipelineRunner, create_runner
 from apache_beam.transforms.environments import SubprocessSDKEnvironment
 
+from pipelines.data import silenced
 from pipelines.system.processes import cores
 from pipelines.usage import UsageError, nearest
 
@@ -57,12 +58,9 @@ def pipeline(runner: dict[str, Any], *, examples: int = 0, shards: int = 1) -> I
         shards: how many workers can have something to do.
     """
     engine, options = create(runner, examples=examples, shards=shards)
-    logging.disable(logging.ERROR)  # Beam logs what it raises as well, once for each worker and layer
-    try:
-        with beam.Pipeline(runner=engine, options=options) as started:
-            yield started
-    finally:
-        logging.disable(logging.NOTSET)
+    # Beam logs what it raises as well, once for each worker and layer.
+    with silenced(logging.ERROR), beam.Pipeline(runner=engine, options=options) as started:
+        yield started
 
 
 def create(runner: dict[str, Any], *, examples: int = 0, shards: int = 1) -> tuple[PipelineRunner, PipelineOptions]:

@@ -12,8 +12,9 @@ from etils import epath
 
 from pipelines import config
 from pipelines.config import Config, Dataset
-from pipelines.data import content, files, manifest, without_tables
+from pipelines.data import checks, content, files, manifest, silenced, without_tables
 from pipelines.data.manifest import Manifest
+from pipelines.data.validation import Undecodable, Validation, is_enough, refuse_adopted
 
 
 def obtain(cfg: Config, task: ModuleType) -> Manifest:
@@ -34,20 +35,15 @@ def obtain(cfg: Config, task: ModuleType) -> Manifest:
     folder = manifest.directory(cfg.data_dir, dataset, task.VERSION, found)
     with _alone(folder):
         built = manifest.load_if_built(folder)
-        damaged = manifest.damaged(built) if built else []
-        if built and not damaged:
+        if built and _is_usable(built, dataset, thorough=cfg.verify):
             manifest.check_rejects(built, dataset.max_reject_fraction)
             print(f"data: {_described(built)}")
             return built
-        for shard in damaged:
-            print(f"data: {shard.file} is missing or damaged; writing it again")
-            epath.Path(folder, shard.file).unlink(missing_ok=True)
         print(f"data: building {dataset.name} with the {cfg.runner.get('engine', 'local')} runner in {folder}", flush=True)
-        logging.disable(logging.WARNING)
-        with without_tables():
-            from pipelines.data import adoption, build  # Beam: seconds, warnings.
+        # Imports Beam, which takes seconds and complains about cloud libraries; nothing above needs it.
+        with silenced(logging.WARNING), without_tables():
+            from pipelines.data import adoption, build
 
-        logging.disable(logging.NOTSET)
         room: ModuleType = adoption if dataset.source == "tfrecord" else build
         built = room.run(dataset, task, folder, found=found, runner=cfg.runner)
     print(f"data: wrote {_described(built)}")
@@ -56,6 +52,43 @@ def obtain(cfg: Config, task: ModuleType) -> Manifest:
     for line in (*manifest.describe_rejects(built), *(f"warning: {warning}" for warning in built.warnings)):
         print(f"data: {line}")
     return built
+
+
+def _is_usable(built: Manifest, dataset: Dataset, *, thorough: bool) -> bool:
+    """Whether data that were built are whole, and checked as far as the data set asks; what is not will be written again."""
+    folder = epath.Path(built.directory)
+    damaged = manifest.damaged(built, thorough=thorough)
+    for shard in damaged:
+        print(f"data: {shard.file} is missing or damaged; writing it again")
+        (folder / shard.file).unlink(missing_ok=True)
+    if damaged:
+        return False
+    known, stamps = checks.read(folder), manifest.stamps(built)
+    if not is_enough(dataset, known):
+        refused = _check(built, dataset, known)
+        for image in refused:
+            print(f"data: {image.shard} record {image.record}: TensorFlow cannot decode the image ({image.reason})")
+            (folder / image.shard).unlink(missing_ok=True)
+        if refused:
+            return False
+    elif known.stamps == stamps:
+        return True
+    known.stamps = stamps
+    checks.write(folder, known)
+    return True
+
+
+def _check(built: Manifest, dataset: Dataset, known: checks.Checks) -> list[Undecodable]:
+    """Reads back what was not read back before; returns the images that the shards must do without."""
+    print(f"data: checking the records of {built.directory} (dataset.validate={dataset.validate})", flush=True)
+    with Validation(dataset, known) as validation:
+        refused = validation.undecodable(built)
+        if refused and dataset.source != "tfrecord":
+            checks.add_undecodable(epath.Path(built.directory), {image.sha256: image.reason for image in refused})
+            return refused
+        refuse_adopted(refused)
+        validation.check(built)
+    return []
 
 
 def _described(built: Manifest) -> str:

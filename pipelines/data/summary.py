@@ -9,6 +9,7 @@ from typing import Any
 
 from etils import epath
 
+from pipelines.data import checks
 from pipelines.data.images import Image
 from pipelines.data.sources import Example, Reject, Rejected, numeric
 
@@ -78,17 +79,22 @@ def _bin(value: float, width: int) -> int:
 
 
 def write(summary: Summary, folder: epath.Path, partial: epath.Path) -> None:
-    """Puts a summary beside its shard; it appears whole."""
+    """Puts a summary with its shard; it appears whole."""
     summary.contents.sort()
     summary.rejects.sort()
     partial.write_text(json.dumps(vars(summary)))
-    partial.replace(folder / (summary.file + SUFFIX))
+    partial.replace(checks.place(folder, summary.file + SUFFIX))
 
 
 def read(folder: epath.Path, shard: str) -> Summary | None:
     """The summary of a shard, or None."""
-    file = folder / (shard + SUFFIX)
+    file = checks.place(folder, shard + SUFFIX)
     return Summary(**json.loads(file.read_text())) if file.exists() else None
+
+
+def remove(folder: epath.Path, shard: str) -> None:
+    """Takes a shard's summary away: the shard counts as not written."""
+    checks.place(folder, shard + SUFFIX).unlink(missing_ok=True)
 
 
 def total(summaries: Iterable[Summary], name: str) -> dict[str, int]:

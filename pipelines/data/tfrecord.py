@@ -23,8 +23,22 @@ def frame(record: bytes) -> tuple[bytes, bytes, bytes]:
 
 def write_lengths(lengths: Iterable[int], file: epath.Path, partial: epath.Path) -> None:
     """Writes how many bytes each record of a shard has, for whoever reads in another order; the file appears whole."""
-    partial.write_bytes(np.fromiter(lengths, "<u4").tobytes())
+    partial.write_bytes(as_bytes(lengths))
     partial.replace(file)
+
+
+def as_bytes(lengths: Iterable[int]) -> bytes:
+    """Lengths as they are written: little-endian uint32."""
+    return np.fromiter(lengths, "<u4").tobytes()
+
+
+def lengths(file: IO[bytes]) -> Iterator[int]:
+    """How many bytes each record of a file has, from the records' headers."""
+    at = 0
+    while header := file.read(8):
+        yield int.from_bytes(header, "little")
+        at += int.from_bytes(header, "little") + 16
+        file.seek(at)
 
 
 def read(file: IO[bytes]) -> Iterator[bytes]:

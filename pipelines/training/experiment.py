@@ -4,6 +4,7 @@ import contextlib
 import hashlib
 import logging
 import math
+import shlex
 import sys
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
@@ -204,8 +205,11 @@ def train(
                 _save(runner, int(step.numpy()))
             raise
         except tf.errors.OpError as error:
-            if stream and stream.fault:
-                raise UsageError(f"{stream.fault}; mend the data with: make data DATA=<dataset>, then go on") from error
+            fault = stream.fault if stream else None
+            if fault is None and isinstance(error, tf.errors.DataLossError):  # Read in order, without the stream.
+                fault = f"the data are damaged: {str(error.message).splitlines()[0]}"
+            if fault:
+                raise UsageError(f"{fault}; {_repair(chief_dir or run_dir)}") from error
             raise
         except Exception:
             if stream and stream.refusal:  # Raised while the step was traced, and rewritten on its way.
@@ -217,6 +221,12 @@ def train(
             outcome.steps = int(step.numpy())
             outcome.checkpoints = checkpoints.places(folder, runner.checkpoint_manager.latest_checkpoint)
         outcome.weights_sha256 = weights()
+
+
+def _repair(run_dir: Path) -> str:
+    """What to type when a record has turned out damaged: the run's own configuration names the data."""
+    data = shlex.join(["trellis", "data", f"@{run_dir}/config.yaml", "verify=true"])
+    return f"find and repair it with: {data}, then resume with: make train RUN={run_dir}"
 
 
 class _Averaged:

@@ -16,9 +16,10 @@ from typing import Any
 import google_crc32c
 import numpy as np
 import tensorflow as tf
+from etils import epath
 from official.core import input_reader
 
-from pipelines.data.manifest import LENGTHS
+from pipelines.data import manifest
 from pipelines.training import tracing, unplaced
 from pipelines.training.randomness import Draws
 from pipelines.usage import UsageError
@@ -61,17 +62,19 @@ class Records:
 
 
 def _lengths(shard: str) -> np.ndarray:
-    """Payload bytes of each record, int64: from the list beside the shard, else from the shard's own headers."""
-    listed = Path(f"{shard}{LENGTHS}")
+    """Payload bytes of each record, int64: from the list that fits the shard, else from the shard's own headers."""
+    size, listed = Path(shard).stat().st_size, manifest.lengths_file(epath.Path(shard))
     if listed.exists():
-        return np.fromfile(listed, "<u4").astype(np.int64)
-    found, at, size = [], 0, Path(shard).stat().st_size
+        lengths = np.fromfile(listed, "<u4").astype(np.int64)
+        if int((lengths + HEADER + FOOTER).sum()) == size:
+            return lengths
+    found, at = [], 0
     with open(shard, "rb") as file:
         while header := file.read(8):
             found.append(int.from_bytes(header, "little"))
             at += found[-1] + HEADER + FOOTER
             if at > size:
-                raise UsageError(f"{shard}: cut short; mend it with: make data DATA=<dataset>")
+                raise UsageError(f"{shard}: cut short; build it again, with the command that built it and verify=true")
             file.seek(at)
     return np.array(found, np.int64)
 

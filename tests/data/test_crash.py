@@ -32,7 +32,8 @@ def start(arguments: list[str], **more: object) -> subprocess.Popen[str]:
 
 
 def leftovers(folder: Path) -> list[str]:
-    return [file.name for file in folder.iterdir() if not file.name.endswith((".tfrecord", ".tfrecord.lengths")) and file.name not in ("manifest.json", "rejects.jsonl", "shards.json")]
+    names = [file.relative_to(folder).as_posix() for file in folder.rglob("*") if not file.name.endswith((".tfrecord", ".tfrecord.lengths"))]
+    return [name for name in names if name not in ("manifest.json", "rejects.jsonl", "shards.json", ".shards", ".shards/checks.json")]
 
 
 @pytest.mark.slow
@@ -61,7 +62,7 @@ def test_killed_while_a_shard_is_being_written(build: Build, tmp_path: Path) -> 
     coco(tmp_path / "images", 2000)
     victim = start(command(tmp_path, tmp_path / "data"))
     until = time.monotonic() + 60
-    while not list((tmp_path / "data").glob("coco-*/*.summary.json")) and time.monotonic() < until:
+    while not list((tmp_path / "data").glob("coco-*/.shards/*.summary.json")) and time.monotonic() < until:
         time.sleep(0.002)
     os.killpg(victim.pid, signal.SIGKILL)
     victim.communicate()
@@ -116,7 +117,7 @@ def test_one_percent_changed_or_added_rewrites_only_the_shards_it_falls_into(bui
     assert f"{40 - len(expected)} of 40 shards are as they were; writing {len(expected)}" in capsys.readouterr().out
     for split in after.splits.values():
         for shard in split.shards:
-            for suffix in ("", ".lengths"):
-                old, new = (Path(built.directory, shard.file + suffix).stat() for built in (before, after))
+            for name in (shard.file, f".shards/{shard.file}.lengths"):
+                old, new = (Path(built.directory, name).stat() for built in (before, after))
                 assert (old.st_ino == new.st_ino and old.st_mtime_ns == new.st_mtime_ns) == (shard.file not in expected)
     assert build(*overrides, data_dir=tmp_path / "fresh") == after

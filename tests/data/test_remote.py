@@ -199,7 +199,7 @@ def test_source_records_and_manifest_in_a_bucket_are_those_of_the_disk(build: Bu
     assert done.returncode == 0, done.stdout + done.stderr
     text, directory, names = json.loads(done.stdout.splitlines()[-1])
     assert text == here.to_json() and directory.startswith("gs://bucket/data/coco-")
-    assert names == sorted(path.name for path in Path(here.directory).iterdir())
+    assert names == sorted(path.name for path in Path(here.directory).rglob("*") if path.is_file())
     assert not Path("gs:").exists()
 
 

@@ -1,20 +1,29 @@
 """Records on disk: equal for equal input, whole or absent, and mended."""
 
+import glob
 import io
+import json
+import logging
 import os
 import resource
+import shlex
+import shutil
 import subprocess
 import sys
-import time
 from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 import pytest
+from etils import epath
+
+os.environ.setdefault("TF_USE_LEGACY_KERAS", "1")
+import tensorflow as tf
 
 from pipelines.config import compose
-from pipelines.data import manifest, tfrecord
+from pipelines.data import checks, manifest, summary, tfrecord
 from pipelines.data.manifest import Manifest
+from pipelines.data.summary import Summary
 from pipelines.usage import UsageError
 from tasks import _wire
 from tests.data.conftest import coco, save
@@ -32,7 +41,7 @@ def examples(built: Manifest, split: str) -> list[dict]:
 
 
 def lengths(built: Manifest, split: str) -> list[int]:
-    return [int(length) for shard in built.splits[split].shards for length in np.fromfile(f"{built.directory}/{shard.file}.lengths", "<u4")]
+    return [int(length) for shard in built.splits[split].shards for length in np.fromfile(f"{built.directory}/.shards/{shard.file}.lengths", "<u4")]
 
 
 def test_shuffled_input_writes_the_same_bytes(build: Build, tmp_path: Path) -> None:
@@ -67,6 +76,7 @@ def test_a_second_build_returns_what_is_there_without_beam_or_tensorflow(build: 
     file, _ = coco(tmp_path / "images")
     overrides = ["dataset=coco", f"dataset.images={tmp_path}/images", f"dataset.annotations={file}"]
     built = build(*overrides)
+    overrides.append("dataset.validate=none")
     code = (
         "import sys; from pipelines import config; from pipelines.commands import data\n"
         "data.run(config.compose(sys.argv[1:])); print({'apache_beam', 'tensorflow', 'cv2'} & set(sys.modules))"
@@ -87,7 +97,7 @@ def test_lengths_beside_a_shard_lead_to_each_of_its_records(build: Build, tmp_pa
     for shard in built.splits["train"].shards:
         content, at = Path(built.directory, shard.file).read_bytes(), 12
         records = list(tfrecord.read(io.BytesIO(content)))
-        found = np.fromfile(f"{built.directory}/{shard.file}.lengths", "<u4").tolist()
+        found = np.fromfile(f"{built.directory}/.shards/{shard.file}.lengths", "<u4").tolist()
         assert len(found) == shard.examples > 0
         for length, record in zip(found, records, strict=True):
             assert content[at : at + length] == record
@@ -99,27 +109,117 @@ def test_lost_lengths_are_written_again(build: Build, tmp_path: Path) -> None:
     overrides = ["dataset=coco", f"dataset.images={tmp_path}/images", f"dataset.annotations={file}"]
     built = build(*overrides)
     before = lengths(built, "train")
-    Path(built.directory, built.splits["train"].shards[0].file + ".lengths").unlink()
+    Path(built.directory, ".shards", built.splits["train"].shards[0].file + ".lengths").unlink()
     assert manifest.damaged(built) == [built.splits["train"].shards[0]]
     assert lengths(build(*overrides), "train") == before
 
 
-@pytest.mark.parametrize("damage", [lambda content: content[:-1], lambda content: content[:20] + bytes([content[20] ^ 1]) + content[21:]])
-def test_find_names_a_damaged_shard_and_building_mends_it(build: Build, tmp_path: Path, damage: Callable[[bytes], bytes]) -> None:
+def flipped(file: Path, at: int = 20) -> None:
+    """Turns a bit without a trace in size or time, as far as a program can; a disk that rots leaves none at all."""
+    before = file.stat()
+    with file.open("r+b") as content:
+        content.seek(at)
+        byte = content.read(1)[0]
+        content.seek(at)
+        content.write(bytes([byte ^ 1]))
+    os.utime(file, ns=(before.st_atime_ns, before.st_mtime_ns))
+
+
+def cut(file: Path) -> None:
+    os.truncate(file, file.stat().st_size - 1)
+
+
+@pytest.mark.parametrize("damage", [Path.unlink, cut, flipped], ids=["missing", "cut", "flipped"])
+def test_find_names_a_damaged_shard_and_the_command_it_names_repairs_it(build: Build, tmp_path: Path, damage: Callable[[Path], None]) -> None:
     file, _ = coco(tmp_path / "images")
-    overrides = ["dataset=coco", f"dataset.images={tmp_path}/images", f"dataset.annotations={file}"]
+    overrides = ["dataset=coco", f"dataset.images={tmp_path}/images", f"dataset.annotations={file}", "dataset.validate=none"]
     built = build(*overrides)
     shard = Path(built.directory) / built.splits["train"].shards[0].file
     content = shard.read_bytes()
-    shard.write_bytes(damage(content))
-    os.utime(shard, (time.time() + 10,) * 2)
+    damage(shard)
     dataset = compose(overrides).dataset
     assert dataset is not None
-    with pytest.raises(UsageError, match=f"{shard.name} is missing or damaged; mend it with: make data DATA=coco"):
+    with pytest.raises(UsageError, match=f"{shard.name} is missing or damaged; repair it with: trellis data dataset=coco ") as refused:
         manifest.find(str(tmp_path / "data"), dataset, built.version)
-    build(*overrides)
+    command = shlex.split(str(refused.value).partition("with: ")[2])
+    subprocess.run([sys.executable, "-m", "pipelines", *command[1:]], check=True, capture_output=True)
     assert shard.read_bytes() == content
     assert manifest.find(str(tmp_path / "data"), dataset, built.version) == built
+
+
+def test_a_shard_without_any_trace_of_its_damage_is_found_by_reading_all_of_them(build: Build, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    file, _ = coco(tmp_path / "images", 30)
+    overrides = ["dataset=coco", f"dataset.images={tmp_path}/images", f"dataset.annotations={file}", "dataset.shards={train:4}"]
+    built = build(*overrides)
+    damaged, whole = (Path(built.directory, shard.file) for shard in built.splits["train"].shards[:2])
+    content, time_of = damaged.read_bytes(), whole.stat().st_mtime_ns
+    flipped(damaged)
+    # As if the stamps were taken after the bit had turned.
+    known = checks.read(epath.Path(built.directory))
+    known.stamps = manifest.stamps(built)
+    checks.write(epath.Path(built.directory), known)
+    assert build(*overrides) == built and damaged.read_bytes() != content
+    assert build(*overrides, "verify=true") == built and damaged.read_bytes() == content
+    assert f"{damaged.name} is missing or damaged; writing it again" in capsys.readouterr().out
+    assert whole.stat().st_mtime_ns == time_of
+
+
+def test_data_that_were_copied_are_read_once_and_then_known(build: Build, tmp_path: Path) -> None:
+    file, _ = coco(tmp_path / "images")
+    overrides = ["dataset=coco", f"dataset.images={tmp_path}/images", f"dataset.annotations={file}"]
+    built = build(*overrides)
+    shutil.copytree(tmp_path / "data", tmp_path / "copied")
+    copied = build(*overrides, data_dir=tmp_path / "copied")
+    assert copied == built and Path(copied.directory).parent == tmp_path / "copied"
+    assert checks.read(epath.Path(copied.directory)).stamps == manifest.stamps(copied)
+
+
+def test_shards_of_an_interrupted_build_are_known_by_their_bytes_not_their_size(build: Build, tmp_path: Path) -> None:
+    file, _ = coco(tmp_path / "images", 30)
+    overrides = ["dataset=coco", f"dataset.images={tmp_path}/images", f"dataset.annotations={file}", "dataset.shards={train:4}"]
+    built = build(*overrides)
+    folder = epath.Path(built.directory)
+    for entry in json.loads((folder / "shards.json").read_text()).values():
+        summary.write(Summary(**entry), folder, folder / "partial")
+    (folder / "manifest.json").unlink()
+    (folder / "shards.json").unlink()
+    zeroed = Path(built.directory, built.splits["train"].shards[0].file)
+    content = zeroed.read_bytes()
+    zeroed.write_bytes(content[: len(content) // 2].ljust(len(content), b"\0"))
+    assert build(*overrides) == built and zeroed.read_bytes() == content
+
+
+@pytest.mark.parametrize("pattern", ["train-*", "train*", "*.tfrecord*", "*train*"])
+def test_patterns_that_people_type_match_shards_only(build: Build, tmp_path: Path, pattern: str) -> None:
+    file, _ = coco(tmp_path / "images")
+    overrides = ["dataset=coco", f"dataset.images={tmp_path}/images", f"dataset.annotations={file}", "dataset.shards={train:3}"]
+    built = build(*overrides, "dataset.validation_fraction=0")
+    shards = [f"{built.directory}/{shard.file}" for shard in built.splits["train"].shards]
+    assert sorted(glob.glob(f"{built.directory}/{pattern}")) == shards
+    assert sorted(tf.io.gfile.glob(f"{built.directory}/{pattern}")) == shards
+    assert len(list(tf.data.TFRecordDataset(tf.data.Dataset.list_files(f"{built.directory}/{pattern}")))) == 10
+
+
+def test_folders_of_the_layout_before_are_left_alone_and_built_anew(build: Build, tmp_path: Path) -> None:
+    file, _ = coco(tmp_path / "images")
+    old = tmp_path / "data" / "coco-0123456789abcdef"
+    old.mkdir(parents=True)
+    (old / "train-00000-of-00001.tfrecord").write_bytes(b"")
+    (old / "train-00000-of-00001.tfrecord.lengths").write_bytes(b"")
+    (old / "shards.json").write_text('{"train-00000-of-00001.tfrecord": {"file": "train-00000-of-00001.tfrecord", "inputs": "0", "gone": 1}}')
+    (old / "manifest.json").write_text("{}")
+    built = build("dataset=coco", f"dataset.images={tmp_path}/images", f"dataset.annotations={file}")
+    assert built.splits["train"].examples == 8 and len(list(old.iterdir())) == 4
+
+
+def test_building_leaves_the_loggers_as_they_were(build: Build, tmp_path: Path) -> None:
+    file, _ = coco(tmp_path / "images")
+    logging.disable(logging.INFO)
+    try:
+        build("dataset=coco", f"dataset.images={tmp_path}/images", f"dataset.annotations={file}")
+        assert logging.root.manager.disable == logging.INFO
+    finally:
+        logging.disable(logging.NOTSET)
 
 
 def test_a_changed_image_is_other_data(build: Build, tmp_path: Path) -> None:

@@ -83,10 +83,19 @@ def test_workers_share_each_batch(shards):
 
 
 def test_lists_of_lengths_are_used_where_they_lie(shards, tmp_path):
+    (tmp_path / ".shards").mkdir()
     for shard in shards.glob("*.tfrecord"):
         (tmp_path / shard.name).write_bytes(shard.read_bytes())
         lengths = [4 + record for record in range(int(shard.stem), SIZE, 3)]
-        np.array(lengths, "<u4").tofile(tmp_path / f"{shard.name}.lengths")
+        np.array(lengths, "<u4").tofile(tmp_path / ".shards" / f"{shard.name}.lengths")
+    assert equal(batches(shards, 0, 6), batches(tmp_path, 0, 6))
+
+
+def test_a_list_of_lengths_that_does_not_fit_its_shard_is_not_used(shards, tmp_path):
+    (tmp_path / ".shards").mkdir()
+    for shard in shards.glob("*.tfrecord"):
+        (tmp_path / shard.name).write_bytes(shard.read_bytes())
+        np.array([1, 2, 3], "<u4").tofile(tmp_path / ".shards" / f"{shard.name}.lengths")
     assert equal(batches(shards, 0, 6), batches(tmp_path, 0, 6))
 
 

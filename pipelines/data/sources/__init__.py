@@ -68,6 +68,7 @@ class Example:
     name: str  # path of the image inside its folder
     content: str  # digest over everything the record is made from
     more: dict[str, Any]
+    files: dict[str, str] = field(default_factory=dict)  # SHA-256 by path, of those that a worker reads whole
 
 
 @dataclass(frozen=True, order=True)
@@ -117,6 +118,19 @@ def load(name: str) -> ModuleType:
     return importlib.import_module(f"pipelines.data.sources.{name}")
 
 
+def read(example: Example, file: str) -> bytes:
+    """The bytes of a file that an example is made from, as they were when it was listed.
+
+    Raises:
+        OSError: the file is not there, or cannot be read.
+        UsageError: it holds something else by now, under a fingerprint that was taken before.
+    """
+    content = files.read(file)
+    if example.files.get(file) not in (None, hashlib.sha256(content).hexdigest()):
+        raise UsageError(f"{file}: {CHANGED}; run the same command again when nothing writes to it any more")
+    return content
+
+
 def position(key: str) -> int:
     """A stable hash of a key, 63 bits: decides the split, the shard and the order inside it."""
     return int.from_bytes(hashlib.sha256(key.encode("utf-8", "surrogateescape")).digest()[:8], "big") >> 1
@@ -141,6 +155,7 @@ def objects_of(source: ModuleType, example: Example, request: Request) -> int:
 
 
 ESCAPES = ("path_escapes", "a path is taken inside its folder; write it without ../ and not from the root")
+CHANGED = "it has changed since it was listed"
 HIDDEN = "files whose name starts with a dot are left out; rename the file and its entry"
 NAMELESS = "(no file_name)"
 NOT_TEXT = ("file_name_not_utf8", "rename the file, and its entry if it has one, to UTF-8")

@@ -273,7 +273,7 @@ def items(
             continue
         more = {"given": scan.given, "height": entry["height"], "width": entry["width"], "rows": places}
         content = sources.digest(sha256, str(entry["height"]), str(entry["width"]), str(sorted(int(digest[row]) for row in rows)))
-        yield Example(split, key, file, name, content, more)
+        yield Example(split, key, file, name, content, more, {file: sha256})
     for image_id in sorted(set(scan.numbers) - claimed, key=str):
         for row in order[bounds[scan.numbers[image_id]] : bounds[scan.numbers[image_id] + 1]]:
             advice = "the list of images has no such id; add the image or remove the annotation"

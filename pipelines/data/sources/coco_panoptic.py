@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from pipelines.data import files, masks, sources
+from pipelines.data import masks, sources
 from pipelines.data.images import Image
 from pipelines.data.sources import (
     Example,
@@ -82,7 +82,8 @@ def _items(request: Request, scan: coco.Scan, stuff: list[int], tally: Tally) ->
         except Rejected as rejected:
             yield Reject(item.split, item.name, item.key, rejected.code, rejected.advice, objects=len(rows))
             continue
-        yield replace(item, content=sources.digest(item.content, content), more={**item.more, "mask": mask, "segments": segments, "rows": rows})
+        more = {**item.more, "mask": mask, "segments": segments, "rows": rows}
+        yield replace(item, content=sources.digest(item.content, content), more=more, files={**item.files, mask: content})
 
 
 def _listed(annotation: Any) -> list[Any]:
@@ -118,7 +119,7 @@ def load(example: Example, image: Image, request: Request) -> dict[str, Any]:
     """The classes, or the objects, of one image."""
     coco.check_size(example, image)
     try:
-        painted = masks.read_segments(files.read(example.more["mask"]))
+        painted = masks.read_segments(sources.read(example, example.more["mask"]))
     except OSError as error:
         raise Rejected("mask_missing", f"the PNG cannot be read: {error.strerror or error}") from None
     if painted.shape != (image.height, image.width):

@@ -113,7 +113,7 @@ def _example(split: str, row: Row, folders: list[Folder], numbers: dict[str, int
     file, sha256 = sources.find(name, folders)
     if label not in numbers:
         raise Rejected("unknown_class", f"label {printable(label)!r} is not in dataset.labels")
-    return Example(split, name, file, name, sources.digest(sha256, label), {"label": numbers[label], "text": label})
+    return Example(split, name, file, name, sources.digest(sha256, label), {"label": numbers[label], "text": label}, {file: sha256})
 
 
 def load(example: Example, image: Image, request: Request) -> dict[str, Any]:

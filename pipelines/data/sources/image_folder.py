@@ -61,9 +61,8 @@ def _item(
         advice = "move it into the folder of its class, or name the class in dataset.labels"
         return sources.Reject(split, name, name, "unknown_class", advice)
     content = sources.digest(folder.digests[name], label)
-    return sources.Example(
-        split, name, f"{folder.path}/{name}", name, content, {"label": numbers[label], "text": label}
-    )
+    file, more = f"{folder.path}/{name}", {"label": numbers[label], "text": label}
+    return sources.Example(split, name, file, name, content, more, {file: folder.digests[name]})
 
 
 def load(example: sources.Example, image: Image, request: sources.Request) -> dict[str, Any]:

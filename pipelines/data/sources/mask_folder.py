@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from pipelines.config import Dataset
-from pipelines.data import files, masks, sources
+from pipelines.data import masks, sources
 from pipelines.data.images import EXTENSIONS, NOT_AN_IMAGE, Image
 from pipelines.data.sources import (
     Example,
@@ -75,7 +75,9 @@ def _paired(dataset: Dataset, given: str, images: Folder, drawn: Folder, tally: 
             continue
         paired.add(stem)
         content = sources.digest(images.digests[name], drawn.digests[mask])
-        yield Example(split, stem, f"{images.path}/{name}", name, content, {"mask": f"{drawn.path}/{mask}"})
+        file, painted_file = f"{images.path}/{name}", f"{drawn.path}/{mask}"
+        listed = {file: images.digests[name], painted_file: drawn.digests[mask]}
+        yield Example(split, stem, file, name, content, {"mask": painted_file}, listed)
     for stem in lone:
         mask = masks_by_stem[stem]
         reason = drawn.unfit.get(mask) or ("no_image", "add the image to dataset.images, or remove the mask")
@@ -113,7 +115,7 @@ def _refusal(name: str, stem: str, mask: str, images: Folder, drawn: Folder) -> 
 def load(example: Example, image: Image, request: Request) -> dict[str, Any]:
     """The mask of one image, its values mapped to classes, checked against the image and the classes."""
     try:
-        classes = masks.read_classes(files.read(example.more["mask"]))
+        classes = masks.read_classes(sources.read(example, example.more["mask"]))
     except OSError as error:
         raise Rejected("no_mask", f"the mask cannot be read: {error.strerror or error}") from None
     if classes.shape != (image.height, image.width):

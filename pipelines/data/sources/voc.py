@@ -106,7 +106,9 @@ def _item(
         )
         return Reject(split, names[0] if names else stem, stem, *refusal, objects=lost)
     content = sources.digest(images.digests[names[0]], drawn.digests[mask])
-    return Example(split, stem, f"{images.path}/{names[0]}", names[0], content, {"mask": f"{drawn.path}/{mask}"})
+    file, annotation = f"{images.path}/{names[0]}", f"{drawn.path}/{mask}"
+    listed = {file: images.digests[names[0]], annotation: drawn.digests[mask]}
+    return Example(split, stem, file, names[0], content, {"mask": annotation}, listed)
 
 
 def _refusal(stem: str, images: Folder, names: list[str], drawn: Folder, mask: str, field: str) -> tuple[str, str] | None:
@@ -147,7 +149,7 @@ def load(example: Example, image: Image, request: Request) -> dict[str, Any]:
     if request.dataset.task == "segmentation":
         return mask_folder.load(example, image, request)
     try:
-        root = _annotation(example.more["mask"], example.content)
+        root = ElementTree.fromstring(sources.read(example, example.more["mask"]))
     except UsageError:  # The store's failure, not the annotation's.
         raise
     except UNREADABLE as error:
