@@ -86,7 +86,7 @@ test-fuzz: $(READY)       ## property tests over generated input, for FUZZ_SECON
 	.venv/bin/python -m tests.fuzzing $(FUZZ_SECONDS)
 
 golden: $(READY)          ## renew tests/golden, and print what changed
-	GOLDEN=renew .venv/bin/python -m pytest -q -s -m "slow or not slow" tests/training/test_golden.py $(ARGS)
+	GOLDEN=renew .venv/bin/python -m pytest -q -s -m "slow or not slow" tests/training/test_golden.py tests/data/test_encoders.py tests/tasks/test_encode.py $(ARGS)
 
 bench: bench-data bench-train         ## measure against the official tools, side by side
 

@@ -13,6 +13,7 @@ from types import ModuleType
 from typing import Any
 
 import apache_beam as beam
+import numpy as np
 from etils import epath
 
 from pipelines.config import Dataset
@@ -24,6 +25,7 @@ from pipelines.data import (
     images,
     index,
     manifest,
+    masks,
     runners,
     summary,
     tfrecord,
@@ -59,6 +61,8 @@ def run(dataset: Dataset, task: ModuleType, folder: str, *, found: content.Found
     build.begin(target)
     files = dict(_linked(target, found))
     labels = tuple(str(label) for label in dataset.labels or ())
+    if dataset.task == "segmentation" and not labels:
+        raise UsageError("dataset.labels: masks carry no names; write dataset.labels=[background,…] in the order of the classes")
     listing = Listing(labels, False, ())
     with Validation(dataset, decoded_before(target)) as validation:
         _scan(Adoption(folder, task.decode, labels, task.FIRST_LABEL), files, runner)
@@ -114,6 +118,7 @@ def scan(named: tuple[str, str], adoption: Adoption) -> str:
                 objects = len(record.get("objects", ()))
                 image = images.read(record["image"])
                 _check(record, image, adoption)
+                _check_masks(record, image, adoption)
             except (ValueError, Rejected) as error:
                 code, advice = (error.code, error.advice) if isinstance(error, Rejected) else ("record_malformed", str(error))
                 if len(counted.rejects) < SHOWN:
@@ -147,6 +152,25 @@ def _check(record: dict[str, Any], image: Image, adoption: Adoption) -> None:
         top, left, bottom, right = item.get("box", (0, 0, 1, 1))
         if not (0 <= top < bottom <= 1 and 0 <= left < right <= 1):
             raise Rejected("box_malformed", f"box {item['box']} is not (ymin, xmin, ymax, xmax) as fractions of the image")
+
+
+def _check_masks(record: dict[str, Any], image: Image, adoption: Adoption) -> None:
+    """Sizes and values of masks, of classes or of objects; adds how many pixels each class has."""
+    if "mask" in record:
+        classes = _mask(record["mask"], image)
+        # As of labels: number and name travel together.
+        numbered = [f"{number}\0{label}" for number, label in enumerate(adoption.labels)]
+        record["pixels"] = masks.pixels(classes, numbered)
+    for item in record.get("objects", ()):
+        if item["mask"] is not None and (most := int(_mask(item["mask"], image).max())) > 1:
+            raise Rejected("mask_malformed", f"a mask has the value {most}; an object's pixels are 1, all others 0")
+
+
+def _mask(content: bytes, image: Image) -> np.ndarray:
+    values = masks.as_tensorflow_reads(content)
+    if values.shape != (image.height, image.width):
+        raise Rejected("mask_size", f"the mask is {values.shape[1]}x{values.shape[0]}, the image {image.width}x{image.height}")
+    return values
 
 
 def _refuse(summaries: list[Summary], target: epath.Path) -> None:

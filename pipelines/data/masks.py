@@ -3,6 +3,7 @@
 import io
 import struct
 import zlib
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -11,6 +12,7 @@ from pycocotools import mask as rle
 
 from pipelines.data.sources import Rejected
 
+IGNORED = 255  # the value of pixels that training leaves out
 _HEAD = b"\x89PNG\r\n\x1a\n"
 LONGEST_OUTLINE = 2_000_000  # pixels; the library takes some 40 bytes for each, and does not look whether it got them
 DIGITS = 12  # of a compressed run length, five bits each: more are more pixels than there are
@@ -157,6 +159,32 @@ def read_classes(content: bytes) -> np.ndarray:
     if picture.mode not in ("L", "P", "1"):
         raise Rejected("mask_mode", f"a mask has one 8-bit channel, this one has mode {picture.mode}")
     return np.asarray(picture, np.uint8)
+
+
+def as_tensorflow_reads(content: bytes) -> np.ndarray:
+    """Values of a mask in a record, as the official decoders take them: of one channel, a palette resolved to its grey.
+
+    Raises:
+        Rejected: it is no image, or has no 8 bits per channel.
+    """
+    picture = _opened(content)
+    if picture.mode not in ("L", "P", "1", "RGB", "RGBA", "LA"):
+        raise Rejected("mask_mode", f"a mask has one 8-bit channel, this one has mode {picture.mode}")
+    return np.asarray(picture if picture.mode == "L" else picture.convert("RGB").convert("L"), np.uint8)
+
+
+def pixels(classes: np.ndarray, labels: Sequence[Any]) -> dict[str, int]:
+    """How many pixels each class has, by its label; ignored ones are not counted.
+
+    Raises:
+        Rejected: a value is no class.
+    """
+    counts = np.bincount(classes.ravel(), minlength=256)
+    unknown = [int(value) for value in np.flatnonzero(counts) if value >= len(labels) and value != IGNORED]
+    if unknown:
+        advice = "name them in dataset.labels, or map them with dataset.remap (255 is ignored)"
+        raise Rejected("unknown_class", f"pixel values {unknown} are no classes; {advice}")
+    return {str(label): int(count) for label, count in zip(labels, counts, strict=False) if count}
 
 
 def read_segments(content: bytes) -> np.ndarray:

@@ -15,10 +15,11 @@ from pipelines.config import Dataset, compose
 from pipelines.data import content, encoders, images, masks, records
 from pipelines.data.manifest import Manifest
 from pipelines.usage import UsageError
+from tests import golden
 from tests.data.conftest import coco
 
 Build = Callable[..., Manifest]
-GOLDEN = Path(__file__).parent.parent / "golden" / "encoders.txt"
+GOLDEN = golden.FOLDER / "encoders.txt"
 CONVERSIONS = [(trait, name) for trait, names in images.TREATMENTS.items() for name in names if name not in encoders.AS_IT_IS]
 # What of the libraries can change an encoder's bytes.
 OURS = ("zlib", "pycocotools")
@@ -33,14 +34,22 @@ def made() -> dict[str, str]:
     return {f"{name} | {', '.join(f'{one} {versions[one]}' for one in used)}": digest for name, (used, digest) in found.items()}
 
 
+def known() -> dict[str, str]:
+    return dict(line.rsplit(" | ", 1) for line in GOLDEN.read_text().splitlines())
+
+
 def test_each_encoder_makes_the_bytes_that_are_on_record() -> None:
-    golden = dict(line.rsplit(" | ", 1) for line in GOLDEN.read_text().splitlines())
     here = made()
-    unknown = [f"{name} | {digest}" for name, digest in here.items() if name not in golden]
+    before = known() if GOLDEN.exists() else {}
+    if golden.RENEW:
+        text = "".join(f"{name} | {digest}\n" for name, digest in {**before, **here}.items())
+        assert golden.changes(GOLDEN.name, text) == ""
+    on_record = known()
+    unknown = [f"{name} | {digest}" for name, digest in here.items() if name not in on_record]
     if unknown:
-        warnings.warn("no digest on record for these libraries; add to tests/golden/encoders.txt:\n" + "\n".join(unknown), stacklevel=1)
-    assert {name: digest for name, digest in here.items() if name in golden} == {name: golden[name] for name in here if name in golden}
-    assert {name.split(" | ")[0] for name in here} == {name.split(" | ")[0] for name in golden}
+        warnings.warn("no digest on record for these libraries; `make golden` adds to tests/golden/encoders.txt:\n" + "\n".join(unknown), stacklevel=1)
+    assert {name: digest for name, digest in here.items() if on_record.get(name, digest) != digest} == {}
+    assert {name.split(" | ")[0] for name in here} == {name.split(" | ")[0] for name in on_record}
 
 
 @pytest.mark.parametrize(

@@ -1,5 +1,6 @@
 """What the tasks encode is what Model Garden's decoders read."""
 
+import hashlib
 import io
 import os
 
@@ -16,6 +17,7 @@ from official.vision.dataloaders import (
 
 import tasks
 from tasks import _wire
+from tests import golden
 
 
 def png(mode: str, size: tuple[int, int] = (32, 24), colour: int = 1) -> bytes:
@@ -77,6 +79,18 @@ def test_the_wire_format_is_tensorflows_own() -> None:
     assert _wire.parse(serialized)["i"] == features["i"]
     with pytest.raises(ValueError, match="not a tf.train.Example"):
         _wire.parse(b"\xff" * 9)
+
+
+def test_each_tasks_records_have_the_bytes_that_are_on_record() -> None:
+    """Other bytes need another VERSION: shards of both would be taken for equal."""
+    head = {**HEAD, "image": b"image", "sha256": "04ab"}
+    item = {"box": (0.25, 0.5, 0.75, 1.0), "label": 2, "text": "b", "area": 100.5, "is_crowd": 1, "mask": b"mask"}
+    records = {"classification": {"label": 3, "text": "three"}, "detection": {"objects": [item, item]}, "segmentation": {"mask": b"mask"}}
+    lines = []
+    for name in tasks.names():
+        task = tasks.load(name)
+        lines.append(f"{name} {task.VERSION} | {hashlib.sha256(task.encode({**head, **records[name]})).hexdigest()}\n")
+    assert golden.changes("records.txt", "".join(lines)) == ""
 
 
 def test_inputs_count_the_background_of_detection_only() -> None:

@@ -22,6 +22,7 @@ from types import ModuleType
 from typing import Any
 
 from pipelines.config import Dataset
+from pipelines.data import files
 from pipelines.data.content import ALL
 from pipelines.usage import UsageError
 

@@ -12,6 +12,7 @@ import numpy as np
 
 from pipelines.data import masks, sources
 from pipelines.data.images import Image
+from pipelines.data.masks import IGNORED
 from pipelines.data.sources import (
     Example,
     Folder,
@@ -22,7 +23,6 @@ from pipelines.data.sources import (
     Tally,
     coco,
 )
-from pipelines.data.sources.mask_folder import IGNORED
 from pipelines.outside import printable
 from pipelines.usage import UsageError
 

@@ -24,7 +24,6 @@ from pipelines.data.sources import (
 from pipelines.usage import UsageError
 
 TASKS = ("segmentation",)
-IGNORED = 255
 
 
 def listing(request: Request) -> Listing:
@@ -124,20 +123,11 @@ def load(example: Example, image: Image, request: Request) -> dict[str, Any]:
         )
     if request.dataset.remap:
         classes = _table(request.dataset.remap)[classes]
-    labels = request.dataset.labels
-    counts = np.bincount(classes.ravel(), minlength=256)
-    unknown = [int(value) for value in np.flatnonzero(counts) if value >= len(labels) and value != IGNORED]
-    if unknown:
-        raise Rejected(
-            "unknown_class",
-            f"pixel values {unknown} are no classes; name them in dataset.labels, or map them with dataset.remap (255 is ignored)",
-        )
-    pixels = {str(label): int(count) for label, count in zip(labels, counts, strict=False) if count}
-    return {"mask": masks.encode_classes(classes), "pixels": pixels}
+    return {"mask": masks.encode_classes(classes), "pixels": masks.pixels(classes, request.dataset.labels)}
 
 
 def _table(remap: dict[Any, int]) -> np.ndarray:
-    table = np.full(256, IGNORED, np.uint8)
+    table = np.full(256, masks.IGNORED, np.uint8)
     for value, label in remap.items():
         table[int(value)] = label
     return table

@@ -10,7 +10,7 @@ from typing import Any
 from pipelines.data import files, sources, tfrecord
 from pipelines.data.content import ALL
 from pipelines.data.images import Image
-from pipelines.data.masks import encode_classes, read_classes
+from pipelines.data.masks import encode_classes, pixels, read_classes
 from pipelines.data.sources import (
     Example,
     Listing,
@@ -226,7 +226,7 @@ def _segmentation(record: Mapping[str, list[Any]], image: Image, request: Reques
     classes = read_classes(_first(record, features["mask"]))
     if classes.shape != (image.height, image.width):
         raise Rejected("mask_size", f"the mask is {classes.shape[1]}x{classes.shape[0]}, the image {image.width}x{image.height}")
-    return {"mask": encode_classes(classes)}
+    return {"mask": encode_classes(classes), "pixels": pixels(classes, request.shared["labels"])}
 
 
 LOADERS = {"classification": _classification, "detection": _detection, "segmentation": _segmentation}
