@@ -71,7 +71,7 @@ def class_masks() -> str:
     # NumPy and pycocotools: only data sets with masks.
     import numpy as np
 
-    from pipelines.data import masks
+    from pipelines.data import masks  # Likewise.
 
     row, column = np.mgrid[:96, :131]
     return _digest(masks.encode_classes((row * column // 97 + column // 5) % 19))
@@ -83,7 +83,7 @@ def object_masks() -> str:
     # NumPy and pycocotools: only data sets with masks.
     import numpy as np
 
-    from pipelines.data import masks
+    from pipelines.data import masks  # Likewise.
 
     row, column = np.mgrid[:61, :83]
     pixels = (row * column // 7 + row * row // 3) % 5 < 2

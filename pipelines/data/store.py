@@ -40,9 +40,8 @@ def obtain(cfg: Config, task: ModuleType) -> Manifest:
             print(f"data: {_described(built)}")
             return built
         print(f"data: building {dataset.name} with the {cfg.runner.get('engine', 'local')} runner in {folder}", flush=True)
-        # Imports Beam, which takes seconds and complains about cloud libraries; nothing above needs it.
         with silenced(logging.WARNING), without_tables():
-            from pipelines.data import adoption, build
+            from pipelines.data import adoption, build  # Beam: seconds, warnings.
 
         room: ModuleType = adoption if dataset.source == "tfrecord" else build
         built = room.run(dataset, task, folder, found=found, runner=cfg.runner)

@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 
 import tasks
 from pipelines.config import Dataset
-from pipelines.data import build, content, index, sources, stream
+from pipelines.data import build, checks, content, encoders, index, sources, stream
 from pipelines.data.records import Job, positions, write_shard
 from pipelines.data.summary import Summary, read
 from pipelines.usage import UsageError
@@ -71,6 +71,7 @@ def outcome(folder: Path, document: dict[str, Any], source: str, task: str) -> t
     places = {"images": {"": str(folder / "images")}, "masks": {"": str(folder / "masks")}, "annotations": {"": str(file)}}
     digests = {field: {"": content.Digests(str(folder / "data")).of(places[field][""])[0]} for field in places}
     target = epath.Path(folder / "built")
+    checks.place(target, "").mkdir(parents=True, exist_ok=True)
     try:
         listing = sources.load(source).listing(sources.Request(dataset, places, digests))
         counted = partial(sources.objects_of, sources.load(source), request=sources.Request(dataset, places, {}, listing.shared))
@@ -78,7 +79,7 @@ def outcome(folder: Path, document: dict[str, Any], source: str, task: str) -> t
     except UsageError as error:
         assert any(reason in str(error) for reason in ("no example to train on", "expected COCO", "no images", "no category has isthing 1", "two categories have the id"))
         return None
-    job = Job(str(target), listed, source, sources.Request(dataset, places, {}, listing.shared), tasks.load(task).encode, tuple(listed.shards))
+    job = Job(str(target), listed, source, sources.Request(dataset, places, {}, listing.shared), tasks.load(task).encode, encoders.used(dataset), tuple(listed.shards))
     located: dict[str, list] = {}
     for part in range(3):
         for shard, position in positions(("train", part, 3), job):
