@@ -13,7 +13,7 @@ READY := .venv/ready
 TRELLIS := .venv/bin/trellis
 CHOICE = $(if $(EXP),experiment=$(EXP)) $(if $(DATA),dataset=$(DATA)) $(if $(RUNTIME),runtime=$(RUNTIME)) $(if $(SWEEP),sweep=$(SWEEP)) $(if $(RUN),run=$(RUN)) $(ARGS)
 
-.PHONY: setup lock data preview train launch evaluate sweep reproduce compare bisect sync list show check doctor ui test test-slow test-chaos test-fuzz golden bench bench-data bench-train help
+.PHONY: setup lock data preview train launch evaluate sweep reproduce compare bisect sync list show check doctor ui test test-slow test-chaos test-fuzz lint format golden bench bench-data bench-train help
 
 $(READY): requirements.lock bootstrap.lock
 	$(PYTHON) -m venv .venv
@@ -84,6 +84,15 @@ test-chaos: $(READY)      ## kills, most at random moments: 5 in each of the 4 t
 
 test-fuzz: $(READY)       ## property tests over generated input, for FUZZ_SECONDS (300)
 	.venv/bin/python -m tests.fuzzing $(FUZZ_SECONDS)
+
+lint: $(READY)           ## format and types, as CI checks them
+	.venv/bin/ruff format --check pipelines tasks tests benchmarks
+	.venv/bin/ruff check pipelines tasks tests benchmarks
+	.venv/bin/mypy
+
+format: $(READY)         ## put the format right
+	.venv/bin/ruff format pipelines tasks tests benchmarks
+	.venv/bin/ruff check --fix pipelines tasks tests benchmarks
 
 golden: $(READY)          ## renew tests/golden, and print what changed
 	GOLDEN=renew .venv/bin/python -m pytest -q -s -m "slow or not slow" tests/training/test_golden.py tests/data/test_encoders.py tests/tasks/test_encode.py $(ARGS)
