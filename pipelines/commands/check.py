@@ -80,10 +80,10 @@ def prove(cfg: Config) -> int:
             records.append((run_dir / "flight.jsonl").read_text())
     lines = [{step["step"]: step for step in map(json.loads, record.splitlines())}.get(PROOF_STEPS, {}) for record in records]
     for name, line in zip(("left alone", f"killed after step {KILLED_AT} and resumed"), lines, strict=True):
-        print(f"{PROOF_STEPS} steps, {name}: loss {line.get('loss')}, weights {line.get('weights', 'none')[:16]}")
+        print(f"{PROOF_STEPS} steps, {name}: loss {line.get('loss')}, weights {line.get('variables', 'none')[:16]}")
     parting = bisection.bisect(*records)
     print("\n".join(parting.lines()) if parting else "equal in every bit")
-    compared = all("weights" in line for line in lines)
+    compared = all("variables" in line for line in lines)
     return ExitCode.FAILED if parting or not compared else ExitCode.DONE
 
 

@@ -39,7 +39,7 @@ def run(cfg: Config) -> int:
         params = parameters.build(recorded, task, data)
         devices = strategy.build(params.runtime, cfg.logical_cpus)
         strategy.refuse_uneven(params, devices, data.splits["validation"].examples)
-        checkpoint = checkpoints.best(record.checkpoints(tempfile.gettempdir()))
+        checkpoint = checkpoints.best(record.checkpoints(tempfile.gettempdir()), print)
         print(f"evaluating {checkpoint} on {data.dataset}: {params.trainer.validation_steps} steps")
         outcome = experiment.evaluate(params, checkpoint, folder, devices=devices, exact=recorded.determinism)
     headline = params.trainer.best_checkpoint_eval_metric
@@ -54,6 +54,7 @@ def run(cfg: Config) -> int:
             "metrics": outcome.metrics,
             "headline": {"metric": headline, "value": outcome.metrics.get(headline)},
             "weights_sha256": outcome.weights_sha256,
+            "trainable_sha256": outcome.trainable_sha256,
             "mlflow_run_id": record.run_id,
             "status": "finished",
             "seconds": {"setup": round(time.monotonic() - started - outcome.seconds["evaluate"], 2), **outcome.seconds},

@@ -188,6 +188,7 @@ def _summarise(recorder: Any, outcome: Any, headline: str, seconds: dict[str, fl
         headline={"metric": headline, "value": value},
         steps_per_second=round(outcome.steps_per_second, 3),
         weights_sha256=outcome.weights_sha256,
+        trainable_sha256=outcome.trainable_sha256,
         seconds={**seconds, **{name: round(value, 2) for name, value in outcome.seconds.items()}},
     )
     if (recorder.run_dir / "flight.jsonl").exists():

@@ -11,7 +11,8 @@ STREAMS = {
     "inputs": "the inputs after augmentation",
     "loss": "the arithmetic",
     "gradient": "the arithmetic",
-    "weights": "the arithmetic",
+    "weights": "the arithmetic",  # of records from before `variables`: over the trained ones alone
+    "variables": "the arithmetic",
 }
 INITIAL = "the initial weights"
 

@@ -60,9 +60,8 @@ def compare(
     }
     one, other = (json.loads(texts.get("summary.json", "{}")) for texts in (before, after))
     results, steps_equal = _figures(*figures)
-    weights = (one.get("weights_sha256"), other.get("weights_sha256"))
-    weights_equal = bool(weights[0]) and weights[0] == weights[1]
-    results.append(f"weights: {'equal' if weights_equal else f'{_short(weights[0])} -> {_short(weights[1])}'}")
+    weights_line, weights_equal = _weights(one, other)
+    results.append(weights_line)
     headlines = [summary.get("headline", {}) for summary in (one, other)]
     values = [headline.get("value") for headline in headlines]
     results.append(f"{headlines[0].get('metric')}: {values[0]} -> {values[1]}")
@@ -70,6 +69,25 @@ def compare(
         return Comparison(IDENTICAL, same_class, inputs, results)
     near = None not in values and abs(values[0] - values[1]) <= tolerance
     return Comparison(EQUIVALENT if near else DIFFERENT, same_class, inputs, results)
+
+
+def _weights(one: Mapping[str, Any], other: Mapping[str, Any]) -> tuple[str, bool]:
+    """What to say of the weights, and whether all of them are known to be equal.
+
+    Records from before `trainable_sha256` hold the digest over trained variables alone, under the name `weights_sha256`.
+    """
+    older = ["trainable_sha256" not in summary for summary in (one, other)]
+    if older[0] == older[1]:
+        digests = [summary.get("weights_sha256") for summary in (one, other)]
+        return f"weights: {_parted(digests)}", bool(digests[0]) and digests[0] == digests[1]
+    digests = [summary.get("trainable_sha256", summary.get("weights_sha256")) for summary in (one, other)]
+    which = "first" if older[0] else "second"
+    return f"trained weights: {_parted(digests)}; statistics and moving averages are not in the record of the {which}", False
+
+
+def _parted(digests: list[str | None]) -> str:
+    equal = bool(digests[0]) and digests[0] == digests[1]
+    return "equal" if equal else f"{_short(digests[0])} -> {_short(digests[1])}"
 
 
 def _config(before: Mapping[str, str], after: Mapping[str, str]) -> list[str]:

@@ -31,11 +31,17 @@ Report = Callable[[int, Mapping[str, float]], None]
 
 @dataclass
 class Outcome:
-    """What a run reached: the last evaluation, the weights' digest, and where the time went."""
+    """What a run reached: the last evaluation, digests of the weights, and where the time went.
+
+    Attributes:
+        weights_sha256: over all that the model's output depends on, statistics and moving averages too.
+        trainable_sha256: over the trained variables alone, which is what `weights_sha256` was in older records.
+    """
 
     steps: int | None = None  # None until a model is built and, where there is a checkpoint, restored
     metrics: dict[str, float] = field(default_factory=dict)
     weights_sha256: str = ""
+    trainable_sha256: str = ""
     steps_per_second: float = 0.0
     seconds: dict[str, float] = field(default_factory=dict)
     checkpoints: dict[str, tuple[str, int]] = field(default_factory=dict)  # `best` and `last`: path, step
@@ -121,7 +127,7 @@ def train(
         done = 0
 
         def weights() -> str:
-            return weights_sha256(official.model.trainable_variables)
+            return weights_sha256(evaluated(official))
 
         def after_steps(output: Mapping[str, Any]) -> None:
             nonlocal done
@@ -176,6 +182,8 @@ def train(
         )
         checkpoints.guard(runner.checkpoint_manager)
         done = int(step.numpy())
+        if evaluated_steps and not done:
+            meter.say("no checkpoint of what is recorded is left; starting from the first step")
         workers.refuse_disagreement(devices, chief_dir or run_dir, done, params)
         if stream:
             stream.start = done
@@ -221,6 +229,7 @@ def train(
             outcome.steps = int(step.numpy())
             outcome.checkpoints = checkpoints.places(folder, runner.checkpoint_manager.latest_checkpoint)
         outcome.weights_sha256 = weights()
+        outcome.trainable_sha256 = weights_sha256(official.model.trainable_variables)
 
 
 def _repair(run_dir: Path) -> str:
@@ -233,9 +242,8 @@ class _Averaged:
     """Keeps weights of which a moving average is evaluated: the official swap adds and subtracts, which changes their last bits."""
 
     def __init__(self, official: Any) -> None:
-        optimizer = official.optimizer
-        average = isinstance(optimizer, optimization.ExponentialMovingAverage)
-        self._variables = [*official.model.variables, *optimizer.variables()] if average else []
+        averaging = _is_averaging(official)
+        self._variables = [*official.model.variables, *official.optimizer.variables()] if averaging else []
         self._values: list[np.ndarray] = []
 
     def keep(self) -> None:
@@ -263,11 +271,14 @@ def evaluate(
                 eval_actions=[lambda output: outcome.metrics.update(scalars(output))],
             )
             official.checkpoint.restore(checkpoint).expect_partial()
+            if checkpoints.is_best(checkpoint):
+                _settle_averages(official)
+            outcome.weights_sha256 = weights_sha256(evaluated(official))
+            outcome.trainable_sha256 = weights_sha256(official.model.trainable_variables)
             meter.evaluating()
             controller.evaluate(params.trainer.validation_steps)
             meter.evaluated()
         outcome.steps = int(official.global_step.numpy())
-        outcome.weights_sha256 = weights_sha256(official.model.trainable_variables)
     outcome.seconds = meter.seconds
     return outcome
 
@@ -291,7 +302,7 @@ def _official_trainer(
         if stream:
             determinism.repeatable(task, stream)
         workers.whole_validation(task, task_strategy)
-        exporter = train_utils.maybe_create_best_ckpt_exporter(params, str(folder)) if train else None
+        exporter = checkpoints.best_exporter(params.trainer, folder) if train and folder else None
         official = train_utils.create_trainer(params, task, train=train, evaluate=True, checkpoint_exporter=exporter)
         if stream and train:
             determinism.stepwise(task, stream, official.global_step)
@@ -328,8 +339,25 @@ def scalars(output: Mapping[str, Any], prefix: str = "") -> dict[str, float]:
     return flat
 
 
+def evaluated(official: Any) -> list[tf.Variable]:
+    """Everything that a model's output depends on: its variables, and the moving averages that an evaluation puts in their place."""
+    averages = official.optimizer._average_weights if _is_averaging(official) else []
+    return [*official.model.variables, *averages]
+
+
+def _is_averaging(official: Any) -> bool:
+    return isinstance(official.optimizer, optimization.ExponentialMovingAverage)
+
+
+def _settle_averages(official: Any) -> None:
+    """Makes of weights that are averages already, as in a best checkpoint, those that the official evaluation swaps in."""
+    if _is_averaging(official):
+        for average, weight in zip(official.optimizer._average_weights, official.optimizer._model_weights, strict=True):
+            average.assign(weight)
+
+
 def weights_sha256(variables: list[tf.Variable]) -> str:
-    """Digest over the sorted names and the bytes of all trained variables."""
+    """Digest over the sorted names and the bytes of variables."""
     digest = hashlib.sha256()
     for name, value in sorted((variable.name, variable.numpy().tobytes()) for variable in variables):
         digest.update(name.encode() + b"\0" + value)

@@ -1,7 +1,8 @@
 """The flight recorder: a cheap fingerprint of every training step, so that two runs can be laid side by side.
 
 One line of JSON a step in `flight.jsonl`: `order` (checksum over the batch's records), `inputs` (over the tensors that the step was
-given, augmentation done), `loss`, `gradient` (its norm), and, at step 0 and at every checkpoint, `weights`.
+given, augmentation done), `loss`, `gradient` (its norm), and, at step 0 and at every checkpoint, `variables` (digest over all
+that the model's output depends on).
 """
 
 import functools
@@ -65,11 +66,11 @@ class Flight:
         lines = self._file.read_text().splitlines(keepends=True) if step and self._file.exists() else []
         kept = [line for line in lines if line.endswith("\n") and json.loads(line)["step"] <= step]
         temporary = self._file.with_suffix(".tmp")
-        temporary.write_text("".join(kept) if step else _line({"step": 0, "weights": weights()}))
+        temporary.write_text("".join(kept) if step else _line({"step": 0, "variables": weights()}))
         temporary.replace(self._file)
 
     def write(self, first: int, last: int, weights: Callable[[], str] | None) -> np.ndarray:
-        """Writes steps `first` + 1 to `last`, `weights` with the last of them; returns their losses, float32 of shape [steps]."""
+        """Writes steps `first` + 1 to `last`, `variables` with the last of them; returns their losses, float32 of shape [steps]."""
         rows = np.arange(first, last) % self._block
         inputs, figures = self._inputs.numpy()[rows], self._figures.numpy()[rows]
         lines = []
@@ -78,7 +79,7 @@ class Flight:
             if self._stream and (order := self._stream.digests.pop(first + place, None)) is not None:
                 record["order"] = f"{order:08x}"
             if weights and first + place + 1 == last:
-                record["weights"] = weights()
+                record["variables"] = weights()
             lines.append(_line(record))
         with open(self._file, "a") as file:
             file.write("".join(lines))

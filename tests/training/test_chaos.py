@@ -64,7 +64,7 @@ def test_a_run_killed_at_random_moments_ends_like_one_that_was_not(trellis, tiny
     assert killed["metrics"] == straight["metrics"]
     recorded = flight(tmp_path / "straight")
     assert flight(tmp_path / "killed") == recorded
-    assert len({step["weights"] for step in recorded if "weights" in step}) == STEPS // 3 + 1  # It did learn.
+    assert len({step["variables"] for step in recorded if "variables" in step}) == STEPS // 3 + 1  # It did learn.
 
 
 def flight(run_dir: Path) -> list[dict]:

@@ -1,5 +1,6 @@
 """What can go wrong on the way: what the user sees, and that nothing is lost."""
 
+import json
 import resource
 import shutil
 import signal
@@ -7,11 +8,14 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
+import tensorflow as tf
 
 from pipelines.training import checkpoints
-from tests.training.test_experiment import arguments, check_run, summary
+from pipelines.training.faults import NotSaved
+from tests.training.test_experiment import arguments, check_run, recorded, summary
 
 
 @pytest.fixture(scope="module")
@@ -141,6 +145,130 @@ except Interrupted as stop:
 def test_a_signal_of_which_a_library_makes_another_error_is_still_a_signal(how):
     done = subprocess.run([sys.executable, "-c", SWALLOWED, how], capture_output=True, text=True, timeout=20)
     assert (done.returncode, done.stdout, done.stderr) == (128 + signal.SIGTERM, "", "")
+
+
+def saved(prefix: Path, step: int) -> str:
+    prefix.parent.mkdir(exist_ok=True)
+    return tf.train.Checkpoint(global_step=tf.Variable(step, dtype=tf.int64)).write(str(prefix))
+
+
+def figure(folder: Path, step: int) -> None:
+    folder.mkdir(exist_ok=True)
+    (folder / "info.json").write_text(json.dumps({"accuracy": 0.5, "best_ckpt_global_step": float(step)}))
+
+
+def test_a_best_checkpoint_that_was_lost_is_never_replaced_in_silence(tmp_path):
+    """What a stop between the figure and the weights left behind: the figure of step 200, the weights of step 100."""
+    older, newest = saved(tmp_path / "best" / "best_ckpt-1", 100), saved(tmp_path / "ckpt-300", 300)
+    figure(tmp_path / "best", 200)
+    said: list[str] = []
+    assert checkpoints.best(tmp_path, said.append) == older
+    assert "of step 200, is lost" in said[0] and "step 100, which no evaluation has found to be the best" in said[1]
+    assert checkpoints.places(tmp_path, newest)["best"] == (str(tmp_path / "best"), 100)
+    same = saved(tmp_path / "ckpt-200", 200)
+    said.clear()
+    assert checkpoints.best(tmp_path, said.append) == same and "saved at the same step" in said[0]
+    said.clear()
+    checkpoints.mend(tmp_path, said.append)
+    assert "of step 200, is lost" in said[0] and not (tmp_path / "best" / "info.json").exists()
+    for file in (tmp_path / "best").iterdir():
+        file.unlink()
+    said.clear()
+    assert checkpoints.best(tmp_path, said.append) == newest and "no evaluation" in said[0]
+
+
+def test_a_stop_between_the_weights_and_their_figure_leaves_the_best_before(tmp_path):
+    before, _ = saved(tmp_path / "best" / "best_ckpt-100", 100), saved(tmp_path / "best" / "best_ckpt-200", 200)
+    figure(tmp_path / "best", 100)
+    said: list[str] = []
+    assert checkpoints.best(tmp_path, said.append) == before
+    checkpoints.mend(tmp_path, said.append)
+    assert said == [] and tf.train.latest_checkpoint(str(tmp_path / "best")) == before
+    assert not list((tmp_path / "best").glob("*200*"))
+
+
+def test_a_best_checkpoint_that_cannot_be_saved_leaves_the_one_before(tmp_path):
+    trainer = SimpleNamespace(best_checkpoint_export_subdir="best", best_checkpoint_eval_metric="AP", best_checkpoint_metric_comp="higher")
+    step = tf.Variable(1, dtype=tf.int64)
+    exporter = checkpoints.best_exporter(trainer, tmp_path)
+    assert exporter.maybe_export_checkpoint(tf.train.Checkpoint(global_step=step), {"AP": 0.5}, 1)
+    (tmp_path / "best" / "info.json.tmp").mkdir()  # stands for a disk that refuses
+    step.assign(2)
+    with pytest.raises(NotSaved, match="could not be saved in .*best"):
+        exporter.maybe_export_checkpoint(tf.train.Checkpoint(global_step=step), {"AP": 0.6}, 2)
+    said: list[str] = []
+    assert checkpoints.stored_step(checkpoints.best(tmp_path, said.append)) == 1 and said == []
+    assert checkpoints.places(tmp_path, None)["best"][1] == 1
+    (tmp_path / "best" / "info.json.tmp").rmdir()
+    assert exporter.maybe_export_checkpoint(tf.train.Checkpoint(global_step=step), {"AP": 0.6}, 2)
+    assert checkpoints.stored_step(checkpoints.best(tmp_path, said.append)) == 2 and said == []
+
+
+@pytest.mark.parametrize("state", [None, "", "nonsense", 'model_checkpoint_path: "ckpt-2"\n', 'model_checkpoint_path: "ckpt-9"\n'])
+def test_a_run_goes_on_from_the_newest_whole_checkpoint_whatever_the_list_says(tmp_path, state):
+    for step in (2, 4):
+        saved(tmp_path / f"ckpt-{step}", step)
+    if state is not None:
+        (tmp_path / "checkpoint").write_text(state)
+    said: list[str] = []
+    checkpoints.mend(tmp_path, said.append)
+    assert tf.train.latest_checkpoint(str(tmp_path)) == str(tmp_path / "ckpt-4")
+    assert len(said) == 1 and f"going on from {tmp_path / 'ckpt-4'}" in said[0]
+    said.clear()
+    checkpoints.mend(tmp_path, said.append)
+    assert said == []
+
+
+STOPPED = """
+import os, sys
+from pipelines.__main__ import main
+from pipelines.commands import train
+moment, step, number = sys.argv.pop(), int(sys.argv.pop()), int(sys.argv.pop())
+original = train._train
+def patched(*arguments):
+    from official.core import train_utils
+    write = train_utils.BestCheckpointExporter.export_best_eval_metric
+    def stopped(self, logs, now):
+        if now == step and moment == "before":
+            os.kill(os.getpid(), number)
+        write(self, logs, now)
+        if now == step and moment == "after":
+            os.kill(os.getpid(), number)
+    train_utils.BestCheckpointExporter.export_best_eval_metric = stopped
+    return original(*arguments)
+train._train = patched
+main()
+"""
+AVERAGED = ["trainer.train_steps=8", "trainer.validation_interval=2", "trainer.optimizer_config.ema.average_decay=0.9",
+    "trainer.optimizer_config.learning_rate.cosine.initial_learning_rate=0.3"]  # fmt: skip
+
+
+@pytest.mark.slow
+def test_the_best_checkpoint_is_the_best_whenever_a_run_was_stopped_while_it_was_saved(trellis, tiny, tmp_path):
+    def best(run: str) -> tuple[dict, int]:
+        folder = tmp_path / run / "checkpoints" / "best"
+        (prefix,) = [file.with_suffix("") for file in folder.glob("*.index")]
+        return json.loads((folder / "info.json").read_text()), checkpoints.stored_step(str(prefix))
+
+    trellis("train", *arguments(tiny, tmp_path, "resnet", "straight", *AVERAGED))
+    expected, step = best("straight")
+    assert expected["best_ckpt_global_step"] == step and expected["accuracy"] > 0.3
+    for moment, number in (("after", signal.SIGKILL), ("before", signal.SIGKILL), ("after", signal.SIGTERM)):
+        run = f"{moment}{number}"
+        command = arguments(tiny, tmp_path, "resnet", run, *AVERAGED)
+        program = [sys.executable, "-c", STOPPED, "train", *command, str(int(number)), str(step), moment]
+        done = subprocess.run(program, capture_output=True, text=True, timeout=300)
+        assert done.returncode == (-number if number == signal.SIGKILL else 128 + number), done.stdout + done.stderr
+        trellis("train", *command)
+        assert best(run) == (expected, step), run
+        found = check_run(tmp_path, run, "accuracy", 8)
+        client, entry = recorded(tmp_path, found["mlflow_run_id"])
+        assert entry.data.tags["checkpoint_best_step"] == str(step)
+        trellis("evaluate", f"run={tmp_path / run}", f"runs_dir={tmp_path}", *tiny["classification"][-1:])
+        evaluation = summary(tmp_path / run / "evaluation")
+        assert evaluation["steps"] == step
+        # Averages are what was evaluated; the weights beside them would give another loss.
+        assert evaluation["metrics"]["validation_loss"] == expected["validation_loss"], run
 
 
 def test_without_a_whole_checkpoint_a_run_starts_anew(tmp_path):
