@@ -106,7 +106,7 @@ def train(
     _prepare(params)
     meter = Meter(trainer.train_steps, math.ceil(trainer.train_steps / trainer.validation_interval), sys.stdout)
     outcome.seconds = meter.seconds
-    stream = Stream(params.task.train_data.seed) if exact else None
+    stream = Stream(params.task.train_data.seed, watched=record_flight) if exact else None
     if not chief_dir:
         checkpoints.mend(folder, meter.say)
     with _quiet(run_dir / "train.log"), workers.watched(devices):
@@ -218,6 +218,7 @@ def train(
                 fault = f"the data are damaged: {str(error.message).splitlines()[0]}"
             if fault:
                 raise UsageError(f"{fault}; {_repair(chief_dir or run_dir)}") from error
+            refuse_undecodable(stream, range(done, done + trainer.steps_per_loop + 1) if signals.held else None, error)
             raise
         except Exception:
             if stream and stream.refusal:  # Raised while the step was traced, and rewritten on its way.
@@ -236,6 +237,19 @@ def _repair(run_dir: Path) -> str:
     """What to type when a record has turned out damaged: the run's own configuration names the data."""
     data = shlex.join(["trellis", "data", f"@{run_dir}/config.yaml", "verify=true"])
     return f"find and repair it with: {data}, then resume with: make train RUN={run_dir}"
+
+
+def refuse_undecodable(stream: Stream | None, steps: range | None, error: tf.errors.OpError) -> None:
+    """Names the record that made an operation fail, if one did.
+
+    Args:
+        steps: whose batches it may lie in; None where it lies in the data evaluated on.
+
+    Raises:
+        UsageError: there is such a record.
+    """
+    if stream and isinstance(error, tf.errors.InvalidArgumentError) and (fault := stream.undecodable(steps)):
+        raise UsageError(fault) from error
 
 
 class _Averaged:
@@ -262,7 +276,8 @@ def evaluate(
     outcome = Outcome(steps=0)
     meter = Meter(1, 1, sys.stdout)
     with _quiet(run_dir / "evaluate.log"):
-        official = _official_trainer(params, devices, None, Stream(0) if exact else None, train=False)
+        stream = Stream(0) if exact else None
+        official = _official_trainer(params, devices, None, stream, train=False)
         with devices.scope():
             controller = orbit.Controller(
                 strategy=devices,
@@ -276,7 +291,11 @@ def evaluate(
             outcome.weights_sha256 = weights_sha256(evaluated(official))
             outcome.trainable_sha256 = weights_sha256(official.model.trainable_variables)
             meter.evaluating()
-            controller.evaluate(params.trainer.validation_steps)
+            try:
+                controller.evaluate(params.trainer.validation_steps)
+            except tf.errors.OpError as error:
+                refuse_undecodable(stream, None, error)
+                raise
             meter.evaluated()
         outcome.steps = int(official.global_step.numpy())
     outcome.seconds = meter.seconds

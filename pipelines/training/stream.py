@@ -7,7 +7,7 @@ any number of threads gives the same batches.
 
 import functools
 import zlib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -20,7 +20,7 @@ from etils import epath
 from official.core import input_reader
 
 from pipelines.data import manifest
-from pipelines.training import tracing, unplaced
+from pipelines.training import tracing, undecodable, unplaced
 from pipelines.training.randomness import Draws
 from pipelines.usage import UsageError
 
@@ -43,6 +43,11 @@ class Records:
 
     def __len__(self) -> int:
         return len(self._start)
+
+    def where(self, index: int) -> tuple[str, int]:
+        """The shard of a record, and its number there, from 0."""
+        shard = self._shard[index]
+        return self._shards[shard], int(index - np.searchsorted(self._shard, shard))
 
     def read(self, index: int) -> tuple[bytes, int]:
         """One record and its stored checksum.
@@ -88,7 +93,8 @@ class Stream:
         followed: whether a reader follows it.
         fault: what was wrong with the data, when reading failed.
         refusal: why the training cannot be repeated exactly: what was traced draws from a state.
-        digests: per global step read so far, a checksum over the batch's records in order.
+        watched: whether somebody takes the digests.
+        digests: where it is watched, per global step read and not taken yet a checksum over the batch's records in order.
     """
 
     seed: int
@@ -96,7 +102,18 @@ class Stream:
     followed: bool = False
     fault: str | None = None
     refusal: str | None = None
+    watched: bool = True
     digests: dict[int, int] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        self._in_batch: Callable[[int], str | None] = lambda step: None
+        self._in_evaluation: Callable[[], str | None] = lambda: None
+
+    def undecodable(self, steps: range | None) -> str | None:
+        """The first record that cannot be decoded, in one sentence: of the batches of `steps`, else of the data evaluated on."""
+        if steps is None:
+            return self._in_evaluation()
+        return next(filter(None, map(self._in_batch, steps)), None)
 
     def order(self, epoch: int, size: int) -> np.ndarray:
         """Permutation of the records in one epoch, int64 of shape [size]."""
@@ -108,6 +125,8 @@ class Stream:
         official = input_reader.InputReader.read
 
         def read(reader: Any, input_context: Any = None, dataset: Any = None) -> tf.data.Dataset:
+            if dataset is None and not reader._is_training and _by_place(reader):
+                self._in_evaluation = functools.partial(_undecodable_of, reader)
             if dataset is not None or not follows(reader):
                 return official(reader, input_context, dataset)
             return self._batches(reader, input_context or tf.distribute.InputContext())
@@ -126,19 +145,24 @@ class Stream:
         records = Records(reader._matched_files)
         stages, postprocess = [one for one in (reader._decoder_fn, reader._parser_fn) if one], reader._postprocess_fn
 
-        def read(steps_taken: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-            step = int(steps_taken) + self.start
+        def batch_at(step: int) -> tuple[list[int], np.ndarray]:
             places = step * reader._global_batch_size + first + np.arange(share)
             epochs, offsets = np.divmod(places, len(records))
-            indices = [self.order(int(epoch), len(records))[offset] for epoch, offset in zip(epochs, offsets, strict=True)]
+            orders = [self.order(int(epoch), len(records)) for epoch in epochs]
+            indices = [int(order[offset]) for order, offset in zip(orders, offsets, strict=True)]
+            # A reader that caches augments a record once, the same way in every epoch.
+            return indices, np.array(indices if reader._cache else places, np.int64)
+
+        def read(steps_taken: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+            step = int(steps_taken) + self.start
+            indices, keys = batch_at(step)
             try:
-                found = [records.read(int(index)) for index in indices]
+                found = [records.read(index) for index in indices]
             except (OSError, ValueError) as error:
                 self.fault = str(error)
                 raise
-            self.digests[step] = zlib.crc32(np.array([stored for _, stored in found], "<u4").tobytes())
-            # A reader that caches augments a record once, the same way in every epoch.
-            keys = np.array(indices if reader._cache else places, np.int64)
+            if self.watched:
+                self.digests[step] = zlib.crc32(np.array([stored for _, stored in found], "<u4").tobytes())
             return keys, np.array([record for record, _ in found], object)
 
         @tracing.plain
@@ -148,6 +172,11 @@ class Stream:
                     record = tracing.converted(stage)(record)
             self._note_draws()
             return key, record
+
+        def in_batch(step: int) -> str | None:
+            return undecodable.first(records, zip(*batch_at(step), strict=True), parsed)
+
+        self._in_batch = in_batch
 
         @tracing.plain
         def mixed(keys: tf.Tensor, examples: Any) -> Any:
@@ -188,12 +217,33 @@ def follows(reader: Any) -> bool:
     """Whether a reader's batches can be a function of the step: plain local files, nothing that mixes or drops examples."""
     return (
         reader._is_training
-        and isinstance(reader._matched_files, list)
-        and not any("://" in file for file in reader._matched_files)  # one request for each record would be slow
-        and reader._dataset_fn is tf.data.TFRecordDataset
+        and _by_place(reader)
         and not any((reader._combine_fn, reader._sample_fn, reader._filter_fn, reader._transform_and_batch_fn))
         and not reader._enable_tf_data_service
     )
+
+
+def _by_place(reader: Any) -> bool:
+    """Whether a reader's records can be read by their places: plain local files."""
+    return (
+        isinstance(reader._matched_files, list)
+        and not any("://" in file for file in reader._matched_files)  # one request for each record would be slow
+        and reader._dataset_fn is tf.data.TFRecordDataset
+    )
+
+
+def _undecodable_of(reader: Any) -> str | None:
+    """The first record that a reader of evaluation data cannot decode, in one sentence."""
+    stages = [stage for stage in (reader._decoder_fn, reader._parser_fn) if stage]
+    records = Records(reader._matched_files)
+
+    @tracing.plain
+    def parsed(key: tf.Tensor, record: tf.Tensor) -> Any:
+        for stage in stages:
+            record = tracing.converted(stage)(record)
+        return record
+
+    return undecodable.first(records, ((index, index) for index in range(len(records))), parsed)
 
 
 @functools.lru_cache(maxsize=2)  # A batch may lie across two epochs.

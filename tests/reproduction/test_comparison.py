@@ -37,6 +37,16 @@ def test_equal_bits_are_identical_wherever_they_were_made():
     assert found.lines()[-1] == IDENTICAL
 
 
+@pytest.mark.parametrize("which", ["first", "second"])
+def test_a_record_from_before_the_wider_digest_says_so(which):
+    newer = texts(weights="all")
+    newer["summary.json"] = json.dumps({"weights_sha256": "all", "trainable_sha256": "aa", "headline": {"metric": "AP", "value": 0.4}})
+    pair = (texts(), newer) if which == "first" else (newer, texts())
+    found = compare(*pair, (FIGURES, FIGURES))
+    assert found.verdict == EQUIVALENT
+    assert f"trained weights: equal; statistics and moving averages are not in the record of the {which}" in found.results
+
+
 @pytest.mark.parametrize(("value", "verdict"), [(0.405, EQUIVALENT), (0.42, DIFFERENT)])
 def test_other_weights_are_equivalent_only_within_the_tolerance(value, verdict):
     assert compare(texts(), texts(weights="bb", value=value), (FIGURES, FIGURES)).verdict == verdict

@@ -10,8 +10,11 @@ import shutil
 import time
 from pathlib import Path
 
+import numpy as np
 import pytest
+import tensorflow as tf
 
+from pipelines.training import checkpoints
 from tests.training.test_experiment import arguments, check_run, summary
 
 KILLS = int(os.environ.get("CHAOS_KILLS", "2"))
@@ -62,9 +65,38 @@ def test_a_run_killed_at_random_moments_ends_like_one_that_was_not(trellis, tiny
     killed = check_run(tmp_path, "killed", METRICS[name], STEPS)
     assert killed["weights_sha256"] == straight["weights_sha256"]
     assert killed["metrics"] == straight["metrics"]
+    for which in ("best", "last"):
+        assert_equal_checkpoints(*(checkpoint(tmp_path / run, which) for run in ("killed", "straight")))
     recorded = flight(tmp_path / "straight")
     assert flight(tmp_path / "killed") == recorded
     assert len({step["variables"] for step in recorded if "variables" in step}) == STEPS // 3 + 1  # It did learn.
+
+
+def checkpoint(run_dir: Path, which: str) -> str:
+    """Prefix of a run's best or last checkpoint, the only one of the best."""
+    folder = run_dir / "checkpoints" / ("best" if which == "best" else "")
+    if which == "best":
+        (prefix,) = [str(file.with_suffix("")) for file in folder.glob("*.index")]
+        info = json.loads((folder / "info.json").read_text())
+        assert info["best_ckpt_global_step"] == checkpoints.stored_step(prefix)
+        return prefix
+    return tf.train.latest_checkpoint(str(folder))
+
+
+def assert_equal_checkpoints(one: str, other: str) -> None:
+    """Everything in them is equal, statistics and slots too, but the number of times that was saved."""
+    assert Path(one).name == Path(other).name
+    assert (Path(one).parent / "info.json").exists() == (Path(other).parent / "info.json").exists()
+    if (Path(one).parent / "info.json").exists():
+        assert (Path(one).parent / "info.json").read_text() == (Path(other).parent / "info.json").read_text()
+    readers = [tf.train.load_checkpoint(prefix) for prefix in (one, other)]
+    names = [sorted(reader.get_variable_to_shape_map()) for reader in readers]
+    assert names[0] == names[1]
+    assert any("moving_mean" in name for name in names[0])
+    for name in names[0]:
+        if not name.startswith(("save_counter", "_CHECKPOINTABLE_OBJECT_GRAPH")):
+            values = [np.asarray(reader.get_tensor(name)).tobytes() for reader in readers]
+            assert values[0] == values[1], name
 
 
 def flight(run_dir: Path) -> list[dict]:

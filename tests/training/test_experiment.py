@@ -5,9 +5,14 @@ import re
 import signal
 import time
 from pathlib import Path
+from types import SimpleNamespace
 
 import mlflow
 import pytest
+import tf_keras
+from official.modeling import optimization
+
+from pipelines.training import experiment
 
 SMALL = {
     "resnet": ["task.train_data.global_batch_size=8", "task.validation_data.global_batch_size=5"],
@@ -89,6 +94,22 @@ def test_a_classifier_trains_and_killed_and_resumed_ends_bit_for_bit_the_same(tr
     printed = trellis("evaluate", f"run={straight['mlflow_run_id']}", f"runs_dir={tmp_path}", *tiny["classification"][-1:])
     evaluation = summary(tmp_path / "straight" / "evaluation")
     assert evaluation["headline"]["value"] == pytest.approx(straight["metrics"]["best_accuracy"])
+
+
+def test_the_digest_covers_what_is_not_trained():
+    inputs = tf_keras.Input([2])
+    model = tf_keras.Model(inputs, tf_keras.layers.BatchNormalization()(inputs))
+    official = SimpleNamespace(model=model, optimizer=tf_keras.optimizers.legacy.SGD())
+    averaging = SimpleNamespace(model=model, optimizer=optimization.ExponentialMovingAverage(tf_keras.optimizers.legacy.SGD()))
+    averaging.optimizer.shadow_copy(model)
+    trainings = (official, averaging)
+    before = [experiment.weights_sha256(experiment.evaluated(training)) for training in trainings]
+    model.layers[1].moving_mean.assign([1.0, 2.0])
+    after = [experiment.weights_sha256(experiment.evaluated(training)) for training in trainings]
+    assert len({*before, *after}) == 4
+    averaging.optimizer._average_weights[0].assign_add([1.0, 1.0])
+    assert experiment.weights_sha256(experiment.evaluated(averaging)) != after[1]
+    assert experiment.weights_sha256(experiment.evaluated(official)) == after[0]
 
 
 def test_an_interrupted_run_saves_says_how_to_go_on_and_goes_on(trellis, tiny, tmp_path):

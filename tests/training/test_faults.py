@@ -1,6 +1,7 @@
 """What can go wrong on the way: what the user sees, and that nothing is lost."""
 
 import json
+import re
 import resource
 import shutil
 import signal
@@ -269,6 +270,27 @@ def test_the_best_checkpoint_is_the_best_whenever_a_run_was_stopped_while_it_was
         assert evaluation["steps"] == step
         # Averages are what was evaluated; the weights beside them would give another loss.
         assert evaluation["metrics"]["validation_loss"] == expected["validation_loss"], run
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("split", ["train", "validation"])
+def test_a_record_that_cannot_be_decoded_is_named(trellis, tiny, tmp_path, split):
+    trellis("data", "experiment=resnet", *tiny["classification"][:-1], f"data_dir={tmp_path / 'built'}")
+    (tmp_path / "records").mkdir()
+    for each in ("train", "validation"):
+        records = [record for file in sorted((tmp_path / "built").rglob(f"{each}-*-of-*[0-9]")) for record in tf.data.TFRecordDataset(str(file))]
+        with tf.io.TFRecordWriter(str(tmp_path / "records" / f"{each}-0")) as writer:
+            for number, record in enumerate(records):
+                example = tf.train.Example.FromString(record.numpy())
+                if each == split and number == 7:
+                    image = example.features.feature["image/encoded"].bytes_list
+                    image.value[0] = image.value[0][:30]
+                writer.write(example.SerializeToString())
+    images = f"dataset.images={{train: '{tmp_path}/records/train-*', validation: '{tmp_path}/records/validation-*'}}"
+    chosen = ["dataset=tfrecord", "dataset.task=classification", images, "dataset.validate=none", f"data_dir={tmp_path / 'adopted'}"]
+    others = [argument for argument in arguments(tiny, tmp_path, "resnet", "run") if argument not in tiny["classification"]]
+    printed = trellis("train", *others, *chosen, code=2)
+    assert re.search(rf"{split}-0.*: record 7 of the shard .*cannot be decoded", printed) and "Traceback" not in printed
 
 
 def test_without_a_whole_checkpoint_a_run_starts_anew(tmp_path):

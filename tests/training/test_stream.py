@@ -99,6 +99,43 @@ def test_a_list_of_lengths_that_does_not_fit_its_shard_is_not_used(shards, tmp_p
     assert equal(batches(shards, 0, 6), batches(tmp_path, 0, 6))
 
 
+def test_digests_are_kept_only_where_somebody_takes_them(shards):
+    data = config_definitions.DataConfig(input_path=f"{shards}/*.tfrecord", global_batch_size=BATCH, is_training=True)
+    for watched in (True, False):
+        stream = Stream(7, watched=watched)
+        with stream.reading():
+            dataset = input_reader.InputReader(data, parser_fn=parse).read()
+        list(dataset.take(3))
+        assert bool(stream.digests) == watched
+
+
+@pytest.mark.parametrize("is_training", [True, False])
+def test_a_record_that_cannot_be_decoded_is_named(tmp_path, is_training):
+    def decode(record: tf.Tensor) -> tf.Tensor:
+        encoded = tf.io.parse_single_example(record, {"image/encoded": tf.io.FixedLenFeature([], tf.string)})["image/encoded"]
+        return tf.io.decode_png(encoded)
+
+    def example(name: str, content: bytes) -> bytes:
+        feature = {"image/encoded": content, "image/filename": name.encode()}
+        lists = {key: tf.train.Feature(bytes_list=tf.train.BytesList(value=[value])) for key, value in feature.items()}
+        return tf.train.Example(features=tf.train.Features(feature=lists)).SerializeToString()
+
+    whole = tf.io.encode_png(tf.zeros([2, 2, 3], tf.uint8)).numpy()
+    for shard in range(2):
+        with tf.io.TFRecordWriter(str(tmp_path / f"{shard}.tfrecord")) as writer:
+            for record in range(5):
+                broken = (shard, record) == (1, 3)
+                writer.write(example(f"{shard}-{record}.png", whole[:20] if broken else whole))
+    data = config_definitions.DataConfig(input_path=f"{tmp_path}/*.tfrecord", global_batch_size=2, is_training=is_training)
+    stream = Stream(7)
+    with stream.reading():
+        dataset = input_reader.InputReader(data, parser_fn=decode).read()
+    with pytest.raises(tf.errors.InvalidArgumentError):
+        list(dataset.take(5))
+    said = stream.undecodable(range(0, 6) if is_training else None)
+    assert said.startswith(f"{tmp_path}/1.tfrecord: record 3 of the shard (1-3.png) cannot be decoded: ")
+
+
 def test_a_damaged_record_is_named(shards, tmp_path):
     for shard in shards.glob("*.tfrecord"):
         (tmp_path / shard.name).write_bytes(shard.read_bytes())
