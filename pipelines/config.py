@@ -475,7 +475,7 @@ def _refuse_unknown_name(override: str) -> None:
     group, _, name = override.lstrip("+").partition("=")
     known = options(group) if group in GROUPS else {}
     if known and name and name not in known and name != "null" and not name.startswith(("[", "{")) and "," not in name:
-        raise UsageError(f"no {group} {name!r}{nearest(name, list(known))}\nall of them: trellis list")
+        raise UsageError(f"no {group} {name!r}{nearest(name, list(known))}\nall of them: make list")
 
 
 @contextmanager

@@ -84,9 +84,8 @@ def _manifest(cfg: Config, overrides: list[str]) -> str:
 def _recorded(cfg: Config) -> Config:
     """The configuration of a recorded run, to go on with it, under this command's own settings."""
     record = runs.find(cfg.run, cfg)
-    if record.run_dir is None:
-        raise UsageError(f"run: the directory of {cfg.run} is gone from this machine; start anew with EXP=<name>")
+    run_dir = runs.directory(record, cfg.run, "start anew with EXP=<name>")
     recorded = config.from_yaml(record.texts["config.yaml"])
-    recorded.run_dir, recorded.run = str(record.run_dir), cfg.run
+    recorded.run_dir, recorded.run = str(run_dir), cfg.run
     recorded.workers, recorded.restarts, recorded.print = cfg.workers, cfg.restarts, cfg.print
     return recorded

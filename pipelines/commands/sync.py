@@ -15,18 +15,15 @@ from pipelines.usage import ExitCode, UsageError
 def run(cfg: Config) -> int:
     """Returns 0 when MLflow has everything."""
     uri = runs.store(cfg)
-    chosen = [_directory(cfg)] if cfg.run else [run_dir for run_dir in runs.local_runs(cfg) if runs.unsent(run_dir, uri)]
+    if cfg.run:
+        instead = "only there was anything kept that MLflow may not have"
+        chosen = [runs.directory(runs.find(cfg.run, cfg), cfg.run, instead)]
+    else:
+        chosen = [run_dir for run_dir in runs.local_runs(cfg) if runs.unsent(run_dir, uri)]
     if not chosen:
         print(f"nothing to send: {redacted(uri)} has every run in {absolute(cfg.runs_dir)}")
         return 0
     return max([_send(run_dir, uri) for run_dir in chosen])
-
-
-def _directory(cfg: Config) -> Path:
-    run_dir = runs.find(cfg.run, cfg).run_dir
-    if run_dir is None:
-        raise UsageError(f"run: the directory of {cfg.run} is gone, and only there is anything kept that MLflow may not have")
-    return run_dir
 
 
 def _send(run_dir: Path, uri: str) -> int:

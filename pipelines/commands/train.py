@@ -224,12 +224,9 @@ def _recorded(cfg: Config) -> Config:
     if cfg.garden:
         raise UsageError("run: goes on with a recorded run, which has its experiment; leave EXP out")
     record = runs.find(cfg.run, cfg)
-    if record.run_dir is None:
-        raise UsageError(
-            f"run: the directory of {cfg.run} is gone from this machine; to make it again: make reproduce RUN={cfg.run}"
-        )
+    run_dir = runs.directory(record, cfg.run, f"to make it again: make reproduce RUN={cfg.run}")
     recorded = config.from_yaml(record.texts["config.yaml"])
-    recorded.run_dir = str(record.run_dir)
+    recorded.run_dir = str(run_dir)
     return continuation.resumed(cfg, recorded)
 
 

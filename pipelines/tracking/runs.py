@@ -205,6 +205,21 @@ def find(run: str | None, cfg: config.Config) -> RunRecord:
     return retrieval.fetch(store(cfg), run, TEXTS) or _refuse(run, cfg)
 
 
+def directory(record: RunRecord, run: str | None, instead: str) -> Path:
+    """The run directory of a recorded run.
+
+    Args:
+        run: how the user named it.
+        instead: what the message says where the directory is gone.
+
+    Raises:
+        UsageError: it is gone.
+    """
+    if record.run_dir is None:
+        raise UsageError(f"run: the directory of {run} is gone from this machine; {instead}")
+    return record.run_dir
+
+
 def read(run_dir: Path, uri: str) -> RunRecord:
     """The run recorded in `run_dir`."""
     texts = {name: durable.read_text(run_dir / name) for name in TEXTS if (run_dir / name).exists()}

@@ -231,3 +231,11 @@ def test_a_folder_as_store_is_refused(cfg: Config, monkeypatch: pytest.MonkeyPat
     monkeypatch.setenv("MLFLOW_TRACKING_URI", "./mlruns")
     with pytest.raises(UsageError, match="MLFLOW_TRACKING_URI: ./mlruns is a folder"):
         runs.store(cfg)
+
+
+def test_a_directory_that_is_gone_is_said_with_what_to_do_instead(tmp_path: Path) -> None:
+    record = runs.RunRecord(tmp_path, "1f", {}, {}, "sqlite:///m.db")
+    assert runs.directory(record, "1f", "x") == tmp_path
+    gone = runs.RunRecord(None, "1f", {}, {}, "sqlite:///m.db")
+    with pytest.raises(UsageError, match="^run: the directory of 1f is gone from this machine; start anew$"):
+        runs.directory(gone, "1f", "start anew")
