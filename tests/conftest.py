@@ -6,6 +6,7 @@ import resource
 import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import cv2
@@ -14,7 +15,13 @@ import pytest
 from sklearn.datasets import load_digits
 
 ROOT = Path(__file__).parent.parent
+FUZZ_UNTIL = float(os.environ.get("FUZZ_UNTIL", "inf"))  # set by tests/fuzzing.py, in seconds since 1970
 SIZES = {"train": 24, "validation": 10}
+
+
+def pytest_runtest_setup():
+    if time.time() > FUZZ_UNTIL:
+        pytest.skip("the time for generated input is over")
 
 
 @pytest.fixture(scope="session", autouse=True)

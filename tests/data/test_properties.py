@@ -11,7 +11,7 @@ from etils import epath
 from PIL import Image
 
 hypothesis = pytest.importorskip("hypothesis")
-from hypothesis import HealthCheck, given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 import tasks
@@ -20,6 +20,7 @@ from pipelines.data import build, checks, content, encoders, index, sources, str
 from pipelines.data.records import Job, positions, write_shard
 from pipelines.data.summary import Summary, read
 from pipelines.usage import UsageError
+from tests.fuzzing import examples
 
 numbers = st.one_of(st.integers(-5, 60), st.floats(-50, 100), st.sampled_from([float("nan"), float("inf"), None, "7", True]))
 boxes = st.one_of(st.lists(numbers, max_size=5), st.none(), st.text(max_size=3), st.tuples(st.integers(0, 20), st.integers(0, 20), st.integers(1, 8), st.integers(1, 8)).map(list))
@@ -93,7 +94,7 @@ def outcome(folder: Path, document: dict[str, Any], source: str, task: str) -> t
     return summaries, rejects
 
 
-@settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow])
+@examples(150)
 @given(document=documents)
 def test_every_image_and_every_object_ends_in_a_shard_or_among_the_rejects(folder: Path, document: dict[str, Any]) -> None:
     found = outcome(folder, document, "coco", "detection")
@@ -125,7 +126,7 @@ panoptic_documents = st.fixed_dictionaries(
 )
 
 
-@settings(max_examples=100, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow])
+@examples(100)
 @given(document=panoptic_documents, task=st.sampled_from(["segmentation", "detection"]))
 def test_every_panoptic_image_and_every_stray_annotation_is_accounted_for(folder: Path, document: dict[str, Any], task: str) -> None:
     found = outcome(folder, document, "coco_panoptic", task)
@@ -139,7 +140,7 @@ def test_every_panoptic_image_and_every_stray_annotation_is_accounted_for(folder
 values = st.recursive(st.one_of(st.none(), st.booleans(), st.integers(), st.floats(allow_nan=False), st.text()), lambda inner: st.one_of(st.lists(inner, max_size=4), st.dictionaries(st.text(max_size=4), inner, max_size=4)), max_leaves=12)
 
 
-@settings(max_examples=200, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@examples(200)
 @given(items=st.lists(values, max_size=12), rest=st.dictionaries(st.text(max_size=6), values, max_size=3), chunk=st.integers(1, 64), ascii_only=st.booleans(), indent=st.sampled_from([None, 1]))
 def test_the_stream_finds_every_element_whatever_the_chunk(
     tmp_path_factory: pytest.TempPathFactory, items: list[Any], rest: dict[str, Any], chunk: int, ascii_only: bool, indent: int | None
