@@ -30,7 +30,9 @@ def main() -> None:
         print("usage: trellis <verb> [key=value ...]\n")
         for name, doc in known.items():
             print(f"  {name:<11} {doc.splitlines()[0]}")
-        print("\ntrellis <verb> --help says more about one of them; trellis list shows what experiment= and dataset= accept.")
+        print(
+            "\ntrellis <verb> --help says more about one of them; trellis list shows what experiment= and dataset= accept."
+        )
         return
     try:
         if verb not in known:

@@ -47,7 +47,9 @@ RESULT, GUARD, PLACE, VERB, PASSIVE = Role
 UNSET = dataclasses.MISSING
 
 
-def role(kind: Role, *, default: Any = UNSET, factory: Any = UNSET, verb: str = "", path: bool = False) -> Any:
+def role(
+    kind: Role, *, default: Any = UNSET, factory: Any = UNSET, verb: str = "", path: bool = False
+) -> Any:
     """A dataclass field with its role.
 
     Args:
@@ -56,7 +58,11 @@ def role(kind: Role, *, default: Any = UNSET, factory: Any = UNSET, verb: str = 
     """
     if factory is UNSET and default is UNSET:
         default = MISSING
-    return field(default=default, default_factory=factory, metadata={"role": kind, "verb": verb, "path": path})
+    return field(
+        default=default,
+        default_factory=factory,
+        metadata={"role": kind, "verb": verb, "path": path},
+    )
 
 
 @dataclass
@@ -79,10 +85,14 @@ class Dataset:
     images: Any = role(PLACE, default=None, path=True)
     annotations: Any = role(PLACE, default=None, path=True)
     masks: Any = role(PLACE, default=None, path=True)
-    lists: Any = role(PLACE, default=None, path=True)  # voc: {split: file that names the images of the split}
+    lists: Any = role(
+        PLACE, default=None, path=True
+    )  # voc: {split: file that names the images of the split}
     builder: str | None = role(RESULT, default=None)  # tfds: name[/config]:version
     labels: Any = role(RESULT, default=None)  # class names, where the source does not carry them
-    columns: Any = role(RESULT, default=None)  # csv: names of the columns {path, label, split, group}
+    columns: Any = role(
+        RESULT, default=None
+    )  # csv: names of the columns {path, label, split, group}
     # mask_folder: what an image's name has after the part it shares with its mask.
     image_suffix: str = role(RESULT, default="")
     mask_suffix: str = role(RESULT, default="")
@@ -90,7 +100,9 @@ class Dataset:
     remap: Any = role(RESULT, default=None)
     # {trait: treatment} of images that cannot pass as they are, see docs/data.md.
     convert: Any = role(RESULT, default=None)
-    include_masks: bool | None = role(RESULT, default=None)  # detection: null takes them where the source has them
+    include_masks: bool | None = role(
+        RESULT, default=None
+    )  # detection: null takes them where the source has them
     # image_folder: a class 0 `background` before the others, as in published ImageNet models.
     background: bool = role(RESULT, default=False)
     # coco: labels are the category ids, gaps and all, as in published COCO models.
@@ -98,7 +110,9 @@ class Dataset:
     # Used where the source has no validation split of its own.
     validation_fraction: float = role(RESULT, default=0.1)
     shards: Any = role(RESULT, default=None)  # {split: count}; null: by size
-    max_reject_fraction: float = role(GUARD, default=0.01)  # of images, and of objects; above it the build fails
+    max_reject_fraction: float = role(
+        GUARD, default=0.01
+    )  # of images, and of objects; above it the build fails
     # Read back through Model Garden's decoder and parser: none, sample, full.
     validate: str = role(GUARD, default="sample")
     seed: int = role(RESULT, default=0)  # of an embedded generator
@@ -129,7 +143,9 @@ class Sweep:
     """A search space; docs/sweeps.md says how parameters are written."""
 
     method: str = "grid"  # grid, list, random, tpe
-    parameters: dict[str, Any] = field(default_factory=dict)  # override key or short name: values, range or multiples
+    parameters: dict[str, Any] = field(
+        default_factory=dict
+    )  # override key or short name: values, range or multiples
     points: list[dict[str, Any]] = field(default_factory=list)  # list: each point, key by key
     trials: int = 10  # random, tpe: points to visit
     seed: int = 0  # random, tpe: of the search, not of the trainings
@@ -142,21 +158,29 @@ class Config:
     """Everything a command is told. `task`, `trainer` and `runtime` are overrides of the Model Garden experiment."""
 
     name: str = role(RESULT, default="none")  # what a run is recorded as
-    garden: str | None = role(RESULT, default=None)  # name registered in Model Garden's experiment factory
-    imports: list[str] = role(RESULT, factory=list)  # modules that register it, beyond the standard ones
+    garden: str | None = role(
+        RESULT, default=None
+    )  # name registered in Model Garden's experiment factory
+    imports: list[str] = role(
+        RESULT, factory=list
+    )  # modules that register it, beyond the standard ones
     # Gives `trainer.train_steps` from the data's size where that is not set.
     epochs: float | None = role(RESULT, default=None)
     # At most, evenly spread over a run whose `trainer.validation_interval` is not set.
     evaluations: int = role(RESULT, default=10)
     seed: int = role(RESULT, default=0)
     determinism: bool = role(RESULT, default=True)
-    flight: bool = role(PASSIVE, default=True)  # record a fingerprint of every step, for `trellis bisect`
+    flight: bool = role(
+        PASSIVE, default=True
+    )  # record a fingerprint of every step, for `trellis bisect`
     data_dir: str = role(PLACE, path=True)
     # Read all shards that are there and compare them with their SHA-256; else those whose size or times have changed.
     verify: bool = role(GUARD, default=False)
     runs_dir: str = role(PLACE, path=True)
     run_dir: str = role(PLACE, path=True)
-    run: str | None = role(PLACE, default=None)  # a recorded run: an MLflow run id or a run directory
+    run: str | None = role(
+        PLACE, default=None
+    )  # a recorded run: an MLflow run id or a run directory
     against: str | None = role(PLACE, default=None)  # another one to compare it with
     dataset: Dataset | None = role(RESULT, default=None)
     runner: dict[str, Any] = role(PLACE, factory=dict)
@@ -165,9 +189,15 @@ class Config:
     # The run that this one is part of: an MLflow run id or a run directory.
     parent: str | None = role(PLACE, default=None)
     workers: int = role(VERB, default=2, verb="launch")  # processes that train together
-    restarts: int = role(VERB, default=3, verb="launch")  # how often workers are started again when one has died
-    print: str | None = role(VERB, default=None, verb="launch")  # slurm or kubernetes, printed instead of started
-    port: int | None = role(VERB, default=None, verb="ui")  # on this machine; null: the first that is free from 5000
+    restarts: int = role(
+        VERB, default=3, verb="launch"
+    )  # how often workers are started again when one has died
+    print: str | None = role(
+        VERB, default=None, verb="launch"
+    )  # slurm or kubernetes, printed instead of started
+    port: int | None = role(
+        VERB, default=None, verb="ui"
+    )  # on this machine; null: the first that is free from 5000
     threads: Threads = role(RESULT, factory=Threads)
     # mirrored: devices that the CPU is split into, to try it without GPUs.
     logical_cpus: int | None = role(RESULT, default=None)
@@ -214,12 +244,18 @@ def dataset_role(name: str, source: str) -> Role:
 
 def locations(source: str) -> tuple[str, ...]:
     """Fields that say where the parts of a source lie."""
-    return tuple(name for name in paths(Dataset) if name != "root" and dataset_role(name, source) is PLACE)
+    return tuple(
+        name for name in paths(Dataset) if name != "root" and dataset_role(name, source) is PLACE
+    )
 
 
 def substance(dataset: Mapping[str, Any], *roles: Role) -> dict[str, Any]:
     """The fields of a data set's node that have one of these roles."""
-    return {name: value for name, value in dataset.items() if dataset_role(name, dataset.get("source", "")) in roles}
+    return {
+        name: value
+        for name, value in dataset.items()
+        if dataset_role(name, dataset.get("source", "")) in roles
+    }
 
 
 def settings(document: Mapping[str, Any], *roles: Role) -> dict[str, Any]:
@@ -241,7 +277,11 @@ def settings(document: Mapping[str, Any], *roles: Role) -> dict[str, Any]:
 def _garden_leaves(node: Any, roles: Sequence[Role]) -> Any:
     if not isinstance(node, Mapping):
         return node
-    return {key: _garden_leaves(value, roles) for key, value in node.items() if GARDEN_ROLES.get(key, RESULT) in roles}
+    return {
+        key: _garden_leaves(value, roles)
+        for key, value in node.items()
+        if GARDEN_ROLES.get(key, RESULT) in roles
+    }
 
 
 def plain(cfg: Config) -> dict[str, Any]:
@@ -251,18 +291,25 @@ def plain(cfg: Config) -> dict[str, Any]:
 
 _schema = OmegaConf.structured(Config)
 for _node in (_schema.task, _schema.trainer, _schema.runtime):
-    OmegaConf.set_struct(_node, False)  # Model Garden's own words: no `+` needed, checked by Model Garden
+    OmegaConf.set_struct(
+        _node, False
+    )  # Model Garden's own words: no `+` needed, checked by Model Garden
 ConfigStore.instance().store(name="schema", node=_schema)
 
 
 def options(group: str) -> dict[str, str]:
     """Names that `group=` accepts, each with the first line of its file's header."""
     folder = FOLDER / group
-    return {str(file.relative_to(folder).with_suffix("")): _headline(file) for file in sorted(folder.rglob("*.yaml"))}
+    return {
+        str(file.relative_to(folder).with_suffix("")): _headline(file)
+        for file in sorted(folder.rglob("*.yaml"))
+    }
 
 
 def _headline(file: Path) -> str:
-    lines = (line.lstrip("# ").strip() for line in file.read_text().splitlines() if line.startswith("#"))
+    lines = (
+        line.lstrip("# ").strip() for line in file.read_text().splitlines() if line.startswith("#")
+    )
     return next((line for line in lines if not line.startswith("@package")), "")
 
 
@@ -301,7 +348,9 @@ def _from_file(name: str, overrides: Sequence[str]) -> Config:
     try:
         text = Path(absolute(name)).read_text(errors="replace")
     except (OSError, ValueError):
-        raise UsageError(f"@{printable(name)}: there is no such file; write @<run directory>/config.yaml") from None
+        raise UsageError(
+            f"@{printable(name)}: there is no such file; write @<run directory>/config.yaml"
+        ) from None
     base = _recorded(text, f"@{printable(name)}")
     for override in OverridesParser.create().parse_overrides(list(overrides)):
         if override.key_or_group in GROUPS and isinstance(override.value(), str):
@@ -323,10 +372,14 @@ def _settled(composed: Any) -> Config:
         for name, value in vars(owner).items():
             if owner is not cfg or not is_dataclass(value):
                 setattr(owner, name, _without_dataclasses(value))
-    OmegaConf.structured(cfg)  # An interpolation can put a word in the place of a node, which is found out here only.
+    OmegaConf.structured(
+        cfg
+    )  # An interpolation can put a word in the place of a node, which is found out here only.
     held = next((word for word in _words(dataclasses.asdict(cfg)) if "${" in word), None)
     if held is not None:
-        raise UsageError(f"{printable(held)}: an interpolation that leaves another one; write out what is meant")
+        raise UsageError(
+            f"{printable(held)}: an interpolation that leaves another one; write out what is meant"
+        )
     return cfg
 
 
@@ -373,7 +426,9 @@ def from_yaml(text: str) -> Config:
 def _recorded(text: str, name: str) -> Any:
     try:
         document = OmegaConf.create(text) if text.strip() else OmegaConf.create({})
-        held = [word for word in _words(OmegaConf.to_container(document, resolve=False)) if "${" in word]
+        held = [
+            word for word in _words(OmegaConf.to_container(document, resolve=False)) if "${" in word
+        ]
         if held:
             raise UsageError(
                 f"{name}: {printable(held[0])}: a recorded configuration has no interpolations; this one is refused"
@@ -408,7 +463,13 @@ def override_value(value: Any) -> str:
         UsageError: it has a key that cannot be written there.
     """
     if isinstance(value, dict):
-        return "{" + ",".join(f"{_override_key(key)}:{override_value(item)}" for key, item in value.items()) + "}"
+        return (
+            "{"
+            + ",".join(
+                f"{_override_key(key)}:{override_value(item)}" for key, item in value.items()
+            )
+            + "}"
+        )
     if isinstance(value, list | tuple):
         return "[" + ",".join(override_value(item) for item in value) + "]"
     if isinstance(value, float) and not math.isfinite(value):
@@ -416,15 +477,22 @@ def override_value(value: Any) -> str:
     if value is None or isinstance(value, bool | int | float):
         return yaml.safe_dump(value).split("\n")[0]
     # Hydra reads a backslash as an escape only where a quote follows.
-    return "'" + re.sub(r"(\\*)('|$)", lambda found: found[1] * 2 + (found[2] and "\\'"), str(value)) + "'"
+    return (
+        "'"
+        + re.sub(r"(\\*)('|$)", lambda found: found[1] * 2 + (found[2] and "\\'"), str(value))
+        + "'"
+    )
 
 
 def _override_key(key: Any) -> str:
     """A key as Hydra reads it; there are no quotes around keys."""
     if isinstance(key, str) and (
-        not re.fullmatch(r"[A-Za-z_][\w.-]*(?: [\w.-]+)*", key, re.ASCII) or key.lower() in _NO_WORDS
+        not re.fullmatch(r"[A-Za-z_][\w.-]*(?: [\w.-]+)*", key, re.ASCII)
+        or key.lower() in _NO_WORDS
     ):
-        raise UsageError(f"key {printable(repr(key))} cannot be written in an override; write it in a file below conf/")
+        raise UsageError(
+            f"key {printable(repr(key))} cannot be written in an override; write it in a file below conf/"
+        )
     return key if isinstance(key, str) else override_value(key)
 
 
@@ -435,7 +503,11 @@ def thread_overrides(chosen: Threads, count: int, recorded: Threads | None = Non
         recorded: counts of a run that is resumed, which keeps them: its bits depend on them.
     """
     counts = {pool: getattr(recorded, pool, None) or count for pool in ("intra_op", "inter_op")}
-    return [f"threads.{pool}={threads}" for pool, threads in counts.items() if getattr(chosen, pool) is None]
+    return [
+        f"threads.{pool}={threads}"
+        for pool, threads in counts.items()
+        if getattr(chosen, pool) is None
+    ]
 
 
 def chosen_dataset(cfg: Config) -> Dataset:
@@ -456,7 +528,9 @@ def given_dataset(cfg: Config) -> Dataset:
         UsageError: none is chosen.
     """
     if cfg.dataset is None:
-        raise UsageError("no dataset given; add DATA=<name> (dataset=<name>); all of them: make list")
+        raise UsageError(
+            "no dataset given; add DATA=<name> (dataset=<name>); all of them: make list"
+        )
     return cfg.dataset
 
 
@@ -464,17 +538,28 @@ def differences(before: Any, after: Any, path: str = "") -> list[str]:
     """Lines `key: before -> after` for every leaf in which two plain nested values differ."""
     if isinstance(before, dict) and isinstance(after, dict):
         keys = [*before, *(key for key in after if key not in before)]
-        pairs = ((f"{path}.{key}" if path else str(key), before.get(key), after.get(key)) for key in keys)
+        pairs = (
+            (f"{path}.{key}" if path else str(key), before.get(key), after.get(key)) for key in keys
+        )
         return [line for where, one, other in pairs for line in differences(one, other, where)]
     return [] if before == after else [f"{path}: {before} -> {after}"]
 
 
 def _refuse_unknown_name(override: str) -> None:
     if "=" not in override and not override.startswith(("~", "-")):
-        raise UsageError(f"{override!r} is not an override; write key=value, as in experiment=retinanet")
+        raise UsageError(
+            f"{override!r} is not an override; write key=value, as in experiment=retinanet"
+        )
     group, _, name = override.lstrip("+").partition("=")
     known = options(group) if group in GROUPS else {}
-    if known and name and name not in known and name != "null" and not name.startswith(("[", "{")) and "," not in name:
+    if (
+        known
+        and name
+        and name not in known
+        and name != "null"
+        and not name.startswith(("[", "{"))
+        and "," not in name
+    ):
         raise UsageError(f"no {group} {name!r}{nearest(name, list(known))}\nall of them: make list")
 
 
@@ -487,9 +572,14 @@ def _readable_errors(overrides: Sequence[str]) -> Iterator[None]:
         missing = re.search(r"Key '([^']+)' (?:is )?not in", text)
         if missing:
             known = [
-                name for owner in (Config, Dataset, Benchmark, Threads, Sweep) for name in owner.__dataclass_fields__
+                name
+                for owner in (Config, Dataset, Benchmark, Threads, Sweep)
+                for name in owner.__dataclass_fields__
             ]
-            where = next((item for item in overrides if missing.group(1) in item.partition("=")[0]), missing.group(1))
+            where = next(
+                (item for item in overrides if missing.group(1) in item.partition("=")[0]),
+                missing.group(1),
+            )
             raise UsageError(
                 f"{where}: there is no key {missing.group(1)!r}{nearest(missing.group(1), known)}"
             ) from None
@@ -507,7 +597,9 @@ def _unforeseen(overrides: Sequence[str], error: Exception) -> str:
     for override in overrides:
         owner, inner, _ = override.lstrip("+~").partition("=")[0].partition(".")
         if inner and owner in ("dataset", "sweep", "benchmark") and "NoneType" in str(error):
-            choice = f"choose it first: {owner}=<name>" if owner in GROUPS else "the experiment has none"
+            choice = (
+                f"choose it first: {owner}=<name>" if owner in GROUPS else "the experiment has none"
+            )
             return f"{printable(override)}: there is no {owner} to set it in; {choice}"
     said = f"{type(error).__name__}: {printable(error, 300)}"
     return f"{printable(' '.join(overrides), 300)}: cannot be composed; is every value of the kind that its key has? ({said})"

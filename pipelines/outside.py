@@ -18,7 +18,9 @@ _IN_ADDRESS = re.compile(
     r"(?P<scheme>[A-Za-z][\w+.-]*://)"
     r"(?P<login>[^\s/?#'\"<>]*|[^\s/?#'\"<>:@]*:(?!\d+(?:[/?#'\"<>,;)\]}\s]|$))[^\s<>]*)@"
 )
-_IN_QUERY = re.compile(rf"(?P<name>(?:[?&;]|%26|%3F)(?:{_SECRET})(?:=|%3D))(?P<value>[^\s&;'\"<>)\]]+)", re.IGNORECASE)
+_IN_QUERY = re.compile(
+    rf"(?P<name>(?:[?&;]|%26|%3F)(?:{_SECRET})(?:=|%3D))(?P<value>[^\s&;'\"<>)\]]+)", re.IGNORECASE
+)
 _IN_HEADER = re.compile(r"(?P<name>\b(?:Bearer|Basic)\s+)(?P<value>[\w.~+/=-]{6,})", re.IGNORECASE)
 _IN_ASSIGNMENT = re.compile(
     r"(?P<name>\b[\w.-]*(?:password|passwd|secret|api[_-]?key|access[_-]?key|[_-]token)['\"]?\s*[=:]\s*['\"]?)"
@@ -33,7 +35,9 @@ def printable(text: object, longest: int = LONGEST) -> str:
     What a terminal would obey (escape sequences, line breaks, characters that change the direction of writing) is spelled
     as Python spells it: `\\x1b`, `\\n`, `\\u202e`. Bytes that were no UTF-8 are spelled `\\udcff`.
     """
-    spelled = "".join(letter if letter.isprintable() else _spelled(letter) for letter in str(text)[: longest + 1])
+    spelled = "".join(
+        letter if letter.isprintable() else _spelled(letter) for letter in str(text)[: longest + 1]
+    )
     return spelled if len(spelled) <= longest else f"{spelled[: longest - 1]}…"
 
 

@@ -4,7 +4,9 @@ import difflib
 import enum
 from collections.abc import Sequence
 
-NOT_IN_NAMES = frozenset("/\\:*?[]{}<>|\"'$`")  # they part paths, or mean something to a shell or a pattern
+NOT_IN_NAMES = frozenset(
+    "/\\:*?[]{}<>|\"'$`"
+)  # they part paths, or mean something to a shell or a pattern
 LONGEST_NAME = 120  # bytes; with what is added to it, a file system takes 255
 
 
@@ -58,7 +60,9 @@ def file_name(word: str, what: str) -> str:
     """
     reason = _unfit(word)
     if reason:
-        raise UsageError(f"{what}: {word[:60]!r} cannot be part of a file's name: {reason}; choose another")
+        raise UsageError(
+            f"{what}: {word[:60]!r} cannot be part of a file's name: {reason}; choose another"
+        )
     return word
 
 

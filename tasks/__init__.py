@@ -9,7 +9,9 @@ from pipelines.usage import UsageError, nearest
 
 def names() -> list[str]:
     """Names that `load` accepts; a leading underscore marks what tasks share."""
-    return sorted(file.stem for file in Path(__file__).parent.glob("*.py") if not file.stem.startswith("_"))
+    return sorted(
+        file.stem for file in Path(__file__).parent.glob("*.py") if not file.stem.startswith("_")
+    )
 
 
 def load(name: str) -> ModuleType:

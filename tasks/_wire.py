@@ -9,24 +9,57 @@ from typing import Any
 from google.protobuf import descriptor_pb2, descriptor_pool, message_factory
 
 _FIELD = descriptor_pb2.FieldDescriptorProto
-_LISTS = {"bytes_list": ("BytesList", _FIELD.TYPE_BYTES), "float_list": ("FloatList", _FIELD.TYPE_FLOAT), "int64_list": ("Int64List", _FIELD.TYPE_INT64)}
+_LISTS = {
+    "bytes_list": ("BytesList", _FIELD.TYPE_BYTES),
+    "float_list": ("FloatList", _FIELD.TYPE_FLOAT),
+    "int64_list": ("Int64List", _FIELD.TYPE_INT64),
+}
 
 
 def _describe() -> descriptor_pb2.FileDescriptorProto:
-    file = descriptor_pb2.FileDescriptorProto(name="trellis/example.proto", package="trellis", syntax="proto3")
+    file = descriptor_pb2.FileDescriptorProto(
+        name="trellis/example.proto", package="trellis", syntax="proto3"
+    )
     for name, kind in _LISTS.values():
-        file.message_type.add(name=name).field.add(name="value", number=1, type=kind, label=_FIELD.LABEL_REPEATED)
+        file.message_type.add(name=name).field.add(
+            name="value", number=1, type=kind, label=_FIELD.LABEL_REPEATED
+        )
     feature = file.message_type.add(name="Feature")
     feature.oneof_decl.add(name="kind")
     for number, (field, (name, _)) in enumerate(_LISTS.items(), start=1):
-        feature.field.add(name=field, number=number, type=_FIELD.TYPE_MESSAGE, type_name=f".trellis.{name}", label=_FIELD.LABEL_OPTIONAL, oneof_index=0)
+        feature.field.add(
+            name=field,
+            number=number,
+            type=_FIELD.TYPE_MESSAGE,
+            type_name=f".trellis.{name}",
+            label=_FIELD.LABEL_OPTIONAL,
+            oneof_index=0,
+        )
     features = file.message_type.add(name="Features")
     entry = features.nested_type.add(name="FeatureEntry")
     entry.options.map_entry = True
     entry.field.add(name="key", number=1, type=_FIELD.TYPE_STRING, label=_FIELD.LABEL_OPTIONAL)
-    entry.field.add(name="value", number=2, type=_FIELD.TYPE_MESSAGE, type_name=".trellis.Feature", label=_FIELD.LABEL_OPTIONAL)
-    features.field.add(name="feature", number=1, type=_FIELD.TYPE_MESSAGE, type_name=".trellis.Features.FeatureEntry", label=_FIELD.LABEL_REPEATED)
-    file.message_type.add(name="Example").field.add(name="features", number=1, type=_FIELD.TYPE_MESSAGE, type_name=".trellis.Features", label=_FIELD.LABEL_OPTIONAL)
+    entry.field.add(
+        name="value",
+        number=2,
+        type=_FIELD.TYPE_MESSAGE,
+        type_name=".trellis.Feature",
+        label=_FIELD.LABEL_OPTIONAL,
+    )
+    features.field.add(
+        name="feature",
+        number=1,
+        type=_FIELD.TYPE_MESSAGE,
+        type_name=".trellis.Features.FeatureEntry",
+        label=_FIELD.LABEL_REPEATED,
+    )
+    file.message_type.add(name="Example").field.add(
+        name="features",
+        number=1,
+        type=_FIELD.TYPE_MESSAGE,
+        type_name=".trellis.Features",
+        label=_FIELD.LABEL_OPTIONAL,
+    )
     return file
 
 
@@ -41,7 +74,13 @@ def serialize(features: Mapping[str, Iterable[bytes] | Iterable[int] | Iterable[
     for name, values in features.items():
         values = list(values)
         if values:
-            field = "bytes_list" if isinstance(values[0], bytes) else "int64_list" if isinstance(values[0], int) else "float_list"
+            field = (
+                "bytes_list"
+                if isinstance(values[0], bytes)
+                else "int64_list"
+                if isinstance(values[0], int)
+                else "float_list"
+            )
             getattr(example.features.feature[name], field).value.extend(values)
     return example.SerializeToString(deterministic=True)
 
@@ -70,7 +109,10 @@ def parse(serialized: bytes) -> dict[str, list[Any]]:
     except Exception as error:
         raise ValueError(f"not a tf.train.Example: {error}") from None
     features = example.features.feature
-    return {name: list(getattr(features[name], features[name].WhichOneof("kind") or "bytes_list").value) for name in features}
+    return {
+        name: list(getattr(features[name], features[name].WhichOneof("kind") or "bytes_list").value)
+        for name in features
+    }
 
 
 def require(serialized: bytes, *names: str) -> dict[str, list[Any]]:
@@ -94,5 +136,14 @@ def text(features: Mapping[str, list[Any]], name: str) -> str:
 def head(features: Mapping[str, list[Any]]) -> dict[str, Any]:
     """What the records of all tasks have in them; only the image is certain."""
     sizes = {name: (features.get(f"image/{name}") or [0])[0] for name in ("height", "width")}
-    names = {"file": text(features, "image/filename"), "id": text(features, "image/source_id"), "format": text(features, "image/format")}
-    return {**names, **sizes, "image": features["image/encoded"][0], "sha256": text(features, "image/key/sha256")}
+    names = {
+        "file": text(features, "image/filename"),
+        "id": text(features, "image/source_id"),
+        "format": text(features, "image/format"),
+    }
+    return {
+        **names,
+        **sizes,
+        "image": features["image/encoded"][0],
+        "sha256": text(features, "image/key/sha256"),
+    }

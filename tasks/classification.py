@@ -11,7 +11,9 @@ from tasks import _wire
 
 VERSION = 1
 METRIC = "accuracy"
-GARDEN_TASKS = {"ImageClassificationTask"}  # Model Garden task configurations that read these records
+GARDEN_TASKS = {
+    "ImageClassificationTask"
+}  # Model Garden task configurations that read these records
 FIRST_LABEL = 0
 parse = _wire.parse
 
@@ -34,10 +36,16 @@ def decode(serialized: bytes) -> dict[str, Any]:
         ValueError: a feature is missing or does not fit the others.
     """
     features = _wire.require(serialized, "image/encoded", "image/class/label")
-    return {**_wire.head(features), "label": features["image/class/label"][0], "text": _wire.text(features, "image/class/text")}
+    return {
+        **_wire.head(features),
+        "label": features["image/class/label"][0],
+        "text": _wire.text(features, "image/class/text"),
+    }
 
 
-def inputs(files: Mapping[str, str], labels: Sequence[str], formats: Collection[str]) -> dict[str, Any]:
+def inputs(
+    files: Mapping[str, str], labels: Sequence[str], formats: Collection[str]
+) -> dict[str, Any]:
     """Override of node `task`: where the records are, and what follows from them.
 
     Args:
@@ -46,5 +54,12 @@ def inputs(files: Mapping[str, str], labels: Sequence[str], formats: Collection[
         formats: image formats that occur; Model Garden decodes anything but JPEG only when told.
     """
     jpeg = set(formats) <= {"jpeg"}
-    data = {split: {"input_path": files[split], "decode_jpeg_only": jpeg} for split in ("train", "validation") if split in files}
-    return {"model": {"num_classes": len(labels)}, **{f"{split}_data": node for split, node in data.items()}}
+    data = {
+        split: {"input_path": files[split], "decode_jpeg_only": jpeg}
+        for split in ("train", "validation")
+        if split in files
+    }
+    return {
+        "model": {"num_classes": len(labels)},
+        **{f"{split}_data": node for split, node in data.items()},
+    }

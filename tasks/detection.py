@@ -13,7 +13,10 @@ from tasks import _wire
 
 VERSION = 1
 METRIC = "AP"
-GARDEN_TASKS = {"RetinaNetTask", "MaskRCNNTask"}  # Model Garden task configurations that read these records
+GARDEN_TASKS = {
+    "RetinaNetTask",
+    "MaskRCNNTask",
+}  # Model Garden task configurations that read these records
 FIRST_LABEL = 1  # 0 is the background
 parse = _wire.parse
 
@@ -44,12 +47,15 @@ def decode(serialized: bytes) -> dict[str, Any]:
         ValueError: a feature is missing or does not fit the others.
     """
     features = _wire.require(serialized, "image/encoded", "image/height", "image/width")
-    sides = [features.get(f"image/object/bbox/{side}", []) for side in ("ymin", "xmin", "ymax", "xmax")]
+    sides = [
+        features.get(f"image/object/bbox/{side}", []) for side in ("ymin", "xmin", "ymax", "xmax")
+    ]
     labels = features.get("image/object/class/label", [])
     columns = {
         "box": list(zip(*sides, strict=True)),
         "label": labels,
-        "text": [text.decode() for text in features.get("image/object/class/text", [])] or [""] * len(labels),
+        "text": [text.decode() for text in features.get("image/object/class/text", [])]
+        or [""] * len(labels),
         "area": features.get("image/object/area") or [0.0] * len(labels),
         "is_crowd": features.get("image/object/is_crowd") or [0] * len(labels),
         "mask": features.get("image/object/mask") or [None] * len(labels),
@@ -57,11 +63,15 @@ def decode(serialized: bytes) -> dict[str, Any]:
     lengths = {name: len(values) for name, values in columns.items()}
     if len(set(lengths.values())) > 1:
         raise ValueError(f"objects have columns of unequal length: {lengths}")
-    objects = [dict(zip(columns, values, strict=True)) for values in zip(*columns.values(), strict=True)]
+    objects = [
+        dict(zip(columns, values, strict=True)) for values in zip(*columns.values(), strict=True)
+    ]
     return {**_wire.head(features), "objects": objects}
 
 
-def inputs(files: Mapping[str, str], labels: Sequence[str], formats: Collection[str]) -> dict[str, Any]:
+def inputs(
+    files: Mapping[str, str], labels: Sequence[str], formats: Collection[str]
+) -> dict[str, Any]:
     """Override of node `task`: where the records are, and what follows from them.
 
     Without an annotation file the evaluator takes the ground truth from the records. The background counts as a class.
@@ -71,5 +81,9 @@ def inputs(files: Mapping[str, str], labels: Sequence[str], formats: Collection[
         labels: class names in the order of their integers, without the background.
         formats: image formats that occur; Model Garden's decoder takes them all.
     """
-    data = {f"{split}_data": {"input_path": files[split]} for split in ("train", "validation") if split in files}
+    data = {
+        f"{split}_data": {"input_path": files[split]}
+        for split in ("train", "validation")
+        if split in files
+    }
     return {"annotation_file": None, "model": {"num_classes": len(labels) + FIRST_LABEL}, **data}

@@ -11,7 +11,9 @@ from tasks import _wire
 
 VERSION = 1
 METRIC = "mean_iou"
-GARDEN_TASKS = {"SemanticSegmentationTask"}  # Model Garden task configurations that read these records
+GARDEN_TASKS = {
+    "SemanticSegmentationTask"
+}  # Model Garden task configurations that read these records
 FIRST_LABEL = 0
 parse = _wire.parse
 
@@ -33,11 +35,19 @@ def decode(serialized: bytes) -> dict[str, Any]:
     Raises:
         ValueError: a feature is missing or does not fit the others.
     """
-    features = _wire.require(serialized, "image/encoded", "image/height", "image/width", "image/segmentation/class/encoded")
+    features = _wire.require(
+        serialized,
+        "image/encoded",
+        "image/height",
+        "image/width",
+        "image/segmentation/class/encoded",
+    )
     return {**_wire.head(features), "mask": features["image/segmentation/class/encoded"][0]}
 
 
-def inputs(files: Mapping[str, str], labels: Sequence[str], formats: Collection[str]) -> dict[str, Any]:
+def inputs(
+    files: Mapping[str, str], labels: Sequence[str], formats: Collection[str]
+) -> dict[str, Any]:
     """Override of node `task`: where the records are, and what follows from them.
 
     Args:
@@ -45,5 +55,9 @@ def inputs(files: Mapping[str, str], labels: Sequence[str], formats: Collection[
         labels: class names in the order of their integers, the background among them where the masks have one.
         formats: image formats that occur; Model Garden's decoder takes them all.
     """
-    data = {f"{split}_data": {"input_path": files[split]} for split in ("train", "validation") if split in files}
+    data = {
+        f"{split}_data": {"input_path": files[split]}
+        for split in ("train", "validation")
+        if split in files
+    }
     return {"model": {"num_classes": len(labels)}, **data}

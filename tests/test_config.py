@@ -57,14 +57,20 @@ def test_every_setting_has_a_role(owner):
 
 
 def test_lists_of_settings_follow_from_the_roles():
-    assert config.names(config.Config, config.VERB, verb="launch") == ("workers", "restarts", "print")
+    assert config.names(config.Config, config.VERB, verb="launch") == (
+        "workers",
+        "restarts",
+        "print",
+    )
     assert config.paths(config.Config) == ("data_dir", "runs_dir", "run_dir")
     assert config.locations("coco") == ("images", "annotations", "masks", "lists")
 
 
 def test_splits_of_a_tfds_builder_are_no_paths(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    cfg = compose(["experiment=resnet", "dataset=tfds", "dataset.lists={train:train,validation:test}"])
+    cfg = compose(
+        ["experiment=resnet", "dataset=tfds", "dataset.lists={train:train,validation:test}"]
+    )
     assert config.anchored(cfg).dataset.lists == {"train": "train", "validation": "test"}
     cfg = compose(["experiment=resnet", "dataset=image_folder", "dataset.images=pictures"])
     assert config.anchored(cfg).dataset.images == str(tmp_path / "pictures")
@@ -96,7 +102,9 @@ def test_a_slip_of_the_pen_gets_the_nearest_name(overrides, says):
         compose(overrides)
 
 
-@pytest.mark.parametrize("value", ["it's", "a b", "x,y", "{z}", "ü=1", "back\\slash", True, None, 3, 0.001, [1, "a"]])
+@pytest.mark.parametrize(
+    "value", ["it's", "a b", "x,y", "{z}", "ü=1", "back\\slash", True, None, 3, 0.001, [1, "a"]]
+)
 def test_any_value_can_be_spelled_as_an_override(value):
     spelled = config.override_value(value)
     assert compose([f"+task.key={spelled}"]).task["key"] == value
@@ -111,13 +119,24 @@ def test_showing_and_listing_import_no_heavy_library():
         "try: main()\nexcept SystemExit: pass\n"
         "print('HEAVY', {'tensorflow', 'apache_beam', 'mlflow'} & set(sys.modules))"
     )
-    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
+    done = subprocess.run(
+        [sys.executable, "-c", script], capture_output=True, text=True, check=True
+    )
     assert "HEAVY set()" in done.stdout
     assert "retinanet_resnetfpn_coco" in done.stdout
 
 
-@pytest.mark.parametrize("text", ["name: ${oc.env:SECRET}", "task: {model: {name: ['${oc.env:SECRET}']}}", "task: {'${oc.env:SECRET}': 1}"])
-def test_a_recorded_configuration_says_nothing_that_is_still_to_be_looked_up(text, tmp_path, monkeypatch):
+@pytest.mark.parametrize(
+    "text",
+    [
+        "name: ${oc.env:SECRET}",
+        "task: {model: {name: ['${oc.env:SECRET}']}}",
+        "task: {'${oc.env:SECRET}': 1}",
+    ],
+)
+def test_a_recorded_configuration_says_nothing_that_is_still_to_be_looked_up(
+    text, tmp_path, monkeypatch
+):
     monkeypatch.setenv("SECRET", "hunter2")
     (tmp_path / "config.yaml").write_text(text)
     for read in (lambda: config.from_yaml(text), lambda: compose([f"@{tmp_path / 'config.yaml'}"])):
@@ -126,7 +145,9 @@ def test_a_recorded_configuration_says_nothing_that_is_still_to_be_looked_up(tex
         assert "hunter2" not in str(error.value)
 
 
-@pytest.mark.parametrize("text", ["[1, 2]", "a: b: c", "seed: many", "sead: 3", "\x00", "dataset: 3"])
+@pytest.mark.parametrize(
+    "text", ["[1, 2]", "a: b: c", "seed: many", "sead: 3", "\x00", "dataset: 3"]
+)
 def test_a_recorded_configuration_that_is_none_is_refused(text, tmp_path):
     (tmp_path / "config.yaml").write_text(text)
     for read in (lambda: config.from_yaml(text), lambda: compose([f"@{tmp_path / 'config.yaml'}"])):
@@ -138,7 +159,14 @@ def test_every_group_has_a_folder_of_choices():
     assert [group for group in config.GROUPS if not config.options(group)] == []
 
 
-@pytest.mark.parametrize("verb", [data.run, preview.run, lambda cfg: config.chosen_dataset(dataclasses.replace(cfg, garden="resnet_imagenet"))])
+@pytest.mark.parametrize(
+    "verb",
+    [
+        data.run,
+        preview.run,
+        lambda cfg: config.chosen_dataset(dataclasses.replace(cfg, garden="resnet_imagenet")),
+    ],
+)
 def test_a_missing_choice_is_named_in_one_way(verb):
     with pytest.raises(UsageError, match="^no dataset given; add DATA=<name>"):
         verb(compose([]))

@@ -41,10 +41,16 @@ def test_a_name_of_ten_thousand_letters_is_cut():
         ("http://alice:s3cret@host:5000/x", "http://alice:***@host:5000/x"),
         ("https://glpat-s3cret@host/x", "https://***@host/x"),
         ("postgresql://h/db?user=me&password=s3cret", "postgresql://h/db?user=me&password=***"),
-        ("mysql+pymysql://u:s3cret@h/db and again http://v:s3cret@g", "mysql+pymysql://u:***@h/db and again http://v:***@g"),
+        (
+            "mysql+pymysql://u:s3cret@h/db and again http://v:s3cret@g",
+            "mysql+pymysql://u:***@h/db and again http://v:***@g",
+        ),
         ("https://a.blob/x?sv=2020&sig=s3cret&x=1", "https://a.blob/x?sv=***&sig=***&x=1"),
         ("Authorization: Bearer s3cret.s3cret", "Authorization: Bearer ***"),
-        ("https://h/?X-Amz-Signature=s3cret&X-Amz-Security-Token=s3cret", "https://h/?X-Amz-Signature=***&X-Amz-Security-Token=***"),
+        (
+            "https://h/?X-Amz-Signature=s3cret&X-Amz-Security-Token=s3cret",
+            "https://h/?X-Amz-Signature=***&X-Amz-Security-Token=***",
+        ),
         ("host=db user=me password=s3cret dbname=x", "host=db user=me password=*** dbname=x"),
         ("{'aws_secret_access_key': 's3cret'}", "{'aws_secret_access_key': '***'}"),
         ("http://host:5000/a@b", "http://host:5000/a@b"),
@@ -70,7 +76,10 @@ def test_a_reason_is_cut_after_its_secrets_are_hidden():
 
 
 def test_secrets_inside_documents_and_tracebacks_are_hidden():
-    assert without_secrets({"a": ["http://u:s3cret@h", 1, None], "A_TOKEN": "x"}) == {"a": ["http://u:***@h", 1, None], "A_TOKEN": "***"}
+    assert without_secrets({"a": ["http://u:s3cret@h", 1, None], "A_TOKEN": "x"}) == {
+        "a": ["http://u:***@h", 1, None],
+        "A_TOKEN": "***",
+    }
     try:
         raise ValueError("http://u:s3cret@h")
     except ValueError as error:

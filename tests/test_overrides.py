@@ -30,23 +30,58 @@ def keys_of(node: Any, above: str = "") -> list[str]:
     """Every key of nested mappings, as an override names it."""
     if not isinstance(node, dict):
         return [above] if above else []
-    inner = itertools.chain.from_iterable(keys_of(value, f"{above}.{key}" if above else str(key)) for key, value in node.items())
+    inner = itertools.chain.from_iterable(
+        keys_of(value, f"{above}.{key}" if above else str(key)) for key, value in node.items()
+    )
     return [*([above] if above else []), *inner]
 
 
 def known_keys() -> list[str]:
-    keys = {f"{name}.{inner}" for name, owner in OWNERS.items() for inner in owner.__dataclass_fields__}
+    keys = {
+        f"{name}.{inner}" for name, owner in OWNERS.items() for inner in owner.__dataclass_fields__
+    }
     for base in BASES:
         keys.update(keys_of(vars(config.compose(base))))
     return sorted(keys)
 
 
-OWNERS = {"dataset": config.Dataset, "benchmark": config.Benchmark, "sweep": config.Sweep, "threads": config.Threads}
+OWNERS = {
+    "dataset": config.Dataset,
+    "benchmark": config.Benchmark,
+    "sweep": config.Sweep,
+    "threads": config.Threads,
+}
 KEYS = known_keys()
 CHOICES = [f"{group}={name}" for group in config.GROUPS for name in config.options(group)]
-ODD_KEYS = ["", "dataset@x", "experiment@task", "dataset@_global_", "runtime@trainer", "dataset@a:b", "dataset/coco", "hydra", "hydra.run.dir", "hydra/job_logging", "defaults"]
+ODD_KEYS = [
+    "",
+    "dataset@x",
+    "experiment@task",
+    "dataset@_global_",
+    "runtime@trainer",
+    "dataset@a:b",
+    "dataset/coco",
+    "hydra",
+    "hydra.run.dir",
+    "hydra/job_logging",
+    "defaults",
+]
 MARKS = [*"[]{}'\"\\,:=$()@~+-*./ \t\n\r#%&;|<>?!^", "\x1b", "\u202e", "\udcff", "日", *"az09_ü"]
-WORDS = ["off", "yes", "???", "1e3", "0x1f", "null", "nan", "a b", "2017-01-01", "1:2", "~", "1_000", "${x}"]
+WORDS = [
+    "off",
+    "yes",
+    "???",
+    "1e3",
+    "0x1f",
+    "null",
+    "nan",
+    "a b",
+    "2017-01-01",
+    "1:2",
+    "~",
+    "1_000",
+    "${x}",
+]
 INTERPOLATIONS = (
     "${name} ${task} ${sweep} ${dataset} ${threads} ${seed} ${run_dir} ${dataset.name} ${trainer.train_steps} ${.x} ${...x} ${${name}} ${ ${} $"
     " ${oc.env:HOME} ${oc.env:NOT_SET} ${oc.env:X,1} ${oc.decode:'[1'} ${oc.create:{a:1}} ${oc.select:x} ${oc.deprecated:seed} ${oc.dict.keys:task}"
@@ -68,25 +103,60 @@ def altered(text: str, changes: list[tuple[str, int, str]]) -> str:
 
 
 def misspelt(right: st.SearchStrategy[str]) -> st.SearchStrategy[str]:
-    change = st.tuples(st.sampled_from(["insert", "replace", "remove"]), st.integers(0, 60), st.sampled_from(MARKS))
+    change = st.tuples(
+        st.sampled_from(["insert", "replace", "remove"]), st.integers(0, 60), st.sampled_from(MARKS)
+    )
     return st.builds(altered, right, st.lists(change, min_size=1, max_size=2))
 
 
 odd_text = st.text(st.sampled_from(MARKS), max_size=10)
-scalars = st.one_of(st.none(), st.booleans(), st.integers(), st.floats(), st.sampled_from(WORDS), odd_text, st.text(max_size=5))
-inner_keys = st.one_of(st.text("abc_", min_size=1, max_size=4), st.sampled_from(["a.b", "a b", "A-1", "True1"]))
-plain_values = st.recursive(scalars, lambda inner: st.one_of(st.lists(inner, max_size=3), st.dictionaries(inner_keys, inner, max_size=3)), max_leaves=8)
-spelled = plain_values.map(config.override_value)
-interpolations = st.one_of(st.sampled_from(INTERPOLATIONS), st.text("${}:.,a'\"[]", max_size=8).map("${".__add__))
-values = st.one_of(
-    spelled, misspelt(spelled), odd_text, interpolations, st.sampled_from(SWEEPS), st.sampled_from([choice.partition("=")[2] for choice in CHOICES])
+scalars = st.one_of(
+    st.none(),
+    st.booleans(),
+    st.integers(),
+    st.floats(),
+    st.sampled_from(WORDS),
+    odd_text,
+    st.text(max_size=5),
 )
-keys = st.one_of(st.sampled_from(KEYS), st.sampled_from([*config.GROUPS, *ODD_KEYS]), misspelt(st.sampled_from(KEYS)))
+inner_keys = st.one_of(
+    st.text("abc_", min_size=1, max_size=4), st.sampled_from(["a.b", "a b", "A-1", "True1"])
+)
+plain_values = st.recursive(
+    scalars,
+    lambda inner: st.one_of(
+        st.lists(inner, max_size=3), st.dictionaries(inner_keys, inner, max_size=3)
+    ),
+    max_leaves=8,
+)
+spelled = plain_values.map(config.override_value)
+interpolations = st.one_of(
+    st.sampled_from(INTERPOLATIONS), st.text("${}:.,a'\"[]", max_size=8).map("${".__add__)
+)
+values = st.one_of(
+    spelled,
+    misspelt(spelled),
+    odd_text,
+    interpolations,
+    st.sampled_from(SWEEPS),
+    st.sampled_from([choice.partition("=")[2] for choice in CHOICES]),
+)
+keys = st.one_of(
+    st.sampled_from(KEYS),
+    st.sampled_from([*config.GROUPS, *ODD_KEYS]),
+    misspelt(st.sampled_from(KEYS)),
+)
 signs = st.sampled_from(["", "", "", "+", "++", "~", "-", "--", "@"])
 overrides = st.one_of(
-    st.builds("{}{}{}{}".format, signs, keys, st.sampled_from(["=", "=", "=", "", "==", " = "]), values), misspelt(st.sampled_from(CHOICES)), odd_text
+    st.builds(
+        "{}{}{}{}".format, signs, keys, st.sampled_from(["=", "=", "=", "", "==", " = "]), values
+    ),
+    misspelt(st.sampled_from(CHOICES)),
+    odd_text,
 )
-command_lines = st.builds(lambda base, more: [*base, *more], st.sampled_from(BASES), st.lists(overrides, max_size=2))
+command_lines = st.builds(
+    lambda base, more: [*base, *more], st.sampled_from(BASES), st.lists(overrides, max_size=2)
+)
 
 
 @contextlib.contextmanager
@@ -120,9 +190,13 @@ def plain(cfg: config.Config) -> dict[str, Any]:
 @example(words=["~=[]"])
 @example(words=["experiment=resnet", "@against=null"])
 @example(words=["experiment=retinanet", "+dataset@x=${sweep}"])
-@example(words=["sweep=tpe", "trainer.x=${sweep}"]).via("a node of ours within Model Garden's did not survive the record")
+@example(words=["sweep=tpe", "trainer.x=${sweep}"]).via(
+    "a node of ours within Model Garden's did not survive the record"
+)
 @example(words=["benchmark=${name}"]).via("a word in the place of a node could not be recorded")
-@example(words=["name=\\${name}"]).via("an interpolation left over was recorded, and the record refused")
+@example(words=["name=\\${name}"]).via(
+    "an interpolation left over was recorded, and the record refused"
+)
 def test_overrides_compose_into_what_survives_its_record_or_get_a_message(words: list[str]) -> None:
     try:
         with bounded():
@@ -168,14 +242,34 @@ def test_show_and_list_print_or_say_why_not(verb: str, words: list[str]) -> None
 def stays_below(folder: Path, cfg: config.Config) -> bool:
     """Whether a look at the data keeps to a folder: no other disk is searched, no network asked."""
     dataset = dataclasses.asdict(cfg)["dataset"] or {}
-    places = [str(value) for name, value in dataset.items() if name in ("root", "images", "annotations", "masks", "lists", "builder") and value]
+    places = [
+        str(value)
+        for name, value in dataset.items()
+        if name in ("root", "images", "annotations", "masks", "lists", "builder") and value
+    ]
     names = [cfg.data_dir, *places]
-    return not any("/" in name or ".." in name or "~" in name for name in names) and Path.cwd() == folder
+    return (
+        not any("/" in name or ".." in name or "~" in name for name in names)
+        and Path.cwd() == folder
+    )
 
 
 @examples(40)
-@given(words=st.builds(lambda more: ["experiment=resnet", "dataset=image_folder", "data_dir=data", "dataset.images=pictures", *more], st.lists(overrides, max_size=2)))
-def test_check_finds_the_data_or_says_why_not_before_tensorflow_starts(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, words: list[str]) -> None:
+@given(
+    words=st.builds(
+        lambda more: [
+            "experiment=resnet",
+            "dataset=image_folder",
+            "data_dir=data",
+            "dataset.images=pictures",
+            *more,
+        ],
+        st.lists(overrides, max_size=2),
+    )
+)
+def test_check_finds_the_data_or_says_why_not_before_tensorflow_starts(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, words: list[str]
+) -> None:
     (tmp_path / "pictures" / "cat").mkdir(parents=True, exist_ok=True)
     (tmp_path / "pictures" / "cat" / "1.jpg").write_bytes(b"\xff\xd8")
     monkeypatch.chdir(tmp_path)
@@ -210,20 +304,48 @@ def test_a_record_with_a_hole_says_so() -> None:
         config.from_yaml("task: {x: '???'}")
 
 
-recorded_values = st.recursive(scalars, lambda inner: st.one_of(st.lists(inner, max_size=3), st.dictionaries(st.text(max_size=4), inner, max_size=3)), max_leaves=8)
+recorded_values = st.recursive(
+    scalars,
+    lambda inner: st.one_of(
+        st.lists(inner, max_size=3), st.dictionaries(st.text(max_size=4), inner, max_size=3)
+    ),
+    max_leaves=8,
+)
 
 
 @examples(40)
-@given(node=st.dictionaries(st.text(max_size=5), recorded_values, max_size=4).filter(lambda node: not any(mark in repr(node) for mark in ("${", "???"))), word=st.text("a0-.e$ :'", max_size=8).filter(lambda word: "${" not in word))
-@example(node={"x": ["1e3", "-.5E+7", "1_0.e9", "1e", "0.1"]}, word="1e3").via("text became a number in the record")
+@given(
+    node=st.dictionaries(st.text(max_size=5), recorded_values, max_size=4).filter(
+        lambda node: not any(mark in repr(node) for mark in ("${", "???"))
+    ),
+    word=st.text("a0-.e$ :'", max_size=8).filter(lambda word: "${" not in word),
+)
+@example(node={"x": ["1e3", "-.5E+7", "1_0.e9", "1e", "0.1"]}, word="1e3").via(
+    "text became a number in the record"
+)
 def test_any_configuration_survives_its_record(node: dict[str, Any], word: str) -> None:
-    cfg = config.Config(name="some", against=word, data_dir="d", runs_dir="r", run_dir="x", task=node)
+    cfg = config.Config(
+        name="some", against=word, data_dir="d", runs_dir="r", run_dir="x", task=node
+    )
     assert same(plain(config.from_yaml(config.to_yaml(cfg))), plain(cfg))
 
 
 @examples(60)
-@given(text=st.one_of(st.text(max_size=40), st.binary(max_size=40).map(lambda raw: raw.decode("utf-8", "replace")), misspelt(st.just("name: x\nseed: 1\ntask: {a: [1, {b: 2}]}\ndataset: {name: a, task: detection}\n"))), words=st.lists(overrides, max_size=1))
-def test_a_file_in_the_place_of_a_record_is_read_or_refused(tmp_path: Path, text: str, words: list[str]) -> None:
+@given(
+    text=st.one_of(
+        st.text(max_size=40),
+        st.binary(max_size=40).map(lambda raw: raw.decode("utf-8", "replace")),
+        misspelt(
+            st.just(
+                "name: x\nseed: 1\ntask: {a: [1, {b: 2}]}\ndataset: {name: a, task: detection}\n"
+            )
+        ),
+    ),
+    words=st.lists(overrides, max_size=1),
+)
+def test_a_file_in_the_place_of_a_record_is_read_or_refused(
+    tmp_path: Path, text: str, words: list[str]
+) -> None:
     (tmp_path / "config.yaml").write_text(text, encoding="utf-8", errors="surrogateescape")
     try:
         config.to_yaml(config.compose([f"@{tmp_path}/config.yaml", *words]))
@@ -236,7 +358,12 @@ parameters = st.one_of(
     st.fixed_dictionaries({"times": st.one_of(plain_values, st.lists(st.integers(0, 4), max_size=3), st.fixed_dictionaries({"low": st.floats(0, 1), "high": st.floats(1, 9)}))}),
     plain_values,
 )  # fmt: skip
-searched_names = st.one_of(st.sampled_from(["learning_rate", "batch_size", "weight_decay", "seed", "epochs", "dataset", "x"]), st.sampled_from(KEYS))
+searched_names = st.one_of(
+    st.sampled_from(
+        ["learning_rate", "batch_size", "weight_decay", "seed", "epochs", "dataset", "x"]
+    ),
+    st.sampled_from(KEYS),
+)
 searches = st.builds(
     config.Sweep,
     method=st.sampled_from(["grid", "list", "random", "tpe", "tpo", ""]),
@@ -249,13 +376,33 @@ searches = st.builds(
 
 def first_points(found: space.Space) -> list[space.Point]:
     """A few of the points, as the schedule would visit them."""
-    points = [proposals.suggest(found, [], [])] if found.method == "tpe" else list(itertools.islice(proposals.fixed(found), 3))
-    return [{**point, **around} for point in points for around in list(itertools.islice(proposals.combinations(found.around), 2)) or [{}]]
+    points = (
+        [proposals.suggest(found, [], [])]
+        if found.method == "tpe"
+        else list(itertools.islice(proposals.fixed(found), 3))
+    )
+    return [
+        {**point, **around}
+        for point in points
+        for around in list(itertools.islice(proposals.combinations(found.around), 2)) or [{}]
+    ]
 
 
 @examples(120)
-@given(sweep=st.one_of(st.none(), searches), words=st.lists(st.builds("{}={}".format, searched_names, st.one_of(st.sampled_from(SWEEPS), misspelt(st.sampled_from(SWEEPS)), spelled)), max_size=2))
-def test_a_search_is_laid_out_or_gets_a_message(sweep: config.Sweep | None, words: list[str]) -> None:
+@given(
+    sweep=st.one_of(st.none(), searches),
+    words=st.lists(
+        st.builds(
+            "{}={}".format,
+            searched_names,
+            st.one_of(st.sampled_from(SWEEPS), misspelt(st.sampled_from(SWEEPS)), spelled),
+        ),
+        max_size=2,
+    ),
+)
+def test_a_search_is_laid_out_or_gets_a_message(
+    sweep: config.Sweep | None, words: list[str]
+) -> None:
     try:
         with bounded():
             request = commandline.read(words)

@@ -31,7 +31,11 @@ def main(overrides: Sequence[str]) -> int:
     """Takes the flag, and an experiment named without `experiment=`."""
     if FLAG not in overrides:
         return run(config.compose(overrides))
-    named = [word if "=" in word or word.startswith("@") else f"experiment={word}" for word in overrides if word != FLAG]
+    named = [
+        word if "=" in word or word.startswith("@") else f"experiment={word}"
+        for word in overrides
+        if word != FLAG
+    ]
     cfg = config.compose(named)
     return run(cfg) or prove(cfg)
 
@@ -45,13 +49,17 @@ def run(cfg: Config) -> int:
 
     params = parameters.build(cfg, task, data)
     trainer, batch = params.trainer, params.task.train_data.global_batch_size
-    print(f"{cfg.name}: {cfg.garden} on {dataset.name}, runtime {params.runtime.distribution_strategy}")
+    print(
+        f"{cfg.name}: {cfg.garden} on {dataset.name}, runtime {params.runtime.distribution_strategy}"
+    )
     if data is None:
         print(f"the data are not built yet, so sizes are unchecked: make data DATA={dataset.name}")
     else:
         sizes = ", ".join(f"{split.examples} {name}" for name, split in data.splits.items())
         print(f"data: {sizes} examples, {len(data.labels)} classes ({data.fingerprint[:12]})")
-        print(f"{trainer.train_steps} steps at batch {batch}, an evaluation every {trainer.validation_interval} steps")
+        print(
+            f"{trainer.train_steps} steps at batch {batch}, an evaluation every {trainer.validation_interval} steps"
+        )
     print(f"headline metric: {trainer.best_checkpoint_eval_metric}\nok")
     return 0
 
@@ -71,16 +79,32 @@ def prove(cfg: Config) -> int:
     trainer = {**cfg.trainer, "steps_per_loop": 1, "summary_interval": 1, "checkpoint_interval": 2}
     with tempfile.TemporaryDirectory() as folder:
         records = []
-        for name, stops in (("alone", [signal.SIGTERM]), ("killed", [signal.SIGKILL, signal.SIGTERM])):
+        for name, stops in (
+            ("alone", [signal.SIGTERM]),
+            ("killed", [signal.SIGKILL, signal.SIGTERM]),
+        ):
             run_dir = Path(folder, name)
             file = Path(folder, f"{name}.yaml")
-            file.write_text(config.to_yaml(replace(cfg, runs_dir=folder, run_dir=str(run_dir), trainer=trainer, flight=True)))
+            file.write_text(
+                config.to_yaml(
+                    replace(
+                        cfg, runs_dir=folder, run_dir=str(run_dir), trainer=trainer, flight=True
+                    )
+                )
+            )
             for how in stops:
                 _train_until(KILLED_AT if how == signal.SIGKILL else PROOF_STEPS, file, how)
             records.append((run_dir / "flight.jsonl").read_text())
-    lines = [{step["step"]: step for step in map(json.loads, record.splitlines())}.get(PROOF_STEPS, {}) for record in records]
-    for name, line in zip(("left alone", f"killed after step {KILLED_AT} and resumed"), lines, strict=True):
-        print(f"{PROOF_STEPS} steps, {name}: loss {line.get('loss')}, weights {line.get('variables', 'none')[:16]}")
+    lines = [
+        {step["step"]: step for step in map(json.loads, record.splitlines())}.get(PROOF_STEPS, {})
+        for record in records
+    ]
+    for name, line in zip(
+        ("left alone", f"killed after step {KILLED_AT} and resumed"), lines, strict=True
+    ):
+        print(
+            f"{PROOF_STEPS} steps, {name}: loss {line.get('loss')}, weights {line.get('variables', 'none')[:16]}"
+        )
     parting = bisection.bisect(*records)
     print("\n".join(parting.lines()) if parting else "equal in every bit")
     compared = all("variables" in line for line in lines)
@@ -100,4 +124,6 @@ def _train_until(step: int, file: Path, how: signal.Signals) -> None:
                 break
         rest, _ = child.communicate()
     if f"step {step}/" not in printed:
-        raise UsageError(f"the proof could not be made, a training of {step} steps ended before:\n{printed}{rest}")
+        raise UsageError(
+            f"the proof could not be made, a training of {step} steps ended before:\n{printed}{rest}"
+        )

@@ -41,7 +41,9 @@ def run(cfg: Config) -> int:
         strategy.refuse_uneven(params, devices, data.splits["validation"].examples)
         checkpoint = checkpoints.best(record.checkpoints(tempfile.gettempdir()), print)
         print(f"evaluating {checkpoint} on {data.dataset}: {params.trainer.validation_steps} steps")
-        outcome = experiment.evaluate(params, checkpoint, folder, devices=devices, exact=recorded.determinism)
+        outcome = experiment.evaluate(
+            params, checkpoint, folder, devices=devices, exact=recorded.determinism
+        )
     headline = params.trainer.best_checkpoint_eval_metric
     recording.write_summary(
         folder,
@@ -57,10 +59,15 @@ def run(cfg: Config) -> int:
             "trainable_sha256": outcome.trainable_sha256,
             "mlflow_run_id": record.run_id,
             "status": "finished",
-            "seconds": {"setup": round(time.monotonic() - started - outcome.seconds["evaluate"], 2), **outcome.seconds},
+            "seconds": {
+                "setup": round(time.monotonic() - started - outcome.seconds["evaluate"], 2),
+                **outcome.seconds,
+            },
         },
     )
     for name, value in sorted(outcome.metrics.items()):
         print(f"  {name:<32} {value:.4f}")
-    print(f"{recorded.name}: {headline} {outcome.metrics.get(headline, float('nan')):.4f} at step {outcome.steps}; {folder}")
+    print(
+        f"{recorded.name}: {headline} {outcome.metrics.get(headline, float('nan')):.4f} at step {outcome.steps}; {folder}"
+    )
     return 0

@@ -41,19 +41,26 @@ def _reproduce_run(cfg: Config) -> int:
     record = runs.find(cfg.run, cfg)
     summary = json.loads(record.texts.get("summary.json", "{}"))
     if summary.get("status") != "finished":
-        raise UsageError(f"run: {cfg.run} has not finished; finish it first: make train RUN={cfg.run}")
+        raise UsageError(
+            f"run: {cfg.run} has not finished; finish it first: make train RUN={cfg.run}"
+        )
     recorded = config.from_yaml(record.texts["config.yaml"])
     recorded.data_dir, recorded.runs_dir = cfg.data_dir, cfg.runs_dir
-    recorded.run_dir = f"{cfg.runs_dir}/reproductions/{recorded.name}-{time.strftime('%Y%m%d-%H%M%S')}"
+    recorded.run_dir = (
+        f"{cfg.runs_dir}/reproductions/{recorded.name}-{time.strftime('%Y%m%d-%H%M%S')}"
+    )
     recorded = config.anchored(recorded)
     environment = json.loads(record.texts["environment.json"])
     if "determinism_class" not in environment:
         raise UsageError(_trained_nothing(str(cfg.run), summary))
     recorded.threads = config.Threads(**environment["determinism_class"]["threads"])
     _refuse_other_data(recorded, json.loads(record.texts["manifest.json"]))
-    with worktree.checked_out(environment["git"]["commit"], record.texts.get("diff.patch", "")) as tree:
+    with worktree.checked_out(
+        environment["git"]["commit"], record.texts.get("diff.patch", "")
+    ) as tree:
         print(
-            f"reproducing {record.run_id or cfg.run} with the code of {environment['git']['commit'][:12]}", flush=True
+            f"reproducing {record.run_id or cfg.run} with the code of {environment['git']['commit'][:12]}",
+            flush=True,
         )
         machine = classes.here(record.texts)
         if not machine.promised:  # Said before the hours that it takes.
@@ -63,16 +70,28 @@ def _reproduce_run(cfg: Config) -> int:
         return code
     again = runs.find(recorded.run_dir, cfg)
     tolerance = recorded.benchmark.tolerance if recorded.benchmark else comparison.TOLERANCE
-    found = comparison.compare(record.texts, again.texts, (record.metrics, again.metrics), tolerance)
+    found = comparison.compare(
+        record.texts, again.texts, (record.metrics, again.metrics), tolerance
+    )
     print("\n".join(found.lines()))
-    _link(Path(recorded.run_dir), runs.store(cfg), str(record.run_id or cfg.run), found.verdict, found.lines())
+    _link(
+        Path(recorded.run_dir),
+        runs.store(cfg),
+        str(record.run_id or cfg.run),
+        found.verdict,
+        found.lines(),
+    )
     return ExitCode.DONE if found.verdict == comparison.IDENTICAL else ExitCode.FAILED
 
 
 def _trained_nothing(run: str, summary: dict) -> str:
-    finished = [trial["run_dir"] for trial in summary.get("trials", ()) if trial.get("state") == "finished"]
+    finished = [
+        trial["run_dir"] for trial in summary.get("trials", ()) if trial.get("state") == "finished"
+    ]
     if finished:
-        return f"run: {run} is a sweep; reproduce one of its trials: make reproduce RUN={finished[0]}"
+        return (
+            f"run: {run} is a sweep; reproduce one of its trials: make reproduce RUN={finished[0]}"
+        )
     return f"run: {run} trained nothing that could be made again; the runs there are: make ui"
 
 
@@ -95,9 +114,7 @@ def _train_apart(cfg: Config, tree: Path) -> int:
     with subprocess.Popen(command, env=environment) as child:
         try:
             return child.wait()
-        except (
-            Interrupted
-        ) as stop:  # The terminal may have sent it to the child too, which saves and says how to go on.
+        except Interrupted as stop:  # The terminal may have sent it to the child too, which saves and says how to go on.
             child.send_signal(stop.signum)
             return child.wait()
 
@@ -105,13 +122,17 @@ def _train_apart(cfg: Config, tree: Path) -> int:
 def _link(run_dir: Path, uri: str, original: str, verdict: str, lines: list[str]) -> None:
     document = {"reproduces": original, "verdict": verdict, "comparison": lines}
     (run_dir / "reproduction.json").write_text(json.dumps(document, indent=1) + "\n")
-    annotation.annotate(run_dir, uri, {"reproduces": original, "verdict": verdict}, files=("reproduction.json",))
+    annotation.annotate(
+        run_dir, uri, {"reproduces": original, "verdict": verdict}, files=("reproduction.json",)
+    )
 
 
 def _reproduce_figure(cfg: Config) -> int:
     figure = benchmark.stated(cfg)
     examples = _examples(cfg)
-    departures = benchmark.departures(cfg, examples, _resolved) if examples else benchmark.Departures()
+    departures = (
+        benchmark.departures(cfg, examples, _resolved) if examples else benchmark.Departures()
+    )
     _refuse_hopeless(cfg, departures)
     print(f"{cfg.name}: {figure.metric} {figure.value} stated by {figure.source}")
     code = train.run(cfg)
@@ -121,10 +142,14 @@ def _reproduce_figure(cfg: Config) -> int:
     summary = recording.read_summary(run_dir)
     trained = json.loads((run_dir / "manifest.json").read_text())
     examples = {name: split["examples"] for name, split in trained["splits"].items()}
-    verdict = benchmark.judge(cfg, summary["metrics"], benchmark.departures(cfg, examples, _resolved))
+    verdict = benchmark.judge(
+        cfg, summary["metrics"], benchmark.departures(cfg, examples, _resolved)
+    )
     print("\n".join(verdict.lines()))
     (run_dir / "reproduction.json").write_text(json.dumps(asdict(verdict), indent=1) + "\n")
-    annotation.annotate(run_dir, runs.store(cfg), {"verdict": verdict.word}, files=("reproduction.json",))
+    annotation.annotate(
+        run_dir, runs.store(cfg), {"verdict": verdict.word}, files=("reproduction.json",)
+    )
     return CODES[verdict.word]
 
 
@@ -136,7 +161,9 @@ def _examples(cfg: Config) -> dict[str, int]:
     except UsageError as error:
         if dataset.origin is None:
             raise
-        raise UsageError(f"{dataset.name}: not here. Where from: {dataset.origin}\n{error}") from None
+        raise UsageError(
+            f"{dataset.name}: not here. Where from: {dataset.origin}\n{error}"
+        ) from None
     if data is None and not dataset.embedded:
         raise UsageError(
             f"{dataset.name} is not built yet; build it first with the same settings: make data DATA={dataset.name}"
@@ -152,7 +179,10 @@ def _refuse_hopeless(cfg: Config, departures: benchmark.Departures) -> None:
         and cfg.runtime.get("distribution_strategy") == "one_device"
         and not cfg.runtime.get("num_gpus")
     ):
-        steps, batch = cfg.trainer.get("train_steps"), cfg.task.get("train_data", {}).get("global_batch_size")
+        steps, batch = (
+            cfg.trainer.get("train_steps"),
+            cfg.task.get("train_data", {}).get("global_batch_size"),
+        )
         raise UsageError(
             f"{cfg.name} is a full-size recipe ({steps or 'registered'} steps, batch {batch or 'registered'}); a CPU would take "
             f"months. Choose the hardware: RUNTIME=gpu, mirrored or tpu; or rehearse at reduced size, for example "

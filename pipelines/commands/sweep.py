@@ -80,11 +80,15 @@ def run(cfg: Config, request: Request, overrides: Sequence[str]) -> int:
             finally:
                 _report(recorder, schedule, searched.goal, cfg.name)
     except Interrupted as stop:
-        print(f"interrupted ({stop}); what is finished is kept. To go on: {commandline.make('sweep', overrides)}")
+        print(
+            f"interrupted ({stop}); what is finished is kept. To go on: {commandline.make('sweep', overrides)}"
+        )
         return stop.exit_code
     failed = sum(trial.state == "failed" for trial in schedule.trials)
     if failed:
-        print(f"{failed} failed; the same command tries them again: {commandline.make('sweep', overrides)}")
+        print(
+            f"{failed} failed; the same command tries them again: {commandline.make('sweep', overrides)}"
+        )
     return ExitCode.FAILED if failed else ExitCode.DONE
 
 
@@ -103,12 +107,17 @@ class _Trials:
         settings, overrides = space.settle(point, self._compose(space.settle(groups, self.cfg)[1]))
         overrides = [*self.request.fixed, *overrides]
         cfg = config.compose(overrides)
-        base, around = space.identity(cfg, self._fingerprint(cfg)), circumstances.describe(cfg, self._packages)
+        base, around = (
+            space.identity(cfg, self._fingerprint(cfg)),
+            circumstances.describe(cfg, self._packages),
+        )
         identity = hashlib.sha256(f"{base} {circumstances.digest(around)}".encode()).hexdigest()
         trial = Trial.at(self.directory, identity, settings, overrides)
         trial.base, trial.circumstances = base, around
         recorded = continuation.threads(trial.run_dir)
-        trial.recipe += config.thread_overrides(cfg.threads, processes.share(self.cfg.jobs), recorded)
+        trial.recipe += config.thread_overrides(
+            cfg.threads, processes.share(self.cfg.jobs), recorded
+        )
         return trial
 
     def refuse_other_code(self) -> None:
@@ -144,10 +153,15 @@ def _placed(cfg: Config, request: Request) -> Config:
         cfg = dataclasses.replace(cfg, name="_".join(map(str, names))[:60])
     if "run_dir" in chosen:
         return cfg
-    varied = [*filter(None, [chosen.get("sweep")]), *map(trials.short, [*request.lists, *request.ranges])]
+    varied = [
+        *filter(None, [chosen.get("sweep")]),
+        *map(trials.short, [*request.lists, *request.ranges]),
+    ]
     identity = space.identity(config.compose(request.fixed), "")
     name = re.sub(r"[^A-Za-z0-9_.-]+", "_", "-".join(dict.fromkeys([cfg.name, *varied])))
-    return dataclasses.replace(cfg, run_dir=str(Path(cfg.runs_dir) / "sweeps" / f"{name}-{identity[:6]}"))
+    return dataclasses.replace(
+        cfg, run_dir=str(Path(cfg.runs_dir) / "sweeps" / f"{name}-{identity[:6]}")
+    )
 
 
 def _report(recorder: Any, schedule: Schedule, goal: str, name: str) -> None:
@@ -155,7 +169,9 @@ def _report(recorder: Any, schedule: Schedule, goal: str, name: str) -> None:
     rows = ranking.rank(schedule.trials, goal)
     recorder.file("ranking.csv", ranking.as_csv(rows))
     recorder.file("ledger.jsonl")
-    recorder.summary.update(experiment=name, run_dir=str(recorder.run_dir), **ranking.as_summary(schedule.trials, rows))
+    recorder.summary.update(
+        experiment=name, run_dir=str(recorder.run_dir), **ranking.as_summary(schedule.trials, rows)
+    )
     print(ranking.as_text(rows))
     for trial in schedule.trials:
         if trial.state == "failed":
@@ -163,9 +179,16 @@ def _report(recorder: Any, schedule: Schedule, goal: str, name: str) -> None:
     best = ranking.winner(rows)
     if rows:
         metric = rows[0].best.metric
-        ranking.draw(rows, f"{name}: {metric} of {len(rows)} settings", recorder.run_dir / "ranking.png")
+        ranking.draw(
+            rows, f"{name}: {metric} of {len(rows)} settings", recorder.run_dir / "ranking.png"
+        )
         recorder.file("ranking.png")
     if best:
-        recorder(sum(trial.state == "finished" for trial in schedule.trials), {f"validation/{metric}": best.mean})
-        print(f"best: {best.label}: {metric} {best.mean:.4f}; ranking.png, ranking.csv in {recorder.run_dir}")
+        recorder(
+            sum(trial.state == "finished" for trial in schedule.trials),
+            {f"validation/{metric}": best.mean},
+        )
+        print(
+            f"best: {best.label}: {metric} {best.mean:.4f}; ranking.png, ranking.csv in {recorder.run_dir}"
+        )
         print(f"train it again: {commandline.make('train', best.best.recipe)}")

@@ -17,7 +17,12 @@ from pipelines import config
 from pipelines.config import Benchmark, Config, differences
 from pipelines.usage import UsageError
 
-REPRODUCED, MISSED, RESCALED, UNVERIFIED = "reproduced", "not reproduced", "rescaled", "not verified"
+REPRODUCED, MISSED, RESCALED, UNVERIFIED = (
+    "reproduced",
+    "not reproduced",
+    "rescaled",
+    "not verified",
+)
 STARTING_WEIGHTS = "task.init_checkpoint"
 
 
@@ -42,9 +47,16 @@ class Departures:
 
     def lines(self) -> list[str]:
         """The departures as readable lines."""
-        found = [*(f"changed: {line}" for line in self.changed), *(f"not verified: {line}" for line in self.unverified)]
+        found = [
+            *(f"changed: {line}" for line in self.changed),
+            *(f"not verified: {line}" for line in self.unverified),
+        ]
         more = [f"… {len(found) - 20} more"] if len(found) > 20 else []
-        return [*found[:20], *more, *(f"another, and no departure: {line}" for line in self.noted[:20])]
+        return [
+            *found[:20],
+            *more,
+            *(f"another, and no departure: {line}" for line in self.noted[:20]),
+        ]
 
 
 @dataclass(frozen=True)
@@ -83,11 +95,15 @@ def stated(cfg: Config) -> Benchmark:
     """
     figure = recipe(cfg).benchmark
     if figure is None:
-        raise UsageError(f"experiment {cfg.name} states no figure (benchmark:); those that do: make list, published/…")
+        raise UsageError(
+            f"experiment {cfg.name} states no figure (benchmark:); those that do: make list, published/…"
+        )
     return figure
 
 
-def departures(cfg: Config, examples: dict[str, int], resolve: Callable[[Config], Mapping[str, Any]]) -> Departures:
+def departures(
+    cfg: Config, examples: dict[str, int], resolve: Callable[[Config], Mapping[str, Any]]
+) -> Departures:
     """In what `cfg` and its data depart from the recipe as written: then its figure is no reproduction.
 
     Args:
@@ -97,7 +113,9 @@ def departures(cfg: Config, examples: dict[str, int], resolve: Callable[[Config]
     """
     written = recipe(cfg)
     changed, unverified, noted = [], [], []
-    for line in differences(_described(written, written, resolve), _described(cfg, written, resolve)):
+    for line in differences(
+        _described(written, written, resolve), _described(cfg, written, resolve)
+    ):
         key, _, values = line.partition(": ")
         old, _, new = values.partition(" -> ")
         if key == STARTING_WEIGHTS and "None" not in (old, new):
@@ -111,10 +129,15 @@ def departures(cfg: Config, examples: dict[str, int], resolve: Callable[[Config]
     return Departures(tuple(changed), tuple(unverified), tuple(noted))
 
 
-def _described(cfg: Config, written: Config, resolve: Callable[[Config], Mapping[str, Any]]) -> dict[str, Any]:
+def _described(
+    cfg: Config, written: Config, resolve: Callable[[Config], Mapping[str, Any]]
+) -> dict[str, Any]:
     # The seed is in several of the parameters; it is weighed once, where it is set.
     params = resolve(replace(cfg, seed=written.seed, determinism=written.determinism))
-    nodes = {node: json.loads(json.dumps(params[node], default=str)) for node in ("task", "trainer", "runtime")}
+    nodes = {
+        node: json.loads(json.dumps(params[node], default=str))
+        for node in ("task", "trainer", "runtime")
+    }
     return config.settings({**config.plain(cfg), **nodes}, config.RESULT, config.GUARD)
 
 
@@ -142,7 +165,9 @@ def judge(cfg: Config, metrics: dict[str, float], found: Departures) -> Verdict:
     """
     figure: Any = stated(cfg)
     if figure.metric not in metrics:
-        raise UsageError(f"benchmark.metric: the run has no {figure.metric!r}; it has: {', '.join(sorted(metrics))}")
+        raise UsageError(
+            f"benchmark.metric: the run has no {figure.metric!r}; it has: {', '.join(sorted(metrics))}"
+        )
     value = metrics[figure.metric]
     word = found.word or (REPRODUCED if value >= figure.value - figure.tolerance else MISSED)
     return Verdict(word, figure.metric, value, figure.value, figure.tolerance, figure.source, found)

@@ -23,13 +23,22 @@ class Parting:
 
     step: int
     cause: str
-    firsts: dict[str, tuple[int, object, object]]  # of each stream that differs: first step, and its two values
+    firsts: dict[
+        str, tuple[int, object, object]
+    ]  # of each stream that differs: first step, and its two values
 
     def lines(self, classes: Classes | None = None) -> list[str]:
         """The parting as readable lines; another determinism class explains what was computed otherwise."""
-        table = [f"  {stream:<9} first at step {step}: {one} -> {other}" for stream, (step, one, other) in self.firsts.items()]
-        computed = self.cause != STREAMS["order"]  # An order is drawn with integers, alike everywhere.
-        reason = f" (class: {classes.reason()})" if computed and classes and not classes.promised else ""
+        table = [
+            f"  {stream:<9} first at step {step}: {one} -> {other}"
+            for stream, (step, one, other) in self.firsts.items()
+        ]
+        computed = (
+            self.cause != STREAMS["order"]
+        )  # An order is drawn with integers, alike everywhere.
+        reason = (
+            f" (class: {classes.reason()})" if computed and classes and not classes.promised else ""
+        )
         return [f"the runs part at step {self.step}, first in {self.cause}{reason}", *table]
 
 
@@ -47,7 +56,9 @@ def bisect(before: str, after: str) -> Parting | None:
     for step in common:
         for stream in STREAMS:
             values = one[step].get(stream), other[step].get(stream)
-            if None not in values and json.dumps(values[0]) != json.dumps(values[1]):  # NaN equals NaN as text
+            if None not in values and json.dumps(values[0]) != json.dumps(
+                values[1]
+            ):  # NaN equals NaN as text
                 firsts.setdefault(stream, (step, *values))
     if not firsts:
         return None

@@ -76,7 +76,11 @@ def compare(before: Mapping[str, Any], after: Mapping[str, Any]) -> Classes:
     if unknown:
         places = [place for place in places if place in one and place in other]
     caps = _capping(places)
-    differing = [_line(place, one.get(place), other.get(place), caps) for place in places if place not in caps]
+    differing = [
+        _line(place, one.get(place), other.get(place), caps)
+        for place in places
+        if place not in caps
+    ]
     return Classes(unknown, differing)
 
 
@@ -102,12 +106,18 @@ def _unknown(before: Mapping[str, Any], after: Mapping[str, Any]) -> str | None:
 def _in_order(one: Mapping[str, Any], other: Mapping[str, Any]) -> list[str]:
     """All places of both, those that have a name first."""
     places = [*one, *(place for place in other if place not in one)]
-    return [name for name in NAMES if name in places] + [place for place in places if place not in NAMES]
+    return [name for name in NAMES if name in places] + [
+        place for place in places if place not in NAMES
+    ]
 
 
 def _capping(places: list[str]) -> list[str]:
     """The variables among the differing places that explain another instruction set."""
-    return [place for place in places if place in CAPPING] if "processor.instruction_set" in places else []
+    return (
+        [place for place in places if place in CAPPING]
+        if "processor.instruction_set" in places
+        else []
+    )
 
 
 def _leaves(node: Any, path: str = "") -> Iterator[tuple[str, Any]]:

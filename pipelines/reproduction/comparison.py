@@ -32,7 +32,9 @@ class Comparison:
         text = self.classes.lines()
         for kind, found in self.inputs.items():
             text.append(f"{kind}: {'the same' if not found else ''}".rstrip())
-            text += [f"  {line}" for line in found[:30]] + ([f"  … {len(found) - 30} more"] if len(found) > 30 else [])
+            text += [f"  {line}" for line in found[:30]] + (
+                [f"  … {len(found) - 30} more"] if len(found) > 30 else []
+            )
         return [*text, "results:", *(f"  {line}" for line in self.results), self._last_line()]
 
     def _last_line(self) -> str:
@@ -81,9 +83,14 @@ def _weights(one: Mapping[str, Any], other: Mapping[str, Any]) -> tuple[str, boo
     if older[0] == older[1]:
         digests = [summary.get("weights_sha256") for summary in (one, other)]
         return f"weights: {_parted(digests)}", bool(digests[0]) and digests[0] == digests[1]
-    digests = [summary.get("trainable_sha256", summary.get("weights_sha256")) for summary in (one, other)]
+    digests = [
+        summary.get("trainable_sha256", summary.get("weights_sha256")) for summary in (one, other)
+    ]
     which = "first" if older[0] else "second"
-    return f"trained weights: {_parted(digests)}; statistics and moving averages are not in the record of the {which}", False
+    return (
+        f"trained weights: {_parted(digests)}; statistics and moving averages are not in the record of the {which}",
+        False,
+    )
 
 
 def _parted(digests: list[str | None]) -> str:
@@ -103,7 +110,9 @@ def _data(before: Mapping[str, str], after: Mapping[str, str]) -> list[str]:
 
 
 def _code(before: Mapping[str, str], after: Mapping[str, str]) -> list[str]:
-    one, other = (json.loads(texts.get("environment.json", "{}")).get("git", {}) for texts in (before, after))
+    one, other = (
+        json.loads(texts.get("environment.json", "{}")).get("git", {}) for texts in (before, after)
+    )
     found = differences({"commit": one.get("commit")}, {"commit": other.get("commit")})
     if before.get("diff.patch", "") != after.get("diff.patch", ""):
         found.append("uncommitted changes differ (diff.patch)")
@@ -112,9 +121,13 @@ def _code(before: Mapping[str, str], after: Mapping[str, str]) -> list[str]:
 
 def _environment(before: Mapping[str, str], after: Mapping[str, str]) -> list[str]:
     one, other = (json.loads(texts.get("environment.json", "{}")) for texts in (before, after))
-    machine = differences({key: one.get(key) for key in MACHINE}, {key: other.get(key) for key in MACHINE})
+    machine = differences(
+        {key: one.get(key) for key in MACHINE}, {key: other.get(key) for key in MACHINE}
+    )
     machine += _variables(before, after)
-    packages = [dict(line.split("==", 1) for line in found.get("packages", [])) for found in (one, other)]
+    packages = [
+        dict(line.split("==", 1) for line in found.get("packages", [])) for found in (one, other)
+    ]
     return machine + differences(*packages)
 
 
@@ -123,11 +136,21 @@ def _variables(before: Mapping[str, str], after: Mapping[str, str]) -> list[str]
     of_class = classes.variables(before, after)
     documents = [json.loads(texts.get("environment.json", "{}")) for texts in (before, after)]
     one, other = (document.get("variables", {}) for document in documents)
-    names = [name for name in [*one, *(name for name in other if name not in one)] if name not in of_class]
-    return differences({name: one.get(name) for name in names}, {name: other.get(name) for name in names}, "variables")
+    names = [
+        name
+        for name in [*one, *(name for name in other if name not in one)]
+        if name not in of_class
+    ]
+    return differences(
+        {name: one.get(name) for name in names},
+        {name: other.get(name) for name in names},
+        "variables",
+    )
 
 
-def _figures(before: Mapping[str, Mapping[int, float]], after: Mapping[str, Mapping[int, float]]) -> tuple[list[str], bool]:
+def _figures(
+    before: Mapping[str, Mapping[int, float]], after: Mapping[str, Mapping[int, float]]
+) -> tuple[list[str], bool]:
     lines, equal = [], True
     for kind in ("train/", "validation/"):
         names = [name for name in before if name.startswith(kind)]
@@ -138,20 +161,30 @@ def _figures(before: Mapping[str, Mapping[int, float]], after: Mapping[str, Mapp
             if not _same(value, after.get(name, {}).get(step))
         ]
         count = sum(len(before[name]) for name in names)
-        extra = [name for name in after if name.startswith(kind) and set(after[name]) - set(before.get(name, {}))]
+        extra = [
+            name
+            for name in after
+            if name.startswith(kind) and set(after[name]) - set(before.get(name, {}))
+        ]
         equal = equal and not parted and not extra and count > 0
         if parted:
             step, name, value, other = min(parted)
-            lines.append(f"{kind[:-1]}: {len(parted)} of {count} figures differ, first at step {step}: {name} {value} -> {other}")
+            lines.append(
+                f"{kind[:-1]}: {len(parted)} of {count} figures differ, first at step {step}: {name} {value} -> {other}"
+            )
         elif extra:
-            lines.append(f"{kind[:-1]}: {len(extra)} series have figures that the first run lacks, such as {extra[0]}")
+            lines.append(
+                f"{kind[:-1]}: {len(extra)} series have figures that the first run lacks, such as {extra[0]}"
+            )
         else:
             lines.append(f"{kind[:-1]}: all {count} figures equal")
     return lines, equal
 
 
 def _same(one: float, other: float | None) -> bool:
-    return one == other or (one != one and other is not None and other != other)  # NaN equals NaN here
+    return one == other or (
+        one != one and other is not None and other != other
+    )  # NaN equals NaN here
 
 
 def _short(digest: str | None) -> str:

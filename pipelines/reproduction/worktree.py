@@ -18,11 +18,15 @@ def checked_out(commit: str | None, diff: str) -> Iterator[Path]:
         UsageError: the run was not made in a git checkout, its commit is not here, or the changes do not apply.
     """
     if not commit:
-        raise UsageError("run: its code is not recorded (environment.json, under `git`, may say why); compare with: make compare")
+        raise UsageError(
+            "run: its code is not recorded (environment.json, under `git`, may say why); compare with: make compare"
+        )
     try:
         git.run(ROOT, "cat-file", "-e", f"{commit}^{{commit}}")
     except git.GitError as error:
-        raise UsageError(f"run: its commit {commit[:12]} is not in this clone ({error}); fetch it first: git fetch --all") from None
+        raise UsageError(
+            f"run: its commit {commit[:12]} is not in this clone ({error}); fetch it first: git fetch --all"
+        ) from None
     with tempfile.TemporaryDirectory(prefix="trellis-tree-") as parent:
         tree = Path(parent, "tree")
         try:

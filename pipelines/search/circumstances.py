@@ -50,7 +50,11 @@ def _own_modules(imports: Iterable[str]) -> Iterator[Path]:
     installed = Path(sysconfig.get_path("purelib"))
     for name in sorted({module.partition(".")[0] for module in imports}):
         spec = importlib.util.find_spec(name) if name not in sys.builtin_module_names else None
-        places = [Path(place) for place in (spec.submodule_search_locations or [spec.origin or ""])] if spec else []
+        places = (
+            [Path(place) for place in (spec.submodule_search_locations or [spec.origin or ""])]
+            if spec
+            else []
+        )
         for place in places:
             if not place.is_relative_to(installed):  # Installed modules count by their version.
                 yield from sorted(place.rglob("*.py")) if place.is_dir() else [place]
@@ -63,7 +67,9 @@ def _content(checkpoint: str) -> str:
     path = Path(absolute(checkpoint))
     if path.is_dir():
         return _digest_of(sorted(path.rglob("*")))
-    parts = glob.glob(f"{glob.escape(str(path))}.*")  # A checkpoint is named by what its files begin with.
+    parts = glob.glob(
+        f"{glob.escape(str(path))}.*"
+    )  # A checkpoint is named by what its files begin with.
     return _digest_of([path, *map(Path, sorted(parts))])
 
 
@@ -72,6 +78,10 @@ def _digest_of(files: Iterable[Path]) -> str:
     for file in files:
         if file.is_file():
             with file.open("rb") as content:
-                name = "/".join(file.parts[-3:])  # Not the whole path: the same files may lie elsewhere.
-                found.update(f"{name}\n{hashlib.file_digest(content, 'sha256').hexdigest()}\n".encode())
+                name = "/".join(
+                    file.parts[-3:]
+                )  # Not the whole path: the same files may lie elsewhere.
+                found.update(
+                    f"{name}\n{hashlib.file_digest(content, 'sha256').hexdigest()}\n".encode()
+                )
     return found.hexdigest()[:16]

@@ -22,8 +22,17 @@ from pipelines import config
 from pipelines.search.space import MOST, SHORT
 from pipelines.usage import UsageError
 
-OURS = (*config.names(config.Config, config.VERB, verb="sweep"), "run_dir")  # about the sweep, not about its trials
-VARIABLES = {"experiment": "EXP", "dataset": "DATA", "runtime": "RUNTIME", "sweep": "SWEEP", "run": "RUN"}
+OURS = (
+    *config.names(config.Config, config.VERB, verb="sweep"),
+    "run_dir",
+)  # about the sweep, not about its trials
+VARIABLES = {
+    "experiment": "EXP",
+    "dataset": "DATA",
+    "runtime": "RUNTIME",
+    "sweep": "SWEEP",
+    "run": "RUN",
+}
 
 
 @dataclass(frozen=True)
@@ -45,15 +54,24 @@ def read(overrides: Sequence[str]) -> Request:
     request = Request()
     for text in overrides:
         override = _parse(text)
-        name, own = text.partition("=")[0], text.lstrip("+").partition("=")[0].partition(".")[0] in OURS
+        name, own = (
+            text.partition("=")[0],
+            text.lstrip("+").partition("=")[0].partition(".")[0] in OURS,
+        )
         if override is not None and own and override.is_sweep_override():
             raise UsageError(f"{text}: one value, please; this is about the sweep as a whole")
         if own:
             request.own.append(text)
-        elif override is None or not (override.is_sweep_override() or name in (*SHORT, "learning_rate")):
+        elif override is None or not (
+            override.is_sweep_override() or name in (*SHORT, "learning_rate")
+        ):
             request.fixed.append(text)
         elif isinstance(interval := override.value(), IntervalSweep):
-            request.ranges[name] = {"low": interval.start, "high": interval.end, "log": "log" in interval.tags}
+            request.ranges[name] = {
+                "low": interval.start,
+                "high": interval.end,
+                "log": "log" in interval.tags,
+            }
         else:
             request.lists[name] = _values(override)
     return request
@@ -66,7 +84,9 @@ def make(verb: str, overrides: Sequence[str]) -> str:
     for text in overrides:
         name, _, value = text.partition("=")
         plain = name in VARIABLES and shlex.quote(value) == value
-        (words if plain else rest).append(f"{VARIABLES[name]}={value}" if plain else shlex.quote(text))
+        (words if plain else rest).append(
+            f"{VARIABLES[name]}={value}" if plain else shlex.quote(text)
+        )
     arguments = " ".join(rest).replace("\\", "\\\\").replace('"', '\\"').replace("$", "\\$\\$")
     return " ".join(["make", verb, *words, *([f'ARGS="{arguments}"'] if rest else [])])
 
@@ -94,7 +114,9 @@ def _values(override: Override) -> list[Any]:
 
 
 def _refuse_endless(value: Any) -> None:
-    if isinstance(value, RangeSweep) and not abs(float(value.stop) - float(value.start)) <= MOST * abs(value.step):
+    if isinstance(value, RangeSweep) and not abs(
+        float(value.stop) - float(value.start)
+    ) <= MOST * abs(value.step):
         raise ValueError(f"more than {MOST} values, or a step of nothing")
 
 
@@ -105,4 +127,3 @@ def _plain(value: Any) -> Any:
     if isinstance(value, dict):
         return {_plain(key): _plain(item) for key, item in value.items()}
     return value.text if hasattr(value, "text") else value
-

@@ -24,7 +24,9 @@ class Display:
         """Chooses by what `stream` is."""
         self._console = Console(file=stream)
         # Refreshed by the sweep itself: with a thread beside it, starting processes would not be safe.
-        self._live = Live(console=self._console, auto_refresh=False) if self._console.is_terminal else None
+        self._live = (
+            Live(console=self._console, auto_refresh=False) if self._console.is_terminal else None
+        )
         self._goal, self._stream = goal, stream
         self._shown = 0.0
         self._trials: Sequence[Trial] = ()
@@ -34,7 +36,9 @@ class Display:
             self._live.__enter__()
         return self
 
-    def __exit__(self, kind: type | None, error: BaseException | None, trace: TracebackType | None) -> None:
+    def __exit__(
+        self, kind: type | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
         if self._live:
             self._live.update(self._table(), refresh=True)
             self._live.__exit__(kind, error, trace)  # type: ignore[arg-type]
@@ -55,20 +59,26 @@ class Display:
 
     def _table(self) -> Table:
         sign = -1 if self._goal == "maximize" else 1
-        ordered = sorted(self._trials, key=lambda trial: (ORDER[trial.state], sign * (trial.value or 0)))
+        ordered = sorted(
+            self._trials, key=lambda trial: (ORDER[trial.state], sign * (trial.value or 0))
+        )
         room = max(3, self._console.height - 6)
         counts = {state: sum(trial.state == state for trial in self._trials) for state in ORDER}
         caption = ", ".join(f"{count} {state}" for state, count in counts.items() if count)
         table = Table("trial", "state", caption=caption, expand=False)
         for trial in ordered[:room]:
             state = trial.progress() if trial.state == "running" else _outcome(trial)
-            table.add_row(Text(trial.label), Text(state))  # As they are: brackets are no markup here.
+            table.add_row(
+                Text(trial.label), Text(state)
+            )  # As they are: brackets are no markup here.
         return table
 
 
 def _outcome(trial: Trial) -> str:
     if trial.state == "finished":
-        return f"{trial.metric} {trial.value:.4f}" + (" (earlier)" if trial.earlier else f" in {trial.seconds:.0f} s")
+        return f"{trial.metric} {trial.value:.4f}" + (
+            " (earlier)" if trial.earlier else f" in {trial.seconds:.0f} s"
+        )
     if trial.state == "failed":
         return f"failed: {trial.reason}"
     return "started" if trial.state == "running" else trial.state

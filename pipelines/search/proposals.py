@@ -29,7 +29,9 @@ def combinations(parameters: Sequence[Parameter]) -> list[Point]:
     return [dict(zip(names, values, strict=True)) for values in every]
 
 
-def suggest(space: Space, past: Sequence[tuple[Point, float | None]], pending: Sequence[Point]) -> Point:
+def suggest(
+    space: Space, past: Sequence[tuple[Point, float | None]], pending: Sequence[Point]
+) -> Point:
     """The next point by Optuna's TPE.
 
     Args:
@@ -42,15 +44,28 @@ def suggest(space: Space, past: Sequence[tuple[Point, float | None]], pending: S
 
     optuna.logging.set_verbosity(optuna.logging.ERROR)
     number = len(past) + len(pending)
-    axes = {parameter.name: _distribution(parameter, optuna.distributions) for parameter in space.parameters}
+    axes = {
+        parameter.name: _distribution(parameter, optuna.distributions)
+        for parameter in space.parameters
+    }
     # A sampler seeded anew for each number: what it has drawn before a restart does not matter.
-    sampler = optuna.samplers.TPESampler(seed=space.seed * 100_003 + number, n_startup_trials=STARTUP, constant_liar=True)
+    sampler = optuna.samplers.TPESampler(
+        seed=space.seed * 100_003 + number, n_startup_trials=STARTUP, constant_liar=True
+    )
     study = optuna.create_study(direction=space.goal, sampler=sampler)
-    told = [(point, value, TrialState.FAIL if value is None else TrialState.COMPLETE) for point, value in past]
+    told = [
+        (point, value, TrialState.FAIL if value is None else TrialState.COMPLETE)
+        for point, value in past
+    ]
     told += [(point, None, TrialState.RUNNING) for point in pending]
     for point, value, state in told:
-        coordinates = {parameter.name: _coordinate(parameter, point[parameter.name]) for parameter in space.parameters}
-        study.add_trial(create_trial(state=state, value=value, params=coordinates, distributions=axes))
+        coordinates = {
+            parameter.name: _coordinate(parameter, point[parameter.name])
+            for parameter in space.parameters
+        }
+        study.add_trial(
+            create_trial(state=state, value=value, params=coordinates, distributions=axes)
+        )
     drawn = study.ask(axes).params
     return {
         parameter.name: parameter.spell(
@@ -70,8 +85,12 @@ def _distribution(parameter: Parameter, distributions: Any) -> Any:
         return distributions.CategoricalDistribution(tuple(range(len(parameter.choices))))
     if parameter.whole:
         step = int(parameter.step or 1)
-        return distributions.IntDistribution(int(parameter.low), int(parameter.high), log=parameter.log, step=step)
-    return distributions.FloatDistribution(parameter.low, parameter.high, log=parameter.log, step=parameter.step)
+        return distributions.IntDistribution(
+            int(parameter.low), int(parameter.high), log=parameter.log, step=step
+        )
+    return distributions.FloatDistribution(
+        parameter.low, parameter.high, log=parameter.log, step=parameter.step
+    )
 
 
 def _coordinate(parameter: Parameter, value: Any) -> Any:

@@ -75,13 +75,26 @@ def as_csv(rows: Sequence[Row]) -> str:
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
     writer.writerow(
-        ["rank", "metric", "mean", "min", "max", "trials", "missing", *names, "best_run_dir", "best_mlflow_run_id"]
+        [
+            "rank",
+            "metric",
+            "mean",
+            "min",
+            "max",
+            "trials",
+            "missing",
+            *names,
+            "best_run_dir",
+            "best_mlflow_run_id",
+        ]
     )
     for place, row in enumerate(rows, start=1):
         best = row.best
         spread = [row.mean, min(row.values), max(row.values), len(row.values), row.missing]
         figures = ["" if row.missing else place, best.metric, *spread]
-        writer.writerow([*figures, *(row.settings.get(name, "") for name in names), best.run_dir, best.run_id])
+        writer.writerow(
+            [*figures, *(row.settings.get(name, "") for name in names), best.run_dir, best.run_id]
+        )
     return text.getvalue()
 
 
@@ -91,7 +104,13 @@ def as_text(rows: Sequence[Row]) -> str:
         return "no trial has finished"
     names = list(dict.fromkeys(name for row in rows for name in row.settings))
     seeds = any(len(row.trials) + row.missing > 1 for row in rows)
-    head = ["rank", rows[0].best.metric, *(["min .. max", "trials"] if seeds else []), *map(short, names), "run"]
+    head = [
+        "rank",
+        rows[0].best.metric,
+        *(["min .. max", "trials"] if seeds else []),
+        *map(short, names),
+        "run",
+    ]
     lines = [head]
     for place, row in enumerate(rows[:MOST_ROWS], start=1):
         spread = [f"{min(row.values):.4f} .. {max(row.values):.4f}", _count(row)] if seeds else []
@@ -118,8 +137,15 @@ def as_summary(trials: Sequence[Trial], rows: Sequence[Row]) -> dict[str, Any]:
     first = winner(rows)
     best = first.best if first else None
     return {
-        "headline": {"metric": best.metric if best else None, "value": first.mean if first else None},
-        "best": {"settings": best.settings, "command": make("train", best.recipe), "run_dir": best.run_dir}
+        "headline": {
+            "metric": best.metric if best else None,
+            "value": first.mean if first else None,
+        },
+        "best": {
+            "settings": best.settings,
+            "command": make("train", best.recipe),
+            "run_dir": best.run_dir,
+        }
         if best
         else None,
         "trials": [
@@ -147,14 +173,24 @@ def draw(rows: Sequence[Row], title: str, path: Path) -> None:
     numeric = _numeric(rows)[:MOST_PANELS]
     shown = list(rows[:MOST_ROWS])
     metric = rows[0].best.metric
-    figure = Figure(figsize=(6.5 + 4 * len(numeric), max(3.6, 1.6 + 0.32 * len(shown))), layout="constrained", dpi=110)
+    figure = Figure(
+        figsize=(6.5 + 4 * len(numeric), max(3.6, 1.6 + 0.32 * len(shown))),
+        layout="constrained",
+        dpi=110,
+    )
     FigureCanvasAgg(figure)
-    panels = figure.subplots(1, 1 + len(numeric), squeeze=False, width_ratios=[1.5, *[1] * len(numeric)])[0]
+    panels = figure.subplots(
+        1, 1 + len(numeric), squeeze=False, width_ratios=[1.5, *[1] * len(numeric)]
+    )[0]
     places = range(len(shown))
     for place, row in enumerate(shown):
         colour = "tab:gray" if row.missing else "tab:orange" if place == 0 else "tab:blue"
-        panels[0].plot([min(row.values), max(row.values)], [place, place], color=colour, alpha=0.4, linewidth=4)
-        panels[0].plot(row.values, [place] * len(row.values), "o", color=colour, alpha=0.6, markersize=5)
+        panels[0].plot(
+            [min(row.values), max(row.values)], [place, place], color=colour, alpha=0.4, linewidth=4
+        )
+        panels[0].plot(
+            row.values, [place] * len(row.values), "o", color=colour, alpha=0.6, markersize=5
+        )
         panels[0].plot([row.mean], [place], "|", color=colour, markersize=16, markeredgewidth=2.5)
         beside = {"xytext": (8, 0), "textcoords": "offset points", "va": "center", "fontsize": 8}
         panels[0].annotate(f"{row.mean:.4f}", (max(row.values), place), **beside)
@@ -163,14 +199,30 @@ def draw(rows: Sequence[Row], title: str, path: Path) -> None:
     panels[0].margins(x=0.18)
     panels[0].set_xlabel(metric)
     for panel, name in zip(panels[1:], numeric, strict=True):
-        points = [(row.settings[name], value) for row in rows for value in row.values if name in row.settings]
+        points = [
+            (row.settings[name], value)
+            for row in rows
+            for value in row.values
+            if name in row.settings
+        ]
         whole = [row for row in rows if not row.missing and name in row.settings]
         means = sorted((row.settings[name], row.mean) for row in whole)
         if len(_varied(rows)) == 1:
-            panel.plot([x for x, _ in means], [y for _, y in means], "-", color="tab:blue", alpha=0.5)
-        panel.plot([x for x, _ in points], [y for _, y in points], "o", color="tab:blue", alpha=0.6, markersize=5)
+            panel.plot(
+                [x for x, _ in means], [y for _, y in means], "-", color="tab:blue", alpha=0.5
+            )
+        panel.plot(
+            [x for x, _ in points],
+            [y for _, y in points],
+            "o",
+            color="tab:blue",
+            alpha=0.6,
+            markersize=5,
+        )
         if winner(rows) and rows[0].settings.get(name) is not None:
-            panel.plot([rows[0].settings[name]], [rows[0].mean], "o", color="tab:orange", markersize=8)
+            panel.plot(
+                [rows[0].settings[name]], [rows[0].mean], "o", color="tab:orange", markersize=8
+            )
         xs = [x for x, _ in points]
         if min(xs) > 0 and max(xs) / min(xs) >= 8:
             panel.set_xscale("log")
@@ -205,7 +257,11 @@ def _numeric(rows: Sequence[Row]) -> list[str]:
     def number(value: Any) -> bool:
         return isinstance(value, int | float) and not isinstance(value, bool)
 
-    return [name for name in _varied(rows) if all(number(row.settings[name]) for row in rows if name in row.settings)]
+    return [
+        name
+        for name in _varied(rows)
+        if all(number(row.settings[name]) for row in rows if name in row.settings)
+    ]
 
 
 def _shortened(label: str, most: int = 52) -> str:

@@ -62,7 +62,11 @@ class Schedule:
         self._points: list[tuple[Point, list[Trial]]] = []  # each point with its trials, in order
         self._around = proposals.combinations(space.around)
         self._adaptive = space.method == "tpe"
-        known = ledger.suggested(space.digest())[: space.trials] if self._adaptive else proposals.fixed(space)
+        known = (
+            ledger.suggested(space.digest())[: space.trials]
+            if self._adaptive
+            else proposals.fixed(space)
+        )
         for point in known:
             self._add(point)
 
@@ -91,28 +95,43 @@ class Schedule:
         running = sum(trial.state == "running" for trial in self.trials)
         waiting = [trial for trial in self.trials if trial.state == "waiting"]
         for trial in waiting:
-            if running < self.jobs and not self._occupied(trial.run_dir):  # By what is left of a sweep that was killed.
+            if running < self.jobs and not self._occupied(
+                trial.run_dir
+            ):  # By what is left of a sweep that was killed.
                 running += self._begin(trial)
                 audience.changed(trial)
-        return bool(running or waiting or (self._adaptive and len(self._points) < self.space.trials))
+        return bool(
+            running or waiting or (self._adaptive and len(self._points) < self.space.trials)
+        )
 
     def _begin(self, trial: Trial) -> bool:
         """Starts a trial, unless it turns out to be finished."""
         found = self._summary(trial.run_dir)
-        if found.get("status") == "finished":  # The sweep was killed before it could write this down.
+        if (
+            found.get("status") == "finished"
+        ):  # The sweep was killed before it could write this down.
             trial.take(self.metric, found)
             self._note(trial)
             return False
         self._unchanged()
-        self.ledger.write("started", trial=trial.identity, settings=trial.settings, run_dir=str(trial.run_dir))
+        self.ledger.write(
+            "started", trial=trial.identity, settings=trial.settings, run_dir=str(trial.run_dir)
+        )
         trial.start()
         return True
 
     def _note(self, trial: Trial) -> None:
         if trial.state == "finished":
-            result = {"value": trial.value, "metric": trial.metric, "seconds": trial.seconds, "run_id": trial.run_id}
+            result = {
+                "value": trial.value,
+                "metric": trial.metric,
+                "seconds": trial.seconds,
+                "run_id": trial.run_id,
+            }
             under = self.ledger.under(trial.circumstances)
-            self.ledger.write("finished", trial=trial.identity, base=trial.base, circumstances=under, **result)
+            self.ledger.write(
+                "finished", trial=trial.identity, base=trial.base, circumstances=under, **result
+            )
         else:
             self.ledger.write("failed", trial=trial.identity, reason=trial.reason)
 
@@ -163,7 +182,9 @@ class Schedule:
         learnt = self._learnt()
         past = [(point, _mean(group)) for point, group in self._points[:learnt]]
         point = proposals.suggest(self.space, past, [point for point, _ in self._points[learnt:]])
-        self.ledger.write("suggested", space=self.space.digest(), number=len(self._points), point=point)
+        self.ledger.write(
+            "suggested", space=self.space.digest(), number=len(self._points), point=point
+        )
         self._add(point)
 
 

@@ -24,8 +24,15 @@ from pipelines.usage import UsageError, nearest
 
 Point = dict[str, Any]  # parameter: value, or {"times": factor}
 METHODS = ("grid", "list", "random", "tpe")
-SHORT = {"batch_size": "task.train_data.global_batch_size", "weight_decay": "task.losses.l2_weight_decay"}
-RATES = ("initial_learning_rate", "learning_rate", "values")  # what Model Garden's schedules call their rate
+SHORT = {
+    "batch_size": "task.train_data.global_batch_size",
+    "weight_decay": "task.losses.l2_weight_decay",
+}
+RATES = (
+    "initial_learning_rate",
+    "learning_rate",
+    "values",
+)  # what Model Garden's schedules call their rate
 GOALS = ("maximize", "minimize")
 MOST = 10_000  # values of one parameter in a grid
 DIGITS = 4  # of a drawn value: enough to tell points apart, few enough to read
@@ -47,12 +54,19 @@ class Parameter:
     @property
     def whole(self) -> bool:
         """Whether only whole numbers are meant."""
-        return all(isinstance(number, int) for number in (self.low, self.high, self.step or 0)) and not self.times
+        return (
+            all(isinstance(number, int) for number in (self.low, self.high, self.step or 0))
+            and not self.times
+        )
 
     def spell(self, value: Any) -> Any:
         """A drawn value as a point holds it: rounded, and marked where it is a multiple."""
         if not self.choices:
-            value = round(value) if self.whole else min(max(float(f"{value:.{DIGITS}g}"), self.low), self.high)
+            value = (
+                round(value)
+                if self.whole
+                else min(max(float(f"{value:.{DIGITS}g}"), self.low), self.high)
+            )
         return {"times": value} if self.times else value
 
     def every(self) -> list[Any]:
@@ -63,7 +77,9 @@ class Parameter:
             count = math.floor((self.high - self.low) / self.step + 1e-9) + 1
             return [self.spell(self.low + number * self.step) for number in range(count)]
         if not self.count:
-            raise UsageError(f"sweep: a grid over the range {self.name} needs `step` or `count`, or another method: random, tpe")
+            raise UsageError(
+                f"sweep: a grid over the range {self.name} needs `step` or `count`, or another method: random, tpe"
+            )
         parts = [number / max(1, self.count - 1) for number in range(self.count)]
         return [self.spell(self._between(part)) for part in parts]
 
@@ -73,7 +89,11 @@ class Parameter:
             return self.spell(chance.choice(self.choices))
         if self.step:
             return chance.choice(self.every())
-        return self.spell(chance.randint(int(self.low), int(self.high)) if self.whole else self._between(chance.random()))
+        return self.spell(
+            chance.randint(int(self.low), int(self.high))
+            if self.whole
+            else self._between(chance.random())
+        )
 
     def _between(self, part: float) -> float:
         if self.log:
@@ -95,10 +115,14 @@ class Space:
 
     def digest(self) -> str:
         """Names what suggestions depend on: those made for another space do not count for this one."""
-        return hashlib.sha256(repr((self.method, self.parameters, self.seed, self.goal)).encode()).hexdigest()[:16]
+        return hashlib.sha256(
+            repr((self.method, self.parameters, self.seed, self.goal)).encode()
+        ).hexdigest()[:16]
 
 
-def read(sweep: Sweep | None, lists: Mapping[str, Sequence[Any]], ranges: Mapping[str, Mapping[str, Any]]) -> Space:
+def read(
+    sweep: Sweep | None, lists: Mapping[str, Sequence[Any]], ranges: Mapping[str, Mapping[str, Any]]
+) -> Space:
     """The space of `conf/sweep/<name>.yaml` together with the lists and intervals of the command line.
 
     What the command line says about a parameter replaces what the file says.
@@ -107,15 +131,21 @@ def read(sweep: Sweep | None, lists: Mapping[str, Sequence[Any]], ranges: Mappin
         UsageError: nothing varies, or something is misspelt.
     """
     if sweep is None and ranges:
-        raise UsageError(f"{next(iter(ranges))}: an interval needs a method that draws from it: SWEEP=random or SWEEP=tpe")
+        raise UsageError(
+            f"{next(iter(ranges))}: an interval needs a method that draws from it: SWEEP=random or SWEEP=tpe"
+        )
     sweep = sweep or Sweep()
     if sweep.method not in METHODS:
-        raise UsageError(f"sweep.method: there is no {sweep.method!r}{nearest(sweep.method, METHODS)}")
+        raise UsageError(
+            f"sweep.method: there is no {sweep.method!r}{nearest(sweep.method, METHODS)}"
+        )
     if sweep.goal not in GOALS:
         raise UsageError(f"sweep.goal: maximize or minimize, not {sweep.goal!r}")
     if sweep.method in ("random", "tpe") and sweep.trials < 1:
         raise UsageError(f"sweep.trials: at least 1, not {sweep.trials}")
-    written = {name: spec for name, spec in {**sweep.parameters, **ranges}.items() if name not in lists}
+    written = {
+        name: spec for name, spec in {**sweep.parameters, **ranges}.items() if name not in lists
+    }
     space = Space(
         sweep.method,
         tuple(parameter(name, spec) for name, spec in written.items()),
@@ -125,12 +155,18 @@ def read(sweep: Sweep | None, lists: Mapping[str, Sequence[Any]], ranges: Mappin
         sweep.seed,
         sweep.goal,  # type: ignore[arg-type]
     )
-    if not (space.points if space.method == "list" else space.parameters or (space.method == "grid" and space.around)):
+    if not (
+        space.points
+        if space.method == "list"
+        else space.parameters or (space.method == "grid" and space.around)
+    ):
         raise UsageError(
-            "sweep: nothing varies; choose a space (SWEEP=learning_rate; all: make list) or list values (ARGS=\"seed=1,2\")"
+            'sweep: nothing varies; choose a space (SWEEP=learning_rate; all: make list) or list values (ARGS="seed=1,2")'
         )
     if ranges and space.method not in ("random", "tpe"):
-        raise UsageError(f"{next(iter(ranges))}: method {space.method} cannot draw from an interval; random and tpe can")
+        raise UsageError(
+            f"{next(iter(ranges))}: method {space.method} cannot draw from an interval; random and tpe can"
+        )
     return space
 
 
@@ -140,29 +176,45 @@ def parameter(name: str, spec: Any) -> Parameter:
     spec = spec["times"] if times else spec
     if isinstance(spec, dict) and "low" in spec and "high" in spec:
         if not _is_range(spec):
-            raise UsageError(f"sweep: {name}: a range is {{low: 0.01, high: 1.0, log: true, step: …, count: …}}, not {spec}")
+            raise UsageError(
+                f"sweep: {name}: a range is {{low: 0.01, high: 1.0, log: true, step: …, count: …}}, not {spec}"
+            )
         if spec.get("log") and spec["low"] <= 0:
-            raise UsageError(f"sweep: {name}: a logarithmic range begins above 0, not at {spec['low']}")
+            raise UsageError(
+                f"sweep: {name}: a logarithmic range begins above 0, not at {spec['low']}"
+            )
         return Parameter(name, times=times, **spec)
     choices = tuple(spec) if isinstance(spec, list | tuple) else (spec,)
     if isinstance(spec, dict) or not choices or (times and not all(map(_is_number, choices))):
-        raise UsageError(f"sweep: {name}: write a list, {{low: …, high: …}} or {{times: …}}, not {spec}")
+        raise UsageError(
+            f"sweep: {name}: write a list, {{low: …, high: …}} or {{times: …}}, not {spec}"
+        )
     return Parameter(name, choices, times=times)
 
 
 def _is_range(spec: Mapping[Any, Any]) -> bool:
     low, high, step, count = (spec.get(name) for name in ("low", "high", "step", "count"))
     unknown = set(spec) - {"low", "high", "log", "step", "count"}
-    if unknown or not all(map(_is_number, (low, high))) or low >= high or not isinstance(spec.get("log"), bool | None):
+    if (
+        unknown
+        or not all(map(_is_number, (low, high)))
+        or low >= high
+        or not isinstance(spec.get("log"), bool | None)
+    ):
         return False
     stepped = step is None or (_is_number(step) and step > 0 and (high - low) / step <= MOST)
-    return stepped and (count is None or (isinstance(count, int) and not isinstance(count, bool) and 0 < count <= MOST))
+    return stepped and (
+        count is None
+        or (isinstance(count, int) and not isinstance(count, bool) and 0 < count <= MOST)
+    )
 
 
 def _is_number(value: Any) -> bool:
     """Whether it is a number to reckon with: not NaN, not endless, not of more digits than a float can take."""
     try:
-        return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
+        return (
+            isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
+        )
     except OverflowError:
         return False
 
@@ -188,7 +240,11 @@ def identity(cfg: Config, fingerprint: str) -> str:
 
 def _spelled(value: Any) -> str:
     """A plain word bare, as people write it and as the name of a group has to be; anything else as Hydra needs it."""
-    plain = isinstance(value, str) and re.fullmatch(r"[A-Za-z_][\w./-]*", value) and yaml.safe_load(value) == value
+    plain = (
+        isinstance(value, str)
+        and re.fullmatch(r"[A-Za-z_][\w./-]*", value)
+        and yaml.safe_load(value) == value
+    )
     return value if plain and value.lower() not in ("nan", "inf") else config.override_value(value)
 
 
@@ -201,7 +257,9 @@ def _key(name: str, cfg: Config) -> str:
         return SHORT.get(name, name)
     path = "trainer.optimizer_config.learning_rate"
     kind = _own(f"{path}.type", cfg)
-    field = next((field for field in RATES if _own(f"{path}.{kind}.{field}", cfg) is not None), None)
+    field = next(
+        (field for field in RATES if _own(f"{path}.{kind}.{field}", cfg) is not None), None
+    )
     if field is None:
         raise UsageError(
             f"learning_rate: {cfg.name} does not say its own, so the short name has no meaning; "
@@ -221,8 +279,12 @@ def _multiply(name: str, own: Any, factor: float) -> Any:
     if isinstance(own, list) and own:
         return [_multiply(name, item, factor) for item in own]
     if isinstance(own, bool) or not isinstance(own, int | float):
-        raise UsageError(f"sweep: {name}: `times` multiplies the experiment's own value, which is {own}; give values instead")
+        raise UsageError(
+            f"sweep: {name}: `times` multiplies the experiment's own value, which is {own}; give values instead"
+        )
     if not _is_number(own) or not _is_number(factor) or not _is_number(product := own * factor):
-        raise UsageError(f"sweep: {name}: `times` multiplies by a number; {own} times {factor} is none")
+        raise UsageError(
+            f"sweep: {name}: `times` multiplies by a number; {own} times {factor} is none"
+        )
     product = float(f"{product:.6g}")
     return round(product) if isinstance(own, int) else product

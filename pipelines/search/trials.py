@@ -52,7 +52,9 @@ class Trial:
     _before: int = 0  # bytes of output from earlier sessions
 
     @classmethod
-    def at(cls, directory: Path, identity: str, settings: dict[str, Any], recipe: list[str]) -> "Trial":
+    def at(
+        cls, directory: Path, identity: str, settings: dict[str, Any], recipe: list[str]
+    ) -> "Trial":
         """The trial in its own run directory below that of its sweep."""
         words = re.sub(r"[^A-Za-z0-9.]+", "_", label(settings)).strip("_.")[:60]
         return cls(identity, settings, recipe, directory / f"{words}-{identity[:8]}", directory)
@@ -65,7 +67,9 @@ class Trial:
     def start(self) -> None:
         """Starts the process; what it prints goes to a file in the run directory."""
         self.run_dir.mkdir(parents=True, exist_ok=True)
-        places = [f"{key}={config.override_value(str(value))}" for key, value in self._places().items()]
+        places = [
+            f"{key}={config.override_value(str(value))}" for key, value in self._places().items()
+        ]
         command, environment = processes.this_tool("train", *self.recipe, *places)
         with (self.run_dir / OUTPUT).open("ab") as output:
             self._before = output.tell()
@@ -134,7 +138,10 @@ def stop(trials: Sequence[Trial]) -> None:
 
 def label(settings: Mapping[str, Any]) -> str:
     """Settings in one line."""
-    return " ".join(f"{short(name)}={brief(value)}" for name, value in settings.items()) or "as composed"
+    return (
+        " ".join(f"{short(name)}={brief(value)}" for name, value in settings.items())
+        or "as composed"
+    )
 
 
 def short(name: str) -> str:
@@ -153,5 +160,12 @@ def _reason(code: int, output: str, failure: str | None) -> str:
         name = signal.Signals(-code).name
         return f"killed by {name}" + ("; out of memory?" if name == "SIGKILL" else "")
     lines = [line.strip() for line in output.splitlines() if line.strip()]
-    said = next((line.removeprefix("trellis: ") for line in reversed(lines) if line.startswith("trellis: ")), None)
+    said = next(
+        (
+            line.removeprefix("trellis: ")
+            for line in reversed(lines)
+            if line.startswith("trellis: ")
+        ),
+        None,
+    )
     return (said or failure or next(reversed(lines), f"exit code {code}"))[:300]

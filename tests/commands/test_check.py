@@ -61,7 +61,9 @@ def test_a_run_that_is_killed_ends_with_the_bits_of_one_left_alone(trellis, tiny
 @pytest.mark.slow
 def test_what_is_proved_is_the_tree_that_was_called(tiny, tmp_path):
     for package in ("pipelines", "tasks", "conf"):
-        shutil.copytree(ROOT / package, tmp_path / package, ignore=shutil.ignore_patterns("__pycache__"))
+        shutil.copytree(
+            ROOT / package, tmp_path / package, ignore=shutil.ignore_patterns("__pycache__")
+        )
     (tmp_path / "pipelines/commands/train.py").write_text(
         '"""No training."""\n\n\ndef run(cfg):\n    print("the copy was called")\n'
     )
@@ -73,11 +75,23 @@ def test_what_is_proved_is_the_tree_that_was_called(tiny, tmp_path):
 
 
 @pytest.mark.slow
-def test_a_step_that_draws_from_a_state_is_refused_and_may_be_trained_inexactly(trellis, tiny, tmp_path):
+def test_a_step_that_draws_from_a_state_is_refused_and_may_be_trained_inexactly(
+    trellis, tiny, tmp_path
+):
     (tmp_path / "drawing.py").write_text(DRAWING)
     own = ["garden=grainy", "imports=[drawing]"]
-    printed = trellis("check", "--determinism", *chosen(tiny, *own), code=2, PYTHONPATH=str(tmp_path))
-    assert "the training step draws with operations that cannot be repeated exactly: RandomUniform (grain)" in printed
+    printed = trellis(
+        "check", "--determinism", *chosen(tiny, *own), code=2, PYTHONPATH=str(tmp_path)
+    )
+    assert (
+        "the training step draws with operations that cannot be repeated exactly: RandomUniform (grain)"
+        in printed
+    )
     assert "set determinism=off" in printed and "Traceback" not in printed
-    short = ["trainer.train_steps=2", f"runs_dir={tmp_path}", f"run_dir={tmp_path / 'run'}", "determinism=off"]
+    short = [
+        "trainer.train_steps=2",
+        f"runs_dir={tmp_path}",
+        f"run_dir={tmp_path / 'run'}",
+        "determinism=off",
+    ]
     trellis("train", *chosen(tiny, *own, *short), PYTHONPATH=str(tmp_path))

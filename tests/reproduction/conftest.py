@@ -19,21 +19,34 @@ def layouts(tmp_path_factory) -> dict[str, Path]:
     _coco(root / "coco")
     _imagenet(root / "imagenet")
     _voc(root / "VOC2012")
-    return {"coco2017": root / "coco", "imagenet2012": root / "imagenet", "pascal_voc_2012": root / "VOC2012"}
+    return {
+        "coco2017": root / "coco",
+        "imagenet2012": root / "imagenet",
+        "pascal_voc_2012": root / "VOC2012",
+    }
 
 
 def _scene(number: int) -> tuple[np.ndarray, np.ndarray]:
     """A photograph's crop of 160x120 with a digit on it, and the digit's mask."""
     photograph, digit = load_sample_images().images[number % 2], load_digits().images[number]
-    scene, mask = photograph[:120, number * 8 : number * 8 + 160].copy(), np.zeros((120, 160), np.uint8)
-    shape = cv2.resize((digit * 15.9).astype(np.uint8), (56, 56), interpolation=cv2.INTER_CUBIC) > 110
+    scene, mask = (
+        photograph[:120, number * 8 : number * 8 + 160].copy(),
+        np.zeros((120, 160), np.uint8),
+    )
+    shape = (
+        cv2.resize((digit * 15.9).astype(np.uint8), (56, 56), interpolation=cv2.INTER_CUBIC) > 110
+    )
     mask[20:76, 30:86] = shape
     scene[mask > 0] = 255
     return scene, mask
 
 
 def _coco(folder: Path) -> None:
-    categories = [{"id": number, "name": f"category {number}", "supercategory": "thing"} for number in range(1, 91) if number not in COCO_GAPS]
+    categories = [
+        {"id": number, "name": f"category {number}", "supercategory": "thing"}
+        for number in range(1, 91)
+        if number not in COCO_GAPS
+    ]
     (folder / "annotations").mkdir(parents=True)
     for split, name in (("train", "train2017"), ("validation", "val2017")):
         (folder / name).mkdir()
@@ -44,14 +57,22 @@ def _coco(folder: Path) -> None:
             cv2.imwrite(str(folder / name / file), scene)
             contours, _ = cv2.findContours(mask, cv2.RETR_EXTERNAL, cv2.CHAIN_APPROX_NONE)
             x, y, width, height = cv2.boundingRect(mask)
-            images.append({"id": number + 1, "file_name": file, "height": 120, "width": 160, "license": 1})
+            images.append(
+                {"id": number + 1, "file_name": file, "height": 120, "width": 160, "license": 1}
+            )
             annotations.append(
                 {
                     "id": number + 1, "image_id": number + 1, "category_id": 90 - number % 3, "bbox": [x, y, width, height], "iscrowd": 0,
                     "area": int(mask.sum()), "segmentation": [line.flatten().tolist() for line in contours if len(line) > 2],
                 }
             )  # fmt: skip
-        document = {"info": {}, "licenses": [], "images": images, "annotations": annotations, "categories": categories}
+        document = {
+            "info": {},
+            "licenses": [],
+            "images": images,
+            "annotations": annotations,
+            "categories": categories,
+        }
         (folder / "annotations" / f"instances_{name}.json").write_text(json.dumps(document))
 
 
@@ -60,17 +81,28 @@ def _imagenet(folder: Path) -> None:
         for number in range(count):
             synset = folder / split / f"n{number:08d}"
             synset.mkdir(parents=True)
-            cv2.imwrite(str(synset / f"ILSVRC2012_{split}_{number:08d}.JPEG"), _scene(number % 12)[0][:64, :64])
+            cv2.imwrite(
+                str(synset / f"ILSVRC2012_{split}_{number:08d}.JPEG"),
+                _scene(number % 12)[0][:64, :64],
+            )
 
 
 def _voc(folder: Path) -> None:
     for name in ("JPEGImages", "SegmentationClassAug", "ImageSets/Segmentation"):
         (folder / name).mkdir(parents=True)
     for split, name in (("train", "trainaug"), ("validation", "val")):
-        stems = [f"2007_{offset:06d}" for offset in range(*((0, SIZES[split]) if split == "train" else (100, 100 + SIZES[split])))]
+        stems = [
+            f"2007_{offset:06d}"
+            for offset in range(
+                *((0, SIZES[split]) if split == "train" else (100, 100 + SIZES[split]))
+            )
+        ]
         for number, stem in enumerate(stems):
             scene, mask = _scene(number)
             border = cv2.dilate(mask, np.ones((3, 3), np.uint8)) - mask
             cv2.imwrite(str(folder / "JPEGImages" / f"{stem}.jpg"), scene)
-            cv2.imwrite(str(folder / "SegmentationClassAug" / f"{stem}.png"), mask * (1 + number % 20) + border * 255)
+            cv2.imwrite(
+                str(folder / "SegmentationClassAug" / f"{stem}.png"),
+                mask * (1 + number % 20) + border * 255,
+            )
         (folder / "ImageSets/Segmentation" / f"{name}.txt").write_text("\n".join(stems) + "\n")

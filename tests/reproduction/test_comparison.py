@@ -8,12 +8,37 @@ from pipelines.reproduction import classes
 from pipelines.reproduction.comparison import DIFFERENT, EQUIVALENT, IDENTICAL, compare
 
 FIGURES = {"train/loss": {1: 0.5, 2: 0.25}, "validation/AP": {2: 0.4}}
-PROCESSOR = {"vendor": "V", "model": "17", "caches": {"L2": {"bytes": 524288}}, "instruction_set": "AVX512_CORE", "instructions": ["avx2", "avx512f"]}
-CLASS = {"tensorflow": "2.20.0", "threads": {"intra_op": 2}, "processor": PROCESSOR, "variables": {}}
-CAPPED = {"processor": {**PROCESSOR, "instruction_set": "SSE41"}, "variables": {"ONEDNN_MAX_CPU_ISA": "SSE41"}}
+PROCESSOR = {
+    "vendor": "V",
+    "model": "17",
+    "caches": {"L2": {"bytes": 524288}},
+    "instruction_set": "AVX512_CORE",
+    "instructions": ["avx2", "avx512f"],
+}
+CLASS = {
+    "tensorflow": "2.20.0",
+    "threads": {"intra_op": 2},
+    "processor": PROCESSOR,
+    "variables": {},
+}
+CAPPED = {
+    "processor": {**PROCESSOR, "instruction_set": "SSE41"},
+    "variables": {"ONEDNN_MAX_CPU_ISA": "SSE41"},
+}
 
 
-def texts(weights="aa", value=0.4, seed=0, commit="c1", diff="", numpy="2.3.5", fingerprint="f1", run_dir="/one", of_class=CLASS, variables=None):
+def texts(
+    weights="aa",
+    value=0.4,
+    seed=0,
+    commit="c1",
+    diff="",
+    numpy="2.3.5",
+    fingerprint="f1",
+    run_dir="/one",
+    of_class=CLASS,
+    variables=None,
+):
     environment = {
         "git": {"commit": commit},
         "packages": [f"numpy=={numpy}"],
@@ -22,7 +47,9 @@ def texts(weights="aa", value=0.4, seed=0, commit="c1", diff="", numpy="2.3.5", 
         "determinism_class": of_class,
     }
     return {
-        "summary.json": json.dumps({"weights_sha256": weights, "headline": {"metric": "AP", "value": value}}),
+        "summary.json": json.dumps(
+            {"weights_sha256": weights, "headline": {"metric": "AP", "value": value}}
+        ),
         "config.yaml": f"seed: {seed}\nrun_dir: {run_dir}\ntask: {{model: {{size: 3}}}}\n",
         "manifest.json": json.dumps({"fingerprint": fingerprint}),
         "environment.json": json.dumps(environment),
@@ -40,11 +67,20 @@ def test_equal_bits_are_identical_wherever_they_were_made():
 @pytest.mark.parametrize("which", ["first", "second"])
 def test_a_record_from_before_the_wider_digest_says_so(which):
     newer = texts(weights="all")
-    newer["summary.json"] = json.dumps({"weights_sha256": "all", "trainable_sha256": "aa", "headline": {"metric": "AP", "value": 0.4}})
+    newer["summary.json"] = json.dumps(
+        {
+            "weights_sha256": "all",
+            "trainable_sha256": "aa",
+            "headline": {"metric": "AP", "value": 0.4},
+        }
+    )
     pair = (texts(), newer) if which == "first" else (newer, texts())
     found = compare(*pair, (FIGURES, FIGURES))
     assert found.verdict == EQUIVALENT
-    assert f"trained weights: equal; statistics and moving averages are not in the record of the {which}" in found.results
+    assert (
+        f"trained weights: equal; statistics and moving averages are not in the record of the {which}"
+        in found.results
+    )
 
 
 @pytest.mark.parametrize(("value", "verdict"), [(0.405, EQUIVALENT), (0.42, DIFFERENT)])
@@ -64,7 +100,9 @@ def test_runs_without_figures_are_not_called_identical():
 
 
 def test_a_run_without_weights_is_not_called_identical():
-    assert compare(texts(weights=None), texts(weights=None), (FIGURES, FIGURES)).verdict != IDENTICAL
+    assert (
+        compare(texts(weights=None), texts(weights=None), (FIGURES, FIGURES)).verdict != IDENTICAL
+    )
 
 
 @pytest.mark.parametrize(
@@ -84,9 +122,16 @@ def test_every_kind_of_input_that_differs_is_shown(changed, kind, line):
 
 
 def test_a_difference_in_the_class_is_named_first_and_again_with_the_verdict():
-    other = texts(weights="bb", seed=1, of_class={**CLASS, **CAPPED}, variables={"ONEDNN_MAX_CPU_ISA": "SSE41"})
+    other = texts(
+        weights="bb",
+        seed=1,
+        of_class={**CLASS, **CAPPED},
+        variables={"ONEDNN_MAX_CPU_ISA": "SSE41"},
+    )
     lines = compare(texts(), other, (FIGURES, FIGURES)).lines()
-    reason = "class: instruction set AVX512_CORE -> SSE41 (ONEDNN_MAX_CPU_ISA); bits are not promised"
+    reason = (
+        "class: instruction set AVX512_CORE -> SSE41 (ONEDNN_MAX_CPU_ISA); bits are not promised"
+    )
     assert lines[:3] == [reason, "config:", "  seed: 0 -> 1"]
     assert "environment: the same" in lines
     assert lines[-1] == f"equivalent; {reason}"
@@ -106,10 +151,19 @@ def test_equal_classes_are_said_to_be_equal():
     ("changed", "line"),
     [
         ({"processor": {**PROCESSOR, "model": "1"}}, "processor model 17 -> 1"),
-        ({"processor": {**PROCESSOR, "caches": {"L2": {"bytes": 1048576}}}}, "L2 cache 524288 -> 1048576"),
-        ({"processor": {**PROCESSOR, "instructions": ["avx2", "fma"]}}, "processor instructions -avx512f +fma"),
+        (
+            {"processor": {**PROCESSOR, "caches": {"L2": {"bytes": 1048576}}}},
+            "L2 cache 524288 -> 1048576",
+        ),
+        (
+            {"processor": {**PROCESSOR, "instructions": ["avx2", "fma"]}},
+            "processor instructions -avx512f +fma",
+        ),
         ({"variables": {"OPENBLAS_CORETYPE": "Haswell"}}, "OPENBLAS_CORETYPE not set -> Haswell"),
-        ({"variables": {"ONEDNN_MAX_CPU_ISA": "AVX512_CORE"}}, "ONEDNN_MAX_CPU_ISA not set -> AVX512_CORE"),
+        (
+            {"variables": {"ONEDNN_MAX_CPU_ISA": "AVX512_CORE"}},
+            "ONEDNN_MAX_CPU_ISA not set -> AVX512_CORE",
+        ),
         ({"threads": {"intra_op": 1}}, "threads.intra_op 2 -> 1"),
         ({"tensorflow": "2.21.0\x1b[31m"}, "TensorFlow 2.20.0 -> 2.21.0\\x1b[31m"),
     ],
@@ -122,7 +176,10 @@ def test_every_part_of_the_class_is_named(changed, line):
 def test_a_class_that_was_not_recorded_is_not_called_equal():
     old = {"tensorflow": "2.20.0", "threads": {"intra_op": 1}}
     lines = compare(texts(of_class=old), texts(weights="bb"), (FIGURES, FIGURES)).lines()
-    assert lines[:2] == ["class: not recorded by the first run; bits are not promised", "  threads.intra_op 1 -> 2"]
+    assert lines[:2] == [
+        "class: not recorded by the first run; bits are not promised",
+        "  threads.intra_op 1 -> 2",
+    ]
     assert lines[-1].startswith("equivalent; class: not recorded")
     assert classes.compare(old, old).lines() == [lines[0]]
     assert classes.compare(CLASS, {}).lines()[0].startswith("class: not recorded by the second run")
@@ -137,4 +194,7 @@ def test_a_recorded_class_is_compared_with_this_machine_before_anything_is_train
     here = {"processor": PROCESSOR, "libc": None, "variables": {}}
     monkeypatch.setattr(classes.arithmetic, "describe", lambda: here)
     assert classes.here(texts(of_class={**CLASS, **here})).promised
-    assert classes.here(texts(of_class={**CLASS, **here, **CAPPED})).reason() == "instruction set SSE41 -> AVX512_CORE (ONEDNN_MAX_CPU_ISA)"
+    assert (
+        classes.here(texts(of_class={**CLASS, **here, **CAPPED})).reason()
+        == "instruction set SSE41 -> AVX512_CORE (ONEDNN_MAX_CPU_ISA)"
+    )

@@ -41,7 +41,9 @@ def flat(node, path="") -> dict:
 def test_the_figure_is_the_published_one(name):
     stated, row = config.compose([f"experiment={name}"]).benchmark, upstream(name)
     assert stated.value == pytest.approx(row["figure"] / 100)
-    assert {metric: pytest.approx(value * 100) for metric, value in stated.others.items()} == row["others"]
+    assert {metric: pytest.approx(value * 100) for metric, value in stated.others.items()} == row[
+        "others"
+    ]
 
 
 @pytest.mark.parametrize("name", PUBLISHED)
@@ -51,10 +53,16 @@ def test_composing_gives_field_by_field_what_upstream_trains(name):
     row = upstream(name)
     expected = parameters.registered(row["experiment"])
     expected.override(row["overrides"], is_strict=True)
-    ours = parameters.build(config.compose([f"experiment={name}", "determinism=off", "runtime=cpu"]))
+    ours = parameters.build(
+        config.compose([f"experiment={name}", "determinism=off", "runtime=cpu"])
+    )
     ignored = HARDWARE | PATHS | OURS
     one, other = (
-        {key: value for key, value in flat(params.as_dict()).items() if key.rpartition(".")[2] not in ignored}
+        {
+            key: value
+            for key, value in flat(params.as_dict()).items()
+            if key.rpartition(".")[2] not in ignored
+        }
         for params in (expected, ours)
     )
     assert other == one
@@ -80,7 +88,10 @@ def test_every_published_model_builds_with_the_published_number_of_parameters(na
     assert built == pytest.approx(upstream(name)["trainable_millions"], abs=0.001)
 
 
-WHOLE = {"coco": {"train": 118287, "validation": 5000}, "imagenet": {"train": 1281167, "validation": 50000}}
+WHOLE = {
+    "coco": {"train": 118287, "validation": 5000},
+    "imagenet": {"train": 1281167, "validation": 50000},
+}
 
 
 def departures(name: str, *overrides: str) -> benchmark.Departures:
@@ -108,7 +119,10 @@ def departures(name: str, *overrides: str) -> benchmark.Departures:
         ("determinism=off", "determinism: True -> False"),
         ("epochs=1", "epochs: None -> 1.0"),
         ("evaluations=3", "evaluations: 10 -> 3"),
-        ("runtime.mixed_precision_dtype=float16", "runtime.mixed_precision_dtype: bfloat16 -> float16"),
+        (
+            "runtime.mixed_precision_dtype=float16",
+            "runtime.mixed_precision_dtype: bfloat16 -> float16",
+        ),
     ],
 )
 def test_whatever_departs_from_the_recipe_is_listed_and_makes_it_a_rescaled_run(override, line):
@@ -117,13 +131,20 @@ def test_whatever_departs_from_the_recipe_is_listed_and_makes_it_a_rescaled_run(
     cfg = config.compose(["experiment=published/coco_retinanet_r50fpn_640_72ep", override])
     for value in (0.001, 0.99):
         verdict = benchmark.judge(cfg, {"AP": value, "AP50": value}, found)
-        assert (verdict.word, verdict.stated, verdict.tolerance) == (benchmark.RESCALED, 0.368, 0.005)
+        assert (verdict.word, verdict.stated, verdict.tolerance) == (
+            benchmark.RESCALED,
+            0.368,
+            0.005,
+        )
         assert any(text.startswith(f"changed: {line}") for text in verdict.lines())
 
 
 def test_starting_weights_the_recipe_does_not_have_make_it_a_rescaled_run():
     found = departures("imagenet_resnet50_90ep", "task.init_checkpoint=somewhere")
-    assert found.changed == ("task.init_checkpoint: None -> somewhere",) and found.word == benchmark.RESCALED
+    assert (
+        found.changed == ("task.init_checkpoint: None -> somewhere",)
+        and found.word == benchmark.RESCALED
+    )
 
 
 def test_a_copy_of_the_starting_weights_cannot_be_told_from_others_and_the_verdict_says_so():
@@ -135,7 +156,9 @@ def test_a_copy_of_the_starting_weights_cannot_be_told_from_others_and_the_verdi
     assert benchmark.judge(cfg, {"AP": 0.4}, found).lines()[-1] == "not verified"
 
 
-@pytest.mark.parametrize("override", ["seed=3", "runtime=tpu", "runtime=gpu", "threads.intra_op=4", "logical_cpus=2"])
+@pytest.mark.parametrize(
+    "override", ["seed=3", "runtime=tpu", "runtime=gpu", "threads.intra_op=4", "logical_cpus=2"]
+)
 def test_another_seed_or_machine_is_no_departure_but_is_said(override):
     found = departures("imagenet_resnet50_90ep", override)
     assert found.word is None and found.noted
@@ -183,9 +206,16 @@ def test_a_checkpoint_that_does_not_answer_is_not_replaced_by_another_training(m
 
 def test_absent_data_are_named_with_their_origin_and_the_command(trellis, tmp_path):
     printed = trellis(
-        "reproduce", "experiment=published/coco_retinanet_r50fpn_640_72ep", f"data_dir={tmp_path}", code=2
+        "reproduce",
+        "experiment=published/coco_retinanet_r50fpn_640_72ep",
+        f"data_dir={tmp_path}",
+        code=2,
     )
-    assert "cocodataset.org" in printed and "make data DATA=coco2017" in printed and "dataset.root" in printed
+    assert (
+        "cocodataset.org" in printed
+        and "make data DATA=coco2017" in printed
+        and "dataset.root" in printed
+    )
 
 
 REHEARSALS = {

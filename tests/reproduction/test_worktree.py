@@ -30,7 +30,12 @@ SETTINGS = {
     "hooks": "[core]\nhooksPath = {home}/hooks",
     "sparse": "[core]\nsparseCheckout = true\nfsmonitor = /bin/false",
 }
-VARIABLES = {"GIT_DIFF_OPTS": "-u0", "GIT_EXTERNAL_DIFF": "/bin/false", "GIT_DIR": "/nowhere", "GIT_INDEX_FILE": "/nowhere/index"}
+VARIABLES = {
+    "GIT_DIFF_OPTS": "-u0",
+    "GIT_EXTERNAL_DIFF": "/bin/false",
+    "GIT_DIR": "/nowhere",
+    "GIT_INDEX_FILE": "/nowhere/index",
+}
 FILES = {
     "conf/unix.yaml": b"one: 1\ntwo: 2 \n\tthree: 3\n\n",
     "conf/dos.yaml": b"one: 1\r\ntwo: 2\r\n",
@@ -91,12 +96,18 @@ def change(root: Path) -> None:
 
 def contents(root: Path) -> dict[str, bytes]:
     """The files of a tree, without git's own."""
-    files = [path for path in root.rglob("*") if path.is_file() and ".git" not in path.relative_to(root).parts]
+    files = [
+        path
+        for path in root.rglob("*")
+        if path.is_file() and ".git" not in path.relative_to(root).parts
+    ]
     return {str(path.relative_to(root)): path.read_bytes() for path in files}
 
 
 @pytest.mark.parametrize("text", SETTINGS.values(), ids=SETTINGS)
-def test_the_source_is_rebuilt_under_any_setting(tree: Path, tmp_path: Path, text: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_source_is_rebuilt_under_any_setting(
+    tree: Path, tmp_path: Path, text: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
     change(tree)
     index = (tree / ".git" / "index").read_bytes()
     configure(tmp_path / "home", text, monkeypatch)
@@ -108,7 +119,9 @@ def test_the_source_is_rebuilt_under_any_setting(tree: Path, tmp_path: Path, tex
 
 
 @pytest.mark.parametrize("name", VARIABLES)
-def test_the_source_is_rebuilt_under_any_variable(tree: Path, name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_source_is_rebuilt_under_any_variable(
+    tree: Path, name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
     change(tree)
     monkeypatch.setenv(name, VARIABLES[name])
     recorded = environment.source_tree(tree)
@@ -137,12 +150,18 @@ def test_a_change_that_git_was_told_to_overlook_is_recorded(tree: Path) -> None:
 
 
 def test_code_that_is_not_recorded_or_not_here_is_refused(tree: Path) -> None:
-    with pytest.raises(UsageError, match="run: its code is not recorded"), worktree.checked_out(None, ""):
+    with (
+        pytest.raises(UsageError, match="run: its code is not recorded"),
+        worktree.checked_out(None, ""),
+    ):
         pass
     with pytest.raises(UsageError, match="git fetch --all"), worktree.checked_out("0" * 40, ""):
         pass
     commit = git(tree, "rev-parse", "HEAD").strip()
-    with pytest.raises(UsageError, match="the recorded changes do not apply: error"), worktree.checked_out(commit, "diff --git a/x b/x\n@@"):
+    with (
+        pytest.raises(UsageError, match="the recorded changes do not apply: error"),
+        worktree.checked_out(commit, "diff --git a/x b/x\n@@"),
+    ):
         pass
     assert git(tree, "worktree", "list").count("\n") == 1
 

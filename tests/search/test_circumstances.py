@@ -45,7 +45,9 @@ def test_modules_of_the_users_own_count_and_installed_ones_by_their_version(tmp_
     assert circumstances.code(["my_losses"]) != before
 
 
-def test_libraries_that_compute_the_processor_and_the_content_of_starting_weights_count(tmp_path, monkeypatch):
+def test_libraries_that_compute_the_processor_and_the_content_of_starting_weights_count(
+    tmp_path, monkeypatch
+):
     (tmp_path / "ckpt-1.index").write_text("one")
     (tmp_path / "ckpt-10.index").write_text("another checkpoint")
     cfg = config.compose(["experiment=resnet", f"task.init_checkpoint={tmp_path / 'ckpt-1'}"])
@@ -97,7 +99,9 @@ def test_a_finished_trial_is_trained_anew_under_other_circumstances_and_the_reas
     other = lay_out(packages=("numpy==2.4.0", "tensorflow==2.20.0", "ruff==1"))
     assert [trial.anew for trial in other.trials] == ["libraries.numpy: 2.3.5 -> 2.4.0"] * 2
     assert not any(trial.earlier for trial in other.trials)
-    assert {trial.run_dir for trial in other.trials} & {trial.run_dir for trial in first.trials} == set()
+    assert {trial.run_dir for trial in other.trials} & {
+        trial.run_dir for trial in first.trials
+    } == set()
     finish(other)
     assert all(trial.earlier for trial in lay_out().trials)  # Those of before are kept too.
 

@@ -52,7 +52,12 @@ def sweep(tmp_path, monkeypatch):
             return Trial(name, point, ["experiment=nowhere"], run_dir)
 
         return Schedule(
-            space, Ledger(tmp_path / "ledger.jsonl"), prepare, summary=read, occupied=lambda run_dir: False, **options
+            space,
+            Ledger(tmp_path / "ledger.jsonl"),
+            prepare,
+            summary=read,
+            occupied=lambda run_dir: False,
+            **options,
         )
 
     return lay_out
@@ -127,7 +132,13 @@ def test_tpe_is_told_a_failure_where_a_seed_failed(sweep, monkeypatch):
         return official(space, past, pending)
 
     monkeypatch.setattr(schedule.proposals, "suggest", suggest)
-    space = Space("tpe", (Parameter("x", low=0.0, high=1.0),), around=(Parameter("seed", (1, 2)),), trials=3, seed=3)
+    space = Space(
+        "tpe",
+        (Parameter("x", low=0.0, high=1.0),),
+        around=(Parameter("seed", (1, 2)),),
+        trials=3,
+        seed=3,
+    )
     sweep(space, bad_seed=2).run(Quiet(), lambda: None)
     assert told[-1] == [None, None]
 
@@ -217,7 +228,15 @@ def test_the_ranking_is_drawn_and_written_for_any_settings(tmp_path):
     for number, kind, seed in itertools.product(range(4), ("sgd", "adamw"), (1, 2)):
         settings = {"a.learning_rate": 0.1 * 2**number, "a.type": kind, "seed": seed}
         trials.append(
-            Trial(str(number), settings, [], tmp_path, state="finished", value=0.5 + number / 10, metric="accuracy")
+            Trial(
+                str(number),
+                settings,
+                [],
+                tmp_path,
+                state="finished",
+                value=0.5 + number / 10,
+                metric="accuracy",
+            )
         )
     rows = ranking.rank(trials, "minimize")
     assert rows[0].settings == {"a.learning_rate": 0.1, "a.type": "sgd"}
@@ -233,7 +252,14 @@ def test_a_terminal_shows_a_table_and_a_pipe_a_line_for_each_event(tmp_path):
         def isatty(self) -> bool:
             return True
 
-    trial = Trial("t", {"task.model.input_size": [32, 32]}, [], tmp_path, state="failed", reason="no [/such] thing")
+    trial = Trial(
+        "t",
+        {"task.model.input_size": [32, 32]},
+        [],
+        tmp_path,
+        state="failed",
+        reason="no [/such] thing",
+    )
     for stream, expected in (
         (io.StringIO(), "trial input_size=[32,32]: failed: no [/such] thing\n"),
         (Terminal(), "1 failed"),

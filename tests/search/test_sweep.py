@@ -31,13 +31,17 @@ def events(runs: Path, event: str) -> list[dict]:
     return [entry for entry in map(json.loads, lines) if entry["event"] == event]
 
 
-def recorded(runs: Path) -> tuple[mlflow.MlflowClient, mlflow.entities.Run, list[mlflow.entities.Run]]:
+def recorded(
+    runs: Path,
+) -> tuple[mlflow.MlflowClient, mlflow.entities.Run, list[mlflow.entities.Run]]:
     """MLflow's parent run and its children."""
     client = mlflow.MlflowClient(f"sqlite:///{runs / 'mlflow.db'}")
     every = client.search_runs([client.get_experiment_by_name("resnet").experiment_id])
     parents = [run for run in every if "mlflow.parentRunId" not in run.data.tags]
     assert len(parents) == 1
-    children = [run for run in every if run.data.tags.get("mlflow.parentRunId") == parents[0].info.run_id]
+    children = [
+        run for run in every if run.data.tags.get("mlflow.parentRunId") == parents[0].info.run_id
+    ]
     assert len(children) == len(every) - 1
     return client, parents[0], children
 
@@ -52,14 +56,19 @@ def wait_for(condition, timeout_s: float = 300):
 
 @pytest.mark.slow
 def test_a_good_and_a_bad_trial_are_run_ranked_and_recorded(trellis, tiny, tmp_path):
-    command = arguments(tiny, tmp_path, "trainer.optimizer_config.optimizer.type=sgd,sgdd", "jobs=2")
+    command = arguments(
+        tiny, tmp_path, "trainer.optimizer_config.optimizer.type=sgd,sgdd", "jobs=2"
+    )
     printed = trellis("sweep", *command, code=1)
     found = summary(tmp_path)
     good, bad = found["trials"]
     assert (good["state"], bad["state"]) == ("finished", "failed") and "sgdd" in bad["reason"]
     assert re.search(r"^failed: optimizer=sgdd: .*sgdd", printed, re.MULTILINE)
     assert found["headline"] == {"metric": "accuracy", "value": good["value"]}
-    assert found["best"]["command"].startswith("make train EXP=resnet") and found["best"]["command"] in printed
+    assert (
+        found["best"]["command"].startswith("make train EXP=resnet")
+        and found["best"]["command"] in printed
+    )
     assert len(events(tmp_path, "finished")) == 1
     client, parent, children = recorded(tmp_path)
     assert {run.info.run_id for run in children} >= {good["mlflow_run_id"]} and len(children) <= 2
@@ -75,12 +84,16 @@ def test_kills_of_trials_and_of_the_sweep_lose_and_repeat_nothing(trellis, tiny,
 
     # A trial is killed half-way: its reason is told, the others go on. Then the sweep is killed.
     sweep = trellis.start("sweep", *command)
-    begun = wait_for(lambda: list((tmp_path / "sweep").glob("*/checkpoints/*.index")))[0].parent.parent
+    begun = wait_for(lambda: list((tmp_path / "sweep").glob("*/checkpoints/*.index")))[
+        0
+    ].parent.parent
     victim = next(entry for entry in events(tmp_path, "started") if entry["run_dir"] == str(begun))
     pid = int((Path(victim["run_dir"]) / "tracking" / "run.lock").read_text())
     os.kill(pid, signal.SIGKILL)
     failed = wait_for(lambda: events(tmp_path, "failed"))
-    assert [entry["trial"] for entry in failed] == [victim["trial"]] and "SIGKILL" in failed[0]["reason"]
+    assert [entry["trial"] for entry in failed] == [victim["trial"]] and "SIGKILL" in failed[0][
+        "reason"
+    ]
     wait_for(lambda: events(tmp_path, "finished") and len(events(tmp_path, "started")) == 4)
     done = {entry["trial"] for entry in events(tmp_path, "finished")}
     trials = [child for child in psutil.Process(sweep.pid).children() if "train" in child.cmdline()]
@@ -95,20 +108,31 @@ def test_kills_of_trials_and_of_the_sweep_lose_and_repeat_nothing(trellis, tiny,
     time.sleep(5)
     sweep.send_signal(signal.SIGINT)
     printed, _ = sweep.communicate(timeout=120)
-    assert sweep.returncode == 130 and "To go on: make sweep EXP=resnet DATA=image_folder SWEEP=learning_rate" in printed
+    assert (
+        sweep.returncode == 130
+        and "To go on: make sweep EXP=resnet DATA=image_folder SWEEP=learning_rate" in printed
+    )
 
     printed = trellis("sweep", *command)
     found = summary(tmp_path)
-    assert [trial["state"] for trial in found["trials"]] == ["finished"] * 4 and found["status"] == "finished"
+    assert [trial["state"] for trial in found["trials"]] == ["finished"] * 4 and found[
+        "status"
+    ] == "finished"
     for name in ("ranking.png", "ranking.csv"):
         assert (tmp_path / "sweep" / name).stat().st_size > 100
     assert len(events(tmp_path, "finished")) == 4
     client, parent, children = recorded(tmp_path)
     assert len(children) == 4 and {run.info.status for run in children} == {"FINISHED"}
     for run in children:
-        history = [item.step for item in client.get_metric_history(run.info.run_id, "train/training_loss")]
+        history = [
+            item.step for item in client.get_metric_history(run.info.run_id, "train/training_loss")
+        ]
         assert history == sorted(set(history)) and history[-1] == 120
-        identity = next(trial["identity"] for trial in found["trials"] if trial["mlflow_run_id"] == run.info.run_id)
+        identity = next(
+            trial["identity"]
+            for trial in found["trials"]
+            if trial["mlflow_run_id"] == run.info.run_id
+        )
         if identity in done:
             assert run.data.tags["sessions"] == "1"
         if identity == victim["trial"]:

@@ -26,13 +26,26 @@ def png(mode: str, size: tuple[int, int] = (32, 24), colour: int = 1) -> bytes:
     return file.getvalue()
 
 
-HEAD = {"key": "7", "file": "seven.png", "id": 7, "image": png("RGB"), "sha256": "00", "format": "png", "height": 24, "width": 32}
+HEAD = {
+    "key": "7",
+    "file": "seven.png",
+    "id": 7,
+    "image": png("RGB"),
+    "sha256": "00",
+    "format": "png",
+    "height": 24,
+    "width": 32,
+}
 
 
 def test_every_task_names_a_version_a_metric_and_its_first_label() -> None:
     for name in tasks.names():
         task = tasks.load(name)
-        assert task.VERSION >= 1 and task.METRIC in ("accuracy", "AP", "mean_iou") and task.FIRST_LABEL in (0, 1)
+        assert (
+            task.VERSION >= 1
+            and task.METRIC in ("accuracy", "AP", "mean_iou")
+            and task.FIRST_LABEL in (0, 1)
+        )
 
 
 def test_an_unknown_task_lists_those_there_are() -> None:
@@ -41,14 +54,25 @@ def test_an_unknown_task_lists_those_there_are() -> None:
 
 
 def test_classification_survives_the_official_decoder() -> None:
-    decoded = classification_input.Decoder().decode(tasks.load("classification").encode({**HEAD, "label": 3, "text": "three"}))
+    decoded = classification_input.Decoder().decode(
+        tasks.load("classification").encode({**HEAD, "label": 3, "text": "three"})
+    )
     assert int(decoded["image/class/label"]) == 3
     assert decoded["image/encoded"].numpy() == HEAD["image"]
 
 
 def test_detection_with_masks_survives_the_official_decoder() -> None:
-    item = {"box": (0.25, 0.5, 0.75, 1.0), "label": 2, "text": "b", "area": 100.5, "is_crowd": 1, "mask": png("L")}
-    decoded = tf_example_decoder.TfExampleDecoder(include_mask=True).decode(tasks.load("detection").encode({**HEAD, "objects": [item, item]}))
+    item = {
+        "box": (0.25, 0.5, 0.75, 1.0),
+        "label": 2,
+        "text": "b",
+        "area": 100.5,
+        "is_crowd": 1,
+        "mask": png("L"),
+    }
+    decoded = tf_example_decoder.TfExampleDecoder(include_mask=True).decode(
+        tasks.load("detection").encode({**HEAD, "objects": [item, item]})
+    )
     assert decoded["source_id"].numpy() == b"7"
     assert decoded["groundtruth_boxes"].numpy().tolist() == [[0.25, 0.5, 0.75, 1.0]] * 2
     assert decoded["groundtruth_classes"].numpy().tolist() == [2, 2]
@@ -60,13 +84,17 @@ def test_detection_with_masks_survives_the_official_decoder() -> None:
 
 
 def test_an_image_without_objects_survives_the_official_decoder() -> None:
-    decoded = tf_example_decoder.TfExampleDecoder(include_mask=True).decode(tasks.load("detection").encode({**HEAD, "objects": []}))
+    decoded = tf_example_decoder.TfExampleDecoder(include_mask=True).decode(
+        tasks.load("detection").encode({**HEAD, "objects": []})
+    )
     assert decoded["groundtruth_boxes"].shape == (0, 4)
     assert decoded["groundtruth_instance_masks"].shape == (0, 24, 32)
 
 
 def test_segmentation_survives_the_official_decoder() -> None:
-    decoded = segmentation_input.Decoder().decode(tasks.load("segmentation").encode({**HEAD, "mask": png("L", colour=9)}))
+    decoded = segmentation_input.Decoder().decode(
+        tasks.load("segmentation").encode({**HEAD, "mask": png("L", colour=9)})
+    )
     assert int(tf.io.decode_png(decoded["image/segmentation/class/encoded"]).numpy().max()) == 9
     assert int(decoded["image/height"]) == 24
 
@@ -84,19 +112,34 @@ def test_the_wire_format_is_tensorflows_own() -> None:
 def test_each_tasks_records_have_the_bytes_that_are_on_record() -> None:
     """Other bytes need another VERSION: shards of both would be taken for equal."""
     head = {**HEAD, "image": b"image", "sha256": "04ab"}
-    item = {"box": (0.25, 0.5, 0.75, 1.0), "label": 2, "text": "b", "area": 100.5, "is_crowd": 1, "mask": b"mask"}
-    records = {"classification": {"label": 3, "text": "three"}, "detection": {"objects": [item, item]}, "segmentation": {"mask": b"mask"}}
+    item = {
+        "box": (0.25, 0.5, 0.75, 1.0),
+        "label": 2,
+        "text": "b",
+        "area": 100.5,
+        "is_crowd": 1,
+        "mask": b"mask",
+    }
+    records = {
+        "classification": {"label": 3, "text": "three"},
+        "detection": {"objects": [item, item]},
+        "segmentation": {"mask": b"mask"},
+    }
     lines = []
     for name in tasks.names():
         task = tasks.load(name)
-        lines.append(f"{name} {task.VERSION} | {hashlib.sha256(task.encode({**head, **records[name]})).hexdigest()}\n")
+        lines.append(
+            f"{name} {task.VERSION} | {hashlib.sha256(task.encode({**head, **records[name]})).hexdigest()}\n"
+        )
     assert golden.changes("records.txt", "".join(lines)) == ""
 
 
 def test_inputs_count_the_background_of_detection_only() -> None:
     files = {"train": "t", "validation": "v"}
     assert tasks.load("detection").inputs(files, ["a", "b"], ["jpeg"])["model"]["num_classes"] == 3
-    assert tasks.load("segmentation").inputs(files, ["a", "b"], ["jpeg"])["model"]["num_classes"] == 2
+    assert (
+        tasks.load("segmentation").inputs(files, ["a", "b"], ["jpeg"])["model"]["num_classes"] == 2
+    )
     override = tasks.load("classification").inputs(files, ["a", "b"], ["png"])
     assert override["train_data"] == {"input_path": "t", "decode_jpeg_only": False}
     assert override["model"]["num_classes"] == 2
