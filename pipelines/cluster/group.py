@@ -28,7 +28,9 @@ class Group:
         bind: called in each new process before it becomes a worker.
     """
 
-    def __init__(self, command: Sequence[str], workers: int, restarts: int, bind: Callable[[], None] | None) -> None:
+    def __init__(
+        self, command: Sequence[str], workers: int, restarts: int, bind: Callable[[], None] | None
+    ) -> None:
         self._command, self._environment = processes.this_tool(*command)
         self._workers, self._restarts, self._bind = workers, restarts, bind
         self._processes: list[subprocess.Popen[str]] = []
@@ -97,17 +99,27 @@ class Group:
                     break  # They had done all before they were asked.
                 raise
             time.sleep(POLL_S)
-        processes.wait(self._processes, NOTICE_S)  # The first to end need not be the one that the others ended with.
+        processes.wait(
+            self._processes, NOTICE_S
+        )  # The first to end need not be the one that the others ended with.
         return judge(self._codes())
 
     def _codes(self) -> dict[int, int]:
         """Exit codes of the workers that have ended, as shells count them."""
         ended = {index: process.poll() for index, process in enumerate(self._processes)}
-        return {index: stopped_by(-code) if code < 0 else code for index, code in ended.items() if code is not None}
+        return {
+            index: stopped_by(-code) if code < 0 else code
+            for index, code in ended.items()
+            if code is not None
+        }
 
     def _end_of(self, index: int) -> str:
         code = self._processes[index].returncode
-        return f"was killed by {signal.Signals(-code).name}" if code < 0 else f"ended with exit code {code}"
+        return (
+            f"was killed by {signal.Signals(-code).name}"
+            if code < 0
+            else f"ended with exit code {code}"
+        )
 
 
 def free_ports(number: int) -> list[int]:

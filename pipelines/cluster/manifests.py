@@ -12,7 +12,9 @@ from pipelines.usage import ExitCode, UsageError
 
 GRACE_S = 120  # before the end of the allotted time, for a checkpoint
 LOCK_S = 120  # until a file system gives up the locks of a node that died; NFS takes 90
-FINAL = [int(code) for code in (ExitCode.FAILED, ExitCode.REFUSED, ExitCode.RESCALED)]  # would come again
+FINAL = [
+    int(code) for code in (ExitCode.FAILED, ExitCode.REFUSED, ExitCode.RESCALED)
+]  # would come again
 
 
 @dataclass(frozen=True)
@@ -128,7 +130,11 @@ def kubernetes(job: Job) -> str:
             "apiVersion": "v1",
             "kind": "Service",
             "metadata": {"name": job.name},
-            "spec": {"clusterIP": "None", "publishNotReadyAddresses": True, "selector": {"job-name": job.name}},
+            "spec": {
+                "clusterIP": "None",
+                "publishNotReadyAddresses": True,
+                "selector": {"job-name": job.name},
+            },
         },
         {
             "apiVersion": "batch/v1",
@@ -152,7 +158,10 @@ def kubernetes(job: Job) -> str:
 
 
 def _rule(action: str, container: str, operator: str, codes: list[int]) -> dict[str, Any]:
-    return {"action": action, "onExitCodes": {"containerName": container, "operator": operator, "values": codes}}
+    return {
+        "action": action,
+        "onExitCodes": {"containerName": container, "operator": operator, "values": codes},
+    }
 
 
 class _Plain(yaml.SafeDumper):

@@ -31,7 +31,12 @@ class Membership:
 
     def tf_config(self) -> str:
         """What TensorFlow reads as TF_CONFIG."""
-        return json.dumps({"cluster": {"worker": list(self.hosts)}, "task": {"type": "worker", "index": self.index}})
+        return json.dumps(
+            {
+                "cluster": {"worker": list(self.hosts)},
+                "task": {"type": "worker", "index": self.index},
+            }
+        )
 
 
 def join(environment: MutableMapping[str, str]) -> Membership:
@@ -59,7 +64,9 @@ def read(environment: Mapping[str, str]) -> Membership | None:
     for known in (_tensorflow, _kubernetes, _slurm):
         if member := known(environment):
             if not 0 <= member.index < len(member.hosts):
-                raise UsageError(f"{member.source}: worker {member.index} of {len(member.hosts)}; they count from 0")
+                raise UsageError(
+                    f"{member.source}: worker {member.index} of {len(member.hosts)}; they count from 0"
+                )
             return member
     return None
 
@@ -80,23 +87,36 @@ def _tensorflow(environment: Mapping[str, str]) -> Membership | None:
         raise UsageError(
             f"TF_CONFIG: a task of type {kind!r} in {sorted(given['cluster'])}; only chief and worker train together"
         )
-    return Membership(chiefs + workers, index + (len(chiefs) if kind == "worker" else 0), "TF_CONFIG")
+    return Membership(
+        chiefs + workers, index + (len(chiefs) if kind == "worker" else 0), "TF_CONFIG"
+    )
 
 
 def _kubernetes(environment: Mapping[str, str]) -> Membership | None:
     if "JOB_COMPLETION_INDEX" not in environment:
         return None
     index = _number(environment, "JOB_COMPLETION_INDEX")
-    hosts = [host.strip() for host in environment.get("TRELLIS_HOSTS", "").split(",") if host.strip()]
+    hosts = [
+        host.strip() for host in environment.get("TRELLIS_HOSTS", "").split(",") if host.strip()
+    ]
     if not hosts:
-        service, job = environment.get("TRELLIS_SERVICE"), environment.get("HOSTNAME", "").rpartition("-")[0]
+        service, job = (
+            environment.get("TRELLIS_SERVICE"),
+            environment.get("HOSTNAME", "").rpartition("-")[0],
+        )
         if not service or not job or "TRELLIS_WORKERS" not in environment:
             raise UsageError(
                 "JOB_COMPLETION_INDEX is set, but not who else is in the group: give TRELLIS_HOSTS=<host>,<host>, or "
                 "TRELLIS_WORKERS=<number> and TRELLIS_SERVICE=<headless service>; see: trellis launch print=kubernetes"
             )
-        hosts = [f"{job}-{number}.{service}" for number in range(_number(environment, "TRELLIS_WORKERS"))]
-    return Membership(tuple(host if ":" in host else f"{host}:{PORT}" for host in hosts), index, "JOB_COMPLETION_INDEX")
+        hosts = [
+            f"{job}-{number}.{service}" for number in range(_number(environment, "TRELLIS_WORKERS"))
+        ]
+    return Membership(
+        tuple(host if ":" in host else f"{host}:{PORT}" for host in hosts),
+        index,
+        "JOB_COMPLETION_INDEX",
+    )
 
 
 def _slurm(environment: Mapping[str, str]) -> Membership | None:
@@ -108,13 +128,22 @@ def _slurm(environment: Mapping[str, str]) -> Membership | None:
     each = (
         _counts(layout)
         if layout
-        else [tasks // len(machines) + (place < tasks % len(machines)) for place in range(len(machines))]
+        else [
+            tasks // len(machines) + (place < tasks % len(machines))
+            for place in range(len(machines))
+        ]
     )
     if len(each) != len(machines) or sum(each) != tasks:
-        raise UsageError(f"Slurm: {tasks} tasks (SLURM_NTASKS), but {layout} on {nodes}; start the workers with srun")
-    first = PORT + int(environment.get("SLURM_JOB_ID", "0")) % 1000 * 8  # Jobs that share a machine keep apart.
+        raise UsageError(
+            f"Slurm: {tasks} tasks (SLURM_NTASKS), but {layout} on {nodes}; start the workers with srun"
+        )
+    first = (
+        PORT + int(environment.get("SLURM_JOB_ID", "0")) % 1000 * 8
+    )  # Jobs that share a machine keep apart.
     hosts = [
-        f"{machine}:{first + place}" for machine, number in zip(machines, each, strict=True) for place in range(number)
+        f"{machine}:{first + place}"
+        for machine, number in zip(machines, each, strict=True)
+        for place in range(number)
     ]
     return Membership(tuple(hosts), _number(environment, "SLURM_PROCID"), "SLURM_PROCID")
 
@@ -126,7 +155,9 @@ def expand(nodes: str) -> list[str]:
         UsageError: the brackets do not match or hold no ranges.
     """
     if set("[]") & set(_RANGES.sub("", nodes)):
-        raise UsageError(f"SLURM_JOB_NODELIST: {nodes!r} cannot be read; it looks like node[01-04],other")
+        raise UsageError(
+            f"SLURM_JOB_NODELIST: {nodes!r} cannot be read; it looks like node[01-04],other"
+        )
     return [name for part in re.findall(r"(?:[^,\[]|\[[^\]]*\])+", nodes) for name in _unfold(part)]
 
 

@@ -62,7 +62,9 @@ def written(folder: Path, workers: int, otherwise: int) -> dict[int, int]:
 
 def _code(file: Path) -> int:
     text = file.read_text().strip() if file.exists() else ""
-    return int(text) if text.isdigit() else KILLED  # It left no code: whatever killed it took all that was around it.
+    return (
+        int(text) if text.isdigit() else KILLED
+    )  # It left no code: whatever killed it took all that was around it.
 
 
 def main(folder: str, workers: str, otherwise: str) -> None:

@@ -18,15 +18,28 @@ from pipelines.system import arithmetic, processes
 from pipelines.tracking import environment, runs
 from pipelines.usage import ExitCode
 
-SIX = ("tensorflow", "tf-models-official", "tensorflow-datasets", "apache-beam", "mlflow", "hydra-core")
-DEVICES = "import tensorflow as tf; print(*(device.name for device in tf.config.list_physical_devices()))"
+SIX = (
+    "tensorflow",
+    "tf-models-official",
+    "tensorflow-datasets",
+    "apache-beam",
+    "mlflow",
+    "hydra-core",
+)
+DEVICES = (
+    "import tensorflow as tf; print(*(device.name for device in tf.config.list_physical_devices()))"
+)
 DISK_BYTES = 2 << 30  # a small run with its data and checkpoints
 MEMORY_BYTES = 3 << 30  # the largest of the short experiments
 
 
 def run(cfg: Config) -> int:
     """Returns 1 when something is wrong."""
-    wrong = [problem for check in (_packages, _machine, _folders, _store, _devices) for problem in check(cfg)]
+    wrong = [
+        problem
+        for check in (_packages, _machine, _folders, _store, _devices)
+        for problem in check(cfg)
+    ]
     print("\nnothing is wrong" if not wrong else f"\n{len(wrong)} wrong:")
     for problem in wrong:
         print(f"  {problem}")
@@ -54,21 +67,32 @@ def _packages(cfg: Config) -> Iterator[str]:
 
 def locked(text: str) -> dict[str, str]:
     """The versions that a lock asks for on this machine, by normal name."""
-    lines = [Requirement(line.rstrip(" \\")) for line in text.splitlines() if re.match(r"[A-Za-z0-9]", line)]
+    lines = [
+        Requirement(line.rstrip(" \\"))
+        for line in text.splitlines()
+        if re.match(r"[A-Za-z0-9]", line)
+    ]
     here = [line for line in lines if line.marker is None or line.marker.evaluate()]
     return {environment.normal(line.name): str(line.specifier).removeprefix("==") for line in here}
 
 
 def _machine(cfg: Config) -> Iterator[str]:
     memory = psutil.virtual_memory()
-    _say("processor", f"{arithmetic.model_name()}, {processes.cores()} cores, load {os.getloadavg()[0]:.1f}")
+    _say(
+        "processor",
+        f"{arithmetic.model_name()}, {processes.cores()} cores, load {os.getloadavg()[0]:.1f}",
+    )
     _say("memory", f"{memory.available / 2**30:.1f} of {memory.total / 2**30:.1f} GiB free")
     if memory.available < MEMORY_BYTES:
         yield f"{memory.available / 2**30:.1f} GiB of memory are free, training takes up to {MEMORY_BYTES >> 30}; end other programs"
     tree = environment.source_tree()
     if tree["problem"]:
         yield f"source: git does not tell what the source is ({tree['problem']}); until it does, no run can be reproduced"
-    state = "" if tree["commit"] is None else f"{tree['commit'][:10]} on {tree['branch']}{', changed' if tree['dirty'] else ''}"
+    state = (
+        ""
+        if tree["commit"] is None
+        else f"{tree['commit'][:10]} on {tree['branch']}{', changed' if tree['dirty'] else ''}"
+    )
     _say("source", f"{processes.ROOT}  {state or 'not a git work tree: runs record no commit'}")
 
 
@@ -106,7 +130,11 @@ def _store(cfg: Config) -> Iterator[str]:
             else "start the server, or unset MLFLOW_TRACKING_URI"
         )
         yield f"store: {reason(error, 200)}; mend: {mend}"
-    waiting = [run_dir for run_dir in runs.local_runs(cfg) if runs.unsent(run_dir, uri) and not runs.active(run_dir)]
+    waiting = [
+        run_dir
+        for run_dir in runs.local_runs(cfg)
+        if runs.unsent(run_dir, uri) and not runs.active(run_dir)
+    ]
     if waiting:
         yield f"store: {len(waiting)} runs are not wholly sent, the latest {waiting[0]}; send them: trellis sync"
 
@@ -114,7 +142,10 @@ def _store(cfg: Config) -> Iterator[str]:
 def _devices(cfg: Config) -> Iterator[str]:
     # In a process of its own: a broken installation may end the process that imports it.
     found = subprocess.run([sys.executable, "-c", DEVICES], capture_output=True, text=True)
-    _say("devices", " ".join(name.removeprefix("/physical_device:") for name in found.stdout.split()) or "none")
+    _say(
+        "devices",
+        " ".join(name.removeprefix("/physical_device:") for name in found.stdout.split()) or "none",
+    )
     if found.returncode != 0:
         yield f"TensorFlow does not start: {(found.stderr.strip().splitlines() or ['no message'])[-1][:200]}; mend: make -B setup"
     elif cfg.runtime.get("num_gpus", 0) > found.stdout.count("GPU:"):

@@ -36,20 +36,31 @@ def main(overrides: Sequence[str]) -> int:
 def run(cfg: Config, overrides: Sequence[str]) -> int:
     """Returns 0, the exit code of the worker that the others failed with, or that of the signal that interrupted."""
     if cfg.workers < 1 or cfg.restarts < 0:
-        raise UsageError(f"workers={cfg.workers} restarts={cfg.restarts}: at least 1 worker, at least 0 restarts")
+        raise UsageError(
+            f"workers={cfg.workers} restarts={cfg.restarts}: at least 1 worker, at least 0 restarts"
+        )
     given = {text.partition("=")[0] for text in overrides}
     cfg = _recorded(cfg) if cfg.run else config.anchored(cfg)
     dataset = config.chosen_dataset(cfg)
     if cfg.runtime.get("distribution_strategy") != "multi_worker_mirrored":
-        raise UsageError("runtime: workers train together under runtime=multi_worker only; leave RUNTIME out")
+        raise UsageError(
+            "runtime: workers train together under runtime=multi_worker only; leave RUNTIME out"
+        )
     if cfg.print:
         print(
-            _manifest(cfg, [text for text in overrides if text.partition("=")[0] not in config.paths(Config)]), end=""
+            _manifest(
+                cfg,
+                [text for text in overrides if text.partition("=")[0] not in config.paths(Config)],
+            ),
+            end="",
         )
         return 0
     store.obtain(cfg, tasks.load(dataset.task))
     share = processes.share(cfg.workers)
-    theirs = [*overrides, *config.thread_overrides(cfg.threads, share, continuation.threads(Path(cfg.run_dir)))]
+    theirs = [
+        *overrides,
+        *config.thread_overrides(cfg.threads, share, continuation.threads(Path(cfg.run_dir))),
+    ]
     if not given & {"run", "run_dir"}:  # It holds the time: each worker would choose its own.
         theirs.append(f"run_dir={config.override_value(cfg.run_dir)}")
     print(
@@ -62,7 +73,9 @@ def run(cfg: Config, overrides: Sequence[str]) -> int:
             signals.hold("the workers have saved")
             return group.run(signals.check)
     except Interrupted as stop:
-        print(f"interrupted ({stop}); to go on: make launch RUN={cfg.run_dir} ARGS=workers={cfg.workers}")
+        print(
+            f"interrupted ({stop}); to go on: make launch RUN={cfg.run_dir} ARGS=workers={cfg.workers}"
+        )
         return stop.exit_code
 
 
@@ -74,7 +87,11 @@ def _manifest(cfg: Config, overrides: list[str]) -> str:
     if root:  # Paths of this machine mean nothing in a pod.
         within = os.path.relpath(cfg.run_dir, cfg.runs_dir)
         name = within if not within.startswith("..") else os.path.basename(cfg.run_dir)
-        places = {"data_dir": f"{root}/data", "runs_dir": f"{root}/runs", "run_dir": f"{root}/runs/{name}"}
+        places = {
+            "data_dir": f"{root}/data",
+            "runs_dir": f"{root}/runs",
+            "run_dir": f"{root}/runs/{name}",
+        }
     spelled = [f"{key}={config.override_value(value)}" for key, value in places.items()]
     data, train = [*overrides, *spelled[:2]], [*overrides, *spelled]
     job = manifests.Job(cfg.name, cfg.workers, cfg.restarts, places["run_dir"], data, train)

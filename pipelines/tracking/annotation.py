@@ -19,4 +19,7 @@ def annotate(run_dir: Path, uri: str, tags: Mapping[str, Any], files: Sequence[s
     try:
         delivery.deliver(run_dir, uri)
     except Exception as error:  # noqa: BLE001  a tracking server may fail in any way; nothing is lost
-        print(f"tracking: {reason(error, 200)}; send it later: trellis sync run={run_dir}", file=sys.stderr)
+        print(
+            f"tracking: {reason(error, 200)}; send it later: trellis sync run={run_dir}",
+            file=sys.stderr,
+        )

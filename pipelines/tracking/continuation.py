@@ -50,7 +50,12 @@ def resumed(cfg: Config, recorded: Config) -> Config:
 def refuse_other_data(run_dir: Path, cfg: Config, fingerprint: str) -> None:
     """Refuses to resume on data of another content than the run has learned from."""
     before = _document(run_dir / "manifest.json").get("fingerprint", fingerprint)
-    _refuse(run_dir, cfg, "other data", differences({"fingerprint": before}, {"fingerprint": fingerprint}))
+    _refuse(
+        run_dir,
+        cfg,
+        "other data",
+        differences({"fingerprint": before}, {"fingerprint": fingerprint}),
+    )
 
 
 def refuse_other_devices(run_dir: Path, cfg: Config, described: Mapping[str, int]) -> None:
@@ -96,7 +101,9 @@ def _key(line: str) -> str:
 def _refuse(run_dir: Path, cfg: Config, what: str, changed: list[str]) -> None:
     if not changed:
         return
-    verb = "launch" if cfg.runtime.get("distribution_strategy") == "multi_worker_mirrored" else "train"
+    verb = (
+        "launch" if cfg.runtime.get("distribution_strategy") == "multi_worker_mirrored" else "train"
+    )
     lines = "".join(f"\n  {line}" for line in changed[:MOST_LINES])
     more = f"\n  … {len(changed) - MOST_LINES} more" if len(changed) > MOST_LINES else ""
     raise UsageError(

@@ -32,7 +32,11 @@ from pipelines.tracking import journal, recording, runs
 
 IDENTITY = "journal"  # tag: which journal a run was made from
 BATCH = 1000  # MLflow's limit for metrics; parameters and tags together: 100
-REFUSALS = ("INVALID_PARAMETER_VALUE", "BAD_REQUEST", "RESOURCE_ALREADY_EXISTS")  # trying again would not help
+REFUSALS = (
+    "INVALID_PARAMETER_VALUE",
+    "BAD_REQUEST",
+    "RESOURCE_ALREADY_EXISTS",
+)  # trying again would not help
 
 
 def prepare(uri: str) -> None:
@@ -58,7 +62,9 @@ class Delivery:
         self.client = MlflowClient(uri)
         self.key = redacted(uri)
         path = journal.folder(run_dir) / "sent.json"
-        self.state: dict[str, Any] = json.loads(path.read_text()) if path.exists() else {"stores": {}}
+        self.state: dict[str, Any] = (
+            json.loads(path.read_text()) if path.exists() else {"stores": {}}
+        )
         sent = self.state["stores"].get(self.key, {})
         self.run_id: str | None = sent.get("run_id")
         self.offset: int = sent.get("offset", 0)
@@ -127,7 +133,10 @@ class Delivery:
 
     def _revived(self) -> bool:
         """Whether the run has been deleted meanwhile, which MLflow words as a refusal; it is then restored."""
-        if self.run_id is None or self.client.get_run(self.run_id).info.lifecycle_stage != "deleted":
+        if (
+            self.run_id is None
+            or self.client.get_run(self.run_id).info.lifecycle_stage != "deleted"
+        ):
             return False
         self.client.restore_run(self.run_id)
         return True
@@ -161,7 +170,9 @@ class Delivery:
         experiment = self.client.get_experiment_by_name(event["experiment"])
         if experiment is None:
             return None
-        found = self.client.search_runs([experiment.experiment_id], f"tags.{IDENTITY} = '{event['identity']}'")
+        found = self.client.search_runs(
+            [experiment.experiment_id], f"tags.{IDENTITY} = '{event['identity']}'"
+        )
         return found[0].info.run_id if found else None
 
     def _create(self, event: dict[str, Any]) -> str:
@@ -193,12 +204,16 @@ class Delivery:
         return found.experiment_id
 
     def _send_parameters(self, event: dict[str, Any]) -> None:
-        entries = [Param(clean(name), _short(value, 500)) for name, value in event["values"].items()]
+        entries = [
+            Param(clean(name), _short(value, 500)) for name, value in event["values"].items()
+        ]
         for start in range(0, len(entries), 100):
             self.client.log_batch(self._run(), params=entries[start : start + 100])
 
     def _send_tags(self, event: dict[str, Any]) -> None:
-        entries = [RunTag(clean(name), _short(value, 5000)) for name, value in event["values"].items()]
+        entries = [
+            RunTag(clean(name), _short(value, 5000)) for name, value in event["values"].items()
+        ]
         self.client.log_batch(self._run(), tags=entries)
 
     def _send_dataset(self, event: dict[str, Any]) -> None:
@@ -210,8 +225,12 @@ class Delivery:
         if not path.exists():
             self.refused.append(f"file: {event['path']} is no longer there")
             return
-        if event["path"] == recording.SUMMARY and not recording.read_summary(self.run_dir).get("mlflow_run_id"):
-            recording.write_summary(self.run_dir, {**recording.read_summary(self.run_dir), "mlflow_run_id": self.run_id})
+        if event["path"] == recording.SUMMARY and not recording.read_summary(self.run_dir).get(
+            "mlflow_run_id"
+        ):
+            recording.write_summary(
+                self.run_dir, {**recording.read_summary(self.run_dir), "mlflow_run_id": self.run_id}
+            )
         folder = os.path.dirname(event["path"])
         self.client.log_artifact(self._run(), str(path), folder or None)
 
@@ -219,7 +238,9 @@ class Delivery:
         run_id = self._run()
         for which, checkpoint in event["checkpoints"].items():
             self._send_checkpoint(which, checkpoint)
-        self.client.log_artifact(run_id, str(journal.folder(self.run_dir) / "journal.jsonl"), journal.FOLDER)
+        self.client.log_artifact(
+            run_id, str(journal.folder(self.run_dir) / "journal.jsonl"), journal.FOLDER
+        )
         if event["failure"]:
             self.client.set_tag(run_id, "failure", _short(event["failure"], 500))
         elif "failure" in self.client.get_run(run_id).data.tags:
@@ -229,14 +250,22 @@ class Delivery:
 
     def _send_checkpoint(self, which: str, checkpoint: Mapping[str, Any]) -> None:
         prefix = self.run_dir / checkpoint["path"]
-        files = sorted(prefix.parent.glob(prefix.name + ".*")) if not prefix.is_dir() else sorted(prefix.iterdir())
+        files = (
+            sorted(prefix.parent.glob(prefix.name + ".*"))
+            if not prefix.is_dir()
+            else sorted(prefix.iterdir())
+        )
         if not files:
             self.refused.append(f"checkpoint: {checkpoint['path']} is no longer there")
             return
         folder = f"checkpoints/{which}"
         stored = {Path(item.path).name for item in self.client.list_artifacts(self._run(), folder)}
-        if stored and stored != {file.name for file in files} | {"checkpoint.json"}:  # An earlier session's.
-            get_artifact_repository(self.client.get_run(self._run()).info.artifact_uri).delete_artifacts(folder)
+        if stored and stored != {file.name for file in files} | {
+            "checkpoint.json"
+        }:  # An earlier session's.
+            get_artifact_repository(
+                self.client.get_run(self._run()).info.artifact_uri
+            ).delete_artifacts(folder)
         for file in files:
             self.client.log_artifact(self._run(), str(file), folder)
         self.client.log_dict(self._run(), dict(checkpoint), f"{folder}/checkpoint.json")
@@ -245,7 +274,9 @@ class Delivery:
     def _save(self, offset: int) -> None:
         self.offset = offset
         self.state["stores"][self.key] = {"run_id": self.run_id, "offset": offset}
-        durable.write_whole(journal.folder(self.run_dir) / "sent.json", json.dumps(self.state, indent=1) + "\n")
+        durable.write_whole(
+            journal.folder(self.run_dir) / "sent.json", json.dumps(self.state, indent=1) + "\n"
+        )
 
 
 def deliver(run_dir: Path, uri: str) -> list[str]:
@@ -281,7 +312,10 @@ def clean(name: str) -> str:
 
 
 def _figures(event: Mapping[str, Any]) -> list[Metric]:
-    return [Metric(clean(name), float(value), event["time"], event["step"]) for name, value in event["values"].items()]
+    return [
+        Metric(clean(name), float(value), event["time"], event["step"])
+        for name, value in event["values"].items()
+    ]
 
 
 def _records(event: Mapping[str, Any]) -> Dataset:
@@ -289,7 +323,9 @@ def _records(event: Mapping[str, Any]) -> Dataset:
     scheme, separator, _ = event["source"].partition("://")
     return Dataset(
         name=event["name"],
-        digest=event["fingerprint"][:36],  # MLflow takes no more; the whole is in the profile and a tag.
+        digest=event["fingerprint"][
+            :36
+        ],  # MLflow takes no more; the whole is in the profile and a tag.
         source_type=scheme if separator else "local",
         source=json.dumps({"uri": event["source"]}),
         profile=json.dumps({"fingerprint": event["fingerprint"], **event["profile"]}),
@@ -302,7 +338,9 @@ def _parent(parent: str | None) -> str | None:
         return parent
     found = recording.read_run_id(parent)
     if found is None:
-        raise MlflowException(f"the parent run in {parent} is not in MLflow yet; send it first: trellis sync run={parent}")
+        raise MlflowException(
+            f"the parent run in {parent} is not in MLflow yet; send it first: trellis sync run={parent}"
+        )
     return found
 
 

@@ -36,8 +36,12 @@ def describe() -> dict[str, Any]:
 def packages() -> list[str]:
     """Installed distributions as `name==version`, sorted."""
     # The folders' names say it all, and reading 250 files of metadata takes a quarter of a second.
-    folders = [folder.stem for entry in reversed(sys.path) for folder in Path(entry).glob("*.dist-info")]
-    found = {normal(name): version for name, _, version in (folder.partition("-") for folder in folders)}
+    folders = [
+        folder.stem for entry in reversed(sys.path) for folder in Path(entry).glob("*.dist-info")
+    ]
+    found = {
+        normal(name): version for name, _, version in (folder.partition("-") for folder in folders)
+    }
     return sorted(f"{name}=={version}" for name, version in found.items())
 
 
@@ -54,7 +58,9 @@ def source_tree(root: Path = ROOT) -> dict[str, Any]:
     """
     try:
         top = git.run(root, "rev-parse", "--show-toplevel").rstrip("\n")
-        if Path(top).resolve() != root.resolve():  # A clone of something else around us says nothing.
+        if (
+            Path(top).resolve() != root.resolve()
+        ):  # A clone of something else around us says nothing.
             return _unknown(None)
         commit = git.run(root, "rev-parse", "HEAD").strip()
         branch = git.run(root, "rev-parse", "--abbrev-ref", "HEAD").strip()

@@ -27,7 +27,9 @@ def folder(run_dir: Path) -> Path:
 
 def append(run_dir: Path, event: str, **values: Any) -> None:
     """Adds one event, with the time in milliseconds and without the passwords that its texts may carry."""
-    kept = {name: value if name in PATHS else without_secrets(value) for name, value in values.items()}
+    kept = {
+        name: value if name in PATHS else without_secrets(value) for name, value in values.items()
+    }
     entry = {"event": event, "time": int(time.time() * 1000), **kept}
     durable.append(_journal(run_dir), durable.as_lines(entry, allow_nan=False))
 
@@ -65,7 +67,9 @@ def close_abandoned(run_dir: Path) -> int | None:
 def _open(run_dir: Path) -> bool:
     last = None
     for event, _ in read(run_dir):
-        last = event["event"] if event["event"] in ("open", "close") else last  # Words may be added later.
+        last = (
+            event["event"] if event["event"] in ("open", "close") else last
+        )  # Words may be added later.
     return last == "open"
 
 

@@ -14,7 +14,11 @@ from pipelines.tracking import environment, journal
 
 RUN_ID = "mlflow_run_id"
 SUMMARY = "summary.json"
-STATUS = {"FINISHED": "finished", "KILLED": "interrupted", "FAILED": "failed"}  # MLflow's words and ours
+STATUS = {
+    "FINISHED": "finished",
+    "KILLED": "interrupted",
+    "FAILED": "failed",
+}  # MLflow's words and ours
 
 
 class Recorder:
@@ -41,12 +45,18 @@ class Recorder:
             self._recall(event)
         self.resumed = self.session > 1
         previous = read_summary(run_dir)
-        self.summary = {key: value for key, value in previous.items() if key not in ("status", "failure")}
+        self.summary = {
+            key: value for key, value in previous.items() if key not in ("status", "failure")
+        }
 
     def __call__(self, step: int, values: Mapping[str, float]) -> None:
         """Records figures of `step`. A figure that an earlier session recorded for this or a later step is left alone."""
         step = int(step)
-        fresh = {name: journal.spell(value) for name, value in values.items() if step > self._last.get(name, -1)}
+        fresh = {
+            name: journal.spell(value)
+            for name, value in values.items()
+            if step > self._last.get(name, -1)
+        }
         if fresh:
             self._last.update(dict.fromkeys(fresh, step))
             journal.append(self.run_dir, "metrics", step=step, values=fresh)
@@ -78,23 +88,36 @@ class Recorder:
 
     def tags(self, values: Mapping[str, Any]) -> None:
         """Records words about the run, such as `determinism_class`; a later value replaces an earlier one."""
-        journal.append(self.run_dir, "tags", values={name: str(value) for name, value in values.items()})
+        journal.append(
+            self.run_dir, "tags", values={name: str(value) for name, value in values.items()}
+        )
 
     def dataset(self, name: str, fingerprint: str, source: str, profile: Mapping[str, Any]) -> None:
         """Records the data the run learns from; `profile` is JSON: counts, classes, shards and their digests."""
         self.tags({"fingerprint": fingerprint})
         self.summary.update(dataset=name, fingerprint=fingerprint)
-        journal.append(self.run_dir, "dataset", name=name, fingerprint=fingerprint, source=str(source), profile=dict(profile))
+        journal.append(
+            self.run_dir,
+            "dataset",
+            name=name,
+            fingerprint=fingerprint,
+            source=str(source),
+            profile=dict(profile),
+        )
 
     def environment(self, **more: Any) -> None:
         """Adds to `environment.json` what is known only later: devices, thread counts, the determinism class."""
         self._environment.update(more)
-        self.file("environment.json", json.dumps(without_secrets(self._environment), indent=1) + "\n")
+        self.file(
+            "environment.json", json.dumps(without_secrets(self._environment), indent=1) + "\n"
+        )
 
     def checkpoint(self, which: str, path: str | Path, step: int) -> None:
         """Names the checkpoint (prefix or directory) that is now the `best` or the `last`; stored when the run ends."""
         absolute = Path(path).absolute()
-        inside = absolute.is_relative_to(self.run_dir)  # Relative: a run directory may be moved before it is sent.
+        inside = absolute.is_relative_to(
+            self.run_dir
+        )  # Relative: a run directory may be moved before it is sent.
         self.checkpoints[which] = {
             "path": str(absolute.relative_to(self.run_dir) if inside else absolute),
             "step": int(step),
@@ -145,29 +168,42 @@ def begin(recorder: Recorder, cfg: config.Config, parent: str | None = None) -> 
 def _say_what_is_amiss(tree: Mapping[str, Any]) -> bool:
     """Says where the recorded source may not be the code that runs; returns whether it was changed since the start."""
     if tree["problem"]:
-        print(f"tracking: the source is not recorded, this run cannot be reproduced: {tree['problem']}", file=sys.stderr)
+        print(
+            f"tracking: the source is not recorded, this run cannot be reproduced: {tree['problem']}",
+            file=sys.stderr,
+        )
     now = environment.source_tree()
     changed = (now["commit"], now["diff"]) != (tree["commit"], tree["diff"])
     if changed:
         words = "recorded is the source at the start; what was imported later may be newer (environment.json: changed_meanwhile)"
-        print(f"tracking: the source has changed since this process started; {words}", file=sys.stderr)
+        print(
+            f"tracking: the source has changed since this process started; {words}", file=sys.stderr
+        )
     return changed
 
 
 def end(recorder: Recorder, status: str, failure: str | None) -> None:
     """Writes the summary and ends the journal; `status` is MLflow's word."""
-    summary = {**recorder.summary, "status": STATUS[status], "mlflow_run_id": read_run_id(recorder.run_dir)}
+    summary = {
+        **recorder.summary,
+        "status": STATUS[status],
+        "mlflow_run_id": read_run_id(recorder.run_dir),
+    }
     write_summary(recorder.run_dir, summary if failure is None else {**summary, "failure": failure})
     recorder.file(SUMMARY)
     if (recorder.run_dir / "train.log").exists():
         recorder.file("train.log")
-    journal.append(recorder.run_dir, "close", status=status, failure=failure, checkpoints=recorder.checkpoints)
+    journal.append(
+        recorder.run_dir, "close", status=status, failure=failure, checkpoints=recorder.checkpoints
+    )
 
 
 def write_summary(run_dir: str | Path, summary: Mapping[str, Any]) -> Path:
     """Writes `summary.json`, whole or not at all; figures that are not finite are written as words."""
     path = Path(run_dir, SUMMARY)
-    durable.write_whole(path, json.dumps(without_secrets(_spell(summary)), indent=2, allow_nan=False) + "\n")
+    durable.write_whole(
+        path, json.dumps(without_secrets(_spell(summary)), indent=2, allow_nan=False) + "\n"
+    )
     return path
 
 

@@ -24,7 +24,9 @@ def fetch(uri: str, run_id: str, names: Sequence[str]) -> runs.RunRecord | None:
         stored = client.get_run(run_id)
     except MlflowException as error:
         if error.error_code not in ("RESOURCE_DOES_NOT_EXIST", "INVALID_PARAMETER_VALUE"):
-            raise UsageError(f"run: {redacted(uri)} does not answer: {reason(error)}; try: make doctor") from None
+            raise UsageError(
+                f"run: {redacted(uri)} does not answer: {reason(error)}; try: make doctor"
+            ) from None
         return None
     run_dir = Path(stored.data.tags.get("run_dir", ""))
     if runs.is_run(run_dir) and recording.read_run_id(run_dir) == run_id:
@@ -32,7 +34,11 @@ def fetch(uri: str, run_id: str, names: Sequence[str]) -> runs.RunRecord | None:
     present = {item.path for item in client.list_artifacts(run_id)}
     with tempfile.TemporaryDirectory() as scratch:
         texts = {name: _text(client, run_id, name, scratch) for name in names if name in present}
-        lines = _text(client, run_id, f"{journal.FOLDER}/journal.jsonl", scratch) if journal.FOLDER in present else ""
+        lines = (
+            _text(client, run_id, f"{journal.FOLDER}/journal.jsonl", scratch)
+            if journal.FOLDER in present
+            else ""
+        )
     figures = journal.collect(json.loads(line) for line in lines.splitlines())
     return runs.RunRecord(None, run_id, texts, figures or _history(client, run_id), uri)
 
@@ -45,8 +51,16 @@ def state(uri: str) -> str:
     """
     client = MlflowClient(uri)
     experiments = client.search_experiments()
-    latest = client.search_runs([item.experiment_id for item in experiments], max_results=1) if experiments else []
-    newest = f"latest run {printable(latest[0].info.run_name)} ({latest[0].info.status.lower()})" if latest else "no runs"
+    latest = (
+        client.search_runs([item.experiment_id for item in experiments], max_results=1)
+        if experiments
+        else []
+    )
+    newest = (
+        f"latest run {printable(latest[0].info.run_name)} ({latest[0].info.status.lower()})"
+        if latest
+        else "no runs"
+    )
     return f"{len(experiments)} experiments, {newest}"
 
 
@@ -58,7 +72,9 @@ def checkpoints(uri: str, run_id: str, destination: Path) -> Path:
     """
     client = MlflowClient(uri)
     if not client.list_artifacts(run_id, "checkpoints"):
-        raise UsageError(f"run: {run_id} has no checkpoint in MLflow, and its run directory is gone")
+        raise UsageError(
+            f"run: {run_id} has no checkpoint in MLflow, and its run directory is gone"
+        )
     destination.mkdir(parents=True, exist_ok=True)
     return Path(client.download_artifacts(run_id, "checkpoints", str(destination)))
 
@@ -70,4 +86,7 @@ def _text(client: MlflowClient, run_id: str, name: str, scratch: str) -> str:
 def _history(client: MlflowClient, run_id: str) -> dict[str, dict[int, float]]:
     """The figures of a run that did not end, and so has not left its journal."""
     names = client.get_run(run_id).data.metrics
-    return {name: {item.step: item.value for item in client.get_metric_history(run_id, name)} for name in names}
+    return {
+        name: {item.step: item.value for item in client.get_metric_history(run_id, name)}
+        for name in names
+    }

@@ -27,7 +27,16 @@ from pipelines.tracking.recording import (
 )
 from pipelines.usage import InUse, UsageError, nearest, stopped_by
 
-TEXTS = ("config.yaml", "params.yaml", "manifest.json", "environment.json", "requirements.txt", "diff.patch", "flight.jsonl", SUMMARY)
+TEXTS = (
+    "config.yaml",
+    "params.yaml",
+    "manifest.json",
+    "environment.json",
+    "requirements.txt",
+    "diff.patch",
+    "flight.jsonl",
+    SUMMARY,
+)
 
 
 def store(cfg: config.Config) -> str:
@@ -36,7 +45,10 @@ def store(cfg: config.Config) -> str:
     Raises:
         UsageError: the address is a folder.
     """
-    uri = os.environ.get("MLFLOW_TRACKING_URI") or f"sqlite:///{Path(config.absolute(cfg.runs_dir)) / 'mlflow.db'}"
+    uri = (
+        os.environ.get("MLFLOW_TRACKING_URI")
+        or f"sqlite:///{Path(config.absolute(cfg.runs_dir)) / 'mlflow.db'}"
+    )
     if uri.startswith("file:") or (":" not in uri and uri != "databricks"):
         raise UsageError(
             f"MLFLOW_TRACKING_URI: {redacted(uri)} is a folder, which MLflow no longer takes; give a server (http://…) or a database "
@@ -138,13 +150,19 @@ def _occupied(run_dir: Path) -> Iterator[None]:
         yield
 
 
-def _outcome(error: BaseException, interrupted: tuple[type[BaseException], ...]) -> tuple[str, str | None]:
+def _outcome(
+    error: BaseException, interrupted: tuple[type[BaseException], ...]
+) -> tuple[str, str | None]:
     """MLflow's word for how a run ended, and the reason in one line."""
     if isinstance(error, SystemExit) and error.code in (None, 0):
         return "FINISHED", None
     words = reason("".join(traceback.format_exception_only(error)), 500)
-    stopped = isinstance(error, SystemExit) and error.code in map(stopped_by, (signal.SIGINT, signal.SIGTERM))
-    return ("KILLED" if stopped or isinstance(error, (KeyboardInterrupt, *interrupted)) else "FAILED"), words
+    stopped = isinstance(error, SystemExit) and error.code in map(
+        stopped_by, (signal.SIGINT, signal.SIGTERM)
+    )
+    return (
+        "KILLED" if stopped or isinstance(error, (KeyboardInterrupt, *interrupted)) else "FAILED"
+    ), words
 
 
 def _await(sender: "subprocess.Popen[str]", run_dir: Path) -> None:
@@ -153,7 +171,11 @@ def _await(sender: "subprocess.Popen[str]", run_dir: Path) -> None:
         sender.stdin.close()  # type: ignore[union-attr]
     if sender.wait() != 0:
         last_words = sender.stderr.read().split("\n")[-2:]  # type: ignore[union-attr]
-        cause = trouble(run_dir) or reason(last_words[0]) or f"see {journal.folder(run_dir) / 'sender.log'}"
+        cause = (
+            trouble(run_dir)
+            or reason(last_words[0])
+            or f"see {journal.folder(run_dir) / 'sender.log'}"
+        )
         print(
             f"tracking: MLflow did not take everything ({cause}); all of it is kept in {run_dir}; "
             f"send it later: trellis sync run={run_dir}",
@@ -194,10 +216,14 @@ def find(run: str | None, cfg: config.Config) -> RunRecord:
         UsageError: there is none; names the latest runs.
     """
     if not run:
-        raise UsageError("run: name one, an MLflow run id or a run directory; the runs there are: make ui")
+        raise UsageError(
+            "run: name one, an MLflow run id or a run directory; the runs there are: make ui"
+        )
     run_dir = Path(config.absolute(run))
     if not is_run(run_dir):
-        run_dir = next((folder for folder in local_runs(cfg) if read_run_id(folder) == run), run_dir)
+        run_dir = next(
+            (folder for folder in local_runs(cfg) if read_run_id(folder) == run), run_dir
+        )
     if is_run(run_dir):
         return read(run_dir, store(cfg))
     from pipelines.tracking import retrieval  # MLflow takes seconds to import.
@@ -237,7 +263,10 @@ def unsent(run_dir: Path, uri: str) -> bool:
     """Whether the store at `uri` has not been told everything about the run in `run_dir`."""
     sent = journal.folder(run_dir) / "sent.json"
     stores = json.loads(sent.read_text())["stores"] if sent.exists() else {}
-    return next(journal.read(run_dir, stores.get(redacted(uri), {}).get("offset", 0)), None) is not None
+    return (
+        next(journal.read(run_dir, stores.get(redacted(uri), {}).get("offset", 0)), None)
+        is not None
+    )
 
 
 def active(run_dir: Path) -> bool:
@@ -253,7 +282,9 @@ def is_run(run_dir: Path) -> bool:
 def _in_mlflow(run_dir: Path) -> bool:
     """Whether a folder is where MLflow stores the artifacts of a run: `<run id>/artifacts`, in any store."""
     folder = run_dir.absolute()
-    return folder.name == "artifacts" and re.fullmatch("[0-9a-f]{32}", folder.parent.name) is not None
+    return (
+        folder.name == "artifacts" and re.fullmatch("[0-9a-f]{32}", folder.parent.name) is not None
+    )
 
 
 def _refuse(run: str, cfg: config.Config) -> Any:

@@ -23,8 +23,12 @@ GRACE_S = 10.0  # how long the end of a run waits for a server that does not ans
 def main() -> int:
     """Delivers until the run has ended and MLflow knows it; not 0 when it could not be told everything."""
     for number in (signal.SIGINT, signal.SIGTERM):
-        signal.signal(number, signal.SIG_IGN)  # The run decides when it ends; its end still has to be sent.
-    sys.stdout = sys.stderr = Discreet(sys.stderr)  # MLflow's own words and tracebacks name the store's whole address.
+        signal.signal(
+            number, signal.SIG_IGN
+        )  # The run decides when it ends; its end still has to be sent.
+    sys.stdout = sys.stderr = Discreet(
+        sys.stderr
+    )  # MLflow's own words and tracebacks name the store's whole address.
     parent = os.getppid()
     os.nice(10)  # Training first.
     uri = sys.stdin.readline().strip()
@@ -48,8 +52,12 @@ def _follow(run_dir: Path, uri: str, parent: int) -> int:
     while True:
         if ended_at is None and _ended(0 if courier is None else pause, parent):
             ended_at = time.monotonic()
-            while journal.close_abandoned(run_dir) == parent and time.monotonic() - ended_at < GRACE_S:
-                time.sleep(0.05)  # A killed process lets go of its files one after the other: of its lock after our input.
+            while (
+                journal.close_abandoned(run_dir) == parent and time.monotonic() - ended_at < GRACE_S
+            ):
+                time.sleep(
+                    0.05
+                )  # A killed process lets go of its files one after the other: of its lock after our input.
         try:
             delivery.prepare(uri)
             courier = courier or delivery.Delivery(run_dir, uri)
@@ -59,7 +67,9 @@ def _follow(run_dir: Path, uri: str, parent: int) -> int:
             if ended_at is not None:
                 print(*courier.refused, sep="\n", flush=True)
                 return 1 if courier.refused else 0
-        except Exception as error:  # Whatever it is, the run goes on and the journal keeps everything.
+        except (
+            Exception
+        ) as error:  # Whatever it is, the run goes on and the journal keeps everything.
             trouble = f"{type(error).__name__}: {reason(error)}"
             print(time.strftime("%F %T"), trouble, flush=True)
             delivery.report_trouble(run_dir, trouble)

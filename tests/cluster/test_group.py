@@ -62,7 +62,11 @@ def ending(tmp_path, monkeypatch):
     ("codes", "delays", "expected"),
     [
         ("0 0", "0 0", (0, 1)),
-        ("75 2", "0 0.5", (2, 1)),  # The one that ended first could not go on without the one that ended last.
+        (
+            "75 2",
+            "0 0.5",
+            (2, 1),
+        ),  # The one that ended first could not go on without the one that ended last.
         ("1 75", "0.5 0", (1, 1)),
         ("75 75", "0 0", (75, 2)),
         ("75 -9", "0 0.5", (137, 2)),

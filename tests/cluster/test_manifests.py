@@ -25,7 +25,11 @@ def test_the_slurm_script_is_bash_and_starts_the_workers(capsys, tmp_path):
     script = printed(capsys, "print=slurm", f"run_dir={tmp_path / 'run'}")
     assert subprocess.run(["bash", "-n"], check=False, input=script, text=True).returncode == 0
     assert "#SBATCH --nodes=3\n" in script
-    starts = [shlex.split(line) for line in script.splitlines() if "srun" in line and "trellis train" in line]
+    starts = [
+        shlex.split(line)
+        for line in script.splitlines()
+        if "srun" in line and "trellis train" in line
+    ]
     words = starts[0]
     assert {
         "experiment=resnet",
@@ -75,7 +79,10 @@ def slurm(capsys, tmp_path):
     (tmp_path / ".venv" / "bin").mkdir(parents=True)
     for name, text in (
         ("srun", SRUN),
-        ("pause/sleep", '#!/bin/bash\n(( ${1%.*} < 60 )) && exec /bin/sleep "$1"; echo "$1" >> pauses\n'),
+        (
+            "pause/sleep",
+            '#!/bin/bash\n(( ${1%.*} < 60 )) && exec /bin/sleep "$1"; echo "$1" >> pauses\n',
+        ),
         (".venv/bin/trellis", TRELLIS),
         (".venv/bin/python", f'#!/bin/bash\nexec "{sys.executable}" "$@"\n'),
     ):
@@ -87,8 +94,15 @@ def slurm(capsys, tmp_path):
     def run(**variables: str) -> tuple[int, list[str]]:
         (tmp_path / "calls").unlink(missing_ok=True)
         path = f"{tmp_path}:{tmp_path / 'pause'}:/usr/bin:/bin"
-        environment = {"PATH": path, "SLURM_SUBMIT_DIR": str(tmp_path), "PYTHONPATH": str(ROOT), **variables}
-        done = subprocess.run(["bash", "-s"], check=False, input=script, text=True, cwd=tmp_path, env=environment)
+        environment = {
+            "PATH": path,
+            "SLURM_SUBMIT_DIR": str(tmp_path),
+            "PYTHONPATH": str(ROOT),
+            **variables,
+        }
+        done = subprocess.run(
+            ["bash", "-s"], check=False, input=script, text=True, cwd=tmp_path, env=environment
+        )
         return done.returncode, (tmp_path / "calls").read_text().splitlines()
 
     return run
@@ -98,7 +112,11 @@ def slurm(capsys, tmp_path):
     ("codes", "ends_with", "starts"),
     [
         ("0 0 0", 0, 1),
-        ("75 75 killed", 137, 3),  # One was killed: srun says 137, and the two others could not go on.
+        (
+            "75 75 killed",
+            137,
+            3,
+        ),  # One was killed: srun says 137, and the two others could not go on.
         ("lost 75 75", 137, 3),
         ("75 75 75", 75, 3),
         ("75 134 75", 134, 3),  # TensorFlow aborts a worker that another has left.
@@ -112,7 +130,9 @@ def slurm(capsys, tmp_path):
         ("143 137 75", 143, 1),
     ],
 )
-def test_the_slurm_script_starts_a_group_again_by_what_each_worker_says(slurm, tmp_path, codes, ends_with, starts):
+def test_the_slurm_script_starts_a_group_again_by_what_each_worker_says(
+    slurm, tmp_path, codes, ends_with, starts
+):
     code, calls = slurm(CODES=codes)
     trained = [call for call in calls if "trellis train" in call]
     assert (code, len(trained)) == (ends_with, starts)
@@ -133,7 +153,9 @@ def test_the_slurm_script_lets_workers_save_when_the_time_is_up(slurm, tmp_path)
 
 
 def test_when_srun_itself_fails_it_is_its_word_that_counts(slurm, tmp_path):
-    (tmp_path / "srun").write_text('#!/bin/bash\necho "$*" >> calls; [[ "$*" == *"trellis data"* ]]\n')
+    (tmp_path / "srun").write_text(
+        '#!/bin/bash\necho "$*" >> calls; [[ "$*" == *"trellis data"* ]]\n'
+    )
     code, calls = slurm()
     assert (code, len(calls)) == (1, 2)
 
@@ -149,12 +171,18 @@ def test_the_kubernetes_manifest_is_an_indexed_job_behind_a_headless_service(cap
     assert service["spec"]["clusterIP"] == "None" and service["spec"]["selector"] == {
         "job-name": job["metadata"]["name"]
     }
-    assert (job["spec"]["completionMode"], job["spec"]["completions"], job["spec"]["parallelism"]) == ("Indexed", 3, 3)
+    assert (
+        job["spec"]["completionMode"],
+        job["spec"]["completions"],
+        job["spec"]["parallelism"],
+    ) == ("Indexed", 3, 3)
     pod = job["spec"]["template"]["spec"]
     assert pod["subdomain"] == service["metadata"]["name"]
     assert pod["initContainers"][0]["command"][:2] == ["trellis", "data"]
     words = pod["containers"][0]["command"]
-    assert {"runtime=multi_worker", "dataset.labels=['a b',c]", "data_dir='/trellis/data'"} <= set(words)
+    assert {"runtime=multi_worker", "dataset.labels=['a b',c]", "data_dir='/trellis/data'"} <= set(
+        words
+    )
     assert any(word.startswith("run_dir='/trellis/runs/resnet/") for word in words)
 
 
@@ -164,7 +192,11 @@ def test_the_kubernetes_manifest_is_an_indexed_job_behind_a_headless_service(cap
         ("worker", ExitCode.FAILED, "FailJob"),
         ("worker", ExitCode.REFUSED, "FailJob"),
         ("worker", ExitCode.RESCALED, "FailJob"),
-        ("worker", ExitCode.IN_USE, "Count"),  # On a shared disk a lock outlives the node that held it.
+        (
+            "worker",
+            ExitCode.IN_USE,
+            "Count",
+        ),  # On a shared disk a lock outlives the node that held it.
         ("worker", ExitCode.PEER_GONE, "Count"),
         ("worker", 137, "Count"),
         ("worker", 143, "Count"),
@@ -188,10 +220,17 @@ def _first_action(rules: list[dict], container: str, code: int) -> str | None:
 
 def test_pods_of_the_manifest_find_each_other(capsys):
     _, job = yaml.safe_load_all(printed(capsys, "print=kubernetes"))
-    given = {item["name"]: item["value"] for item in job["spec"]["template"]["spec"]["containers"][0]["env"]}
+    given = {
+        item["name"]: item["value"]
+        for item in job["spec"]["template"]["spec"]["containers"][0]["env"]
+    }
     name = job["metadata"]["name"]
     found = membership.read({**given, "JOB_COMPLETION_INDEX": "2", "HOSTNAME": f"{name}-2"})
-    assert found.index == 2 and found.hosts[0].startswith(f"{name}-0.{name}:") and len(found.hosts) == 3
+    assert (
+        found.index == 2
+        and found.hosts[0].startswith(f"{name}-0.{name}:")
+        and len(found.hosts) == 3
+    )
 
 
 @pytest.mark.parametrize(

@@ -9,9 +9,22 @@ import pytest
 from pipelines.cluster import membership
 from pipelines.usage import UsageError
 
-SLURM = {"SLURM_JOB_NODELIST": "gpu[08-10,2],login", "SLURM_NTASKS": "5", "SLURM_PROCID": "3", "SLURM_JOB_ID": "77001"}
-KUBERNETES = {"JOB_COMPLETION_INDEX": "1", "TRELLIS_WORKERS": "2", "TRELLIS_SERVICE": "job", "HOSTNAME": "job-1"}
-CLUSTER = {"cluster": {"chief": ["a:1"], "worker": ["b:1", "c:1"]}, "task": {"type": "worker", "index": 1}}
+SLURM = {
+    "SLURM_JOB_NODELIST": "gpu[08-10,2],login",
+    "SLURM_NTASKS": "5",
+    "SLURM_PROCID": "3",
+    "SLURM_JOB_ID": "77001",
+}
+KUBERNETES = {
+    "JOB_COMPLETION_INDEX": "1",
+    "TRELLIS_WORKERS": "2",
+    "TRELLIS_SERVICE": "job",
+    "HOSTNAME": "job-1",
+}
+CLUSTER = {
+    "cluster": {"chief": ["a:1"], "worker": ["b:1", "c:1"]},
+    "task": {"type": "worker", "index": 1},
+}
 
 
 @pytest.mark.parametrize(
@@ -39,18 +52,31 @@ def test_a_node_list_that_cannot_be_read_is_refused(nodes):
 def test_slurm_gives_each_task_its_place():
     found = membership.read(SLURM)
     assert found.index == 3 and not found.is_chief
-    assert [host.split(":")[0] for host in found.hosts] == ["gpu08", "gpu09", "gpu10", "gpu2", "login"]
+    assert [host.split(":")[0] for host in found.hosts] == [
+        "gpu08",
+        "gpu09",
+        "gpu10",
+        "gpu2",
+        "login",
+    ]
     assert len({host.split(":")[1] for host in found.hosts}) == 1
 
 
 def test_slurm_tasks_on_one_machine_listen_on_different_ports():
-    found = membership.read({**SLURM, "SLURM_JOB_NODELIST": "n[1-3]", "SLURM_STEP_TASKS_PER_NODE": "2(x2),1"})
+    found = membership.read(
+        {**SLURM, "SLURM_JOB_NODELIST": "n[1-3]", "SLURM_STEP_TASKS_PER_NODE": "2(x2),1"}
+    )
     assert [host.split(":")[0] for host in found.hosts] == ["n1", "n1", "n2", "n2", "n3"]
     assert len(set(found.hosts)) == 5
 
 
 def test_a_step_on_fewer_nodes_than_its_job_counts_its_own():
-    step = {"SLURM_STEP_NODELIST": "gpu08", "SLURM_NTASKS": "1", "SLURM_STEP_TASKS_PER_NODE": "1", "SLURM_PROCID": "0"}
+    step = {
+        "SLURM_STEP_NODELIST": "gpu08",
+        "SLURM_NTASKS": "1",
+        "SLURM_STEP_TASKS_PER_NODE": "1",
+        "SLURM_PROCID": "0",
+    }
     assert len(membership.read({**SLURM, **step}).hosts) == 1
 
 
@@ -60,7 +86,10 @@ def test_all_workers_see_the_same_group():
 
 
 def test_kubernetes_pods_find_each_other_by_the_service():
-    assert membership.read(KUBERNETES).hosts == (f"job-0.job:{membership.PORT}", f"job-1.job:{membership.PORT}")
+    assert membership.read(KUBERNETES).hosts == (
+        f"job-0.job:{membership.PORT}",
+        f"job-1.job:{membership.PORT}",
+    )
     listed = {"JOB_COMPLETION_INDEX": "0", "TRELLIS_HOSTS": "x:1, y"}
     assert membership.read(listed).hosts == ("x:1", f"y:{membership.PORT}")
 
@@ -90,7 +119,12 @@ def test_joining_tells_tensorflow():
         ({"JOB_COMPLETION_INDEX": "0"}, "TRELLIS_HOSTS"),
         ({**KUBERNETES, "TRELLIS_WORKERS": "1"}, "worker 1 of 1"),
         ({"TF_CONFIG": "{"}, "TF_CONFIG: cannot be read"),
-        ({"TF_CONFIG": '{"cluster": {"worker": ["a:1"], "ps": ["b:1"]}, "task": {"type": "ps", "index": 0}}'}, "'ps'"),
+        (
+            {
+                "TF_CONFIG": '{"cluster": {"worker": ["a:1"], "ps": ["b:1"]}, "task": {"type": "ps", "index": 0}}'
+            },
+            "'ps'",
+        ),
     ],
 )
 def test_what_names_no_place_is_refused(environment, says):
@@ -99,9 +133,10 @@ def test_what_names_no_place_is_refused(environment, says):
 
 
 def test_the_group_is_found_without_tensorflow():
-    script = (
-        "import sys; from pipelines.cluster import group, manifests, membership; print('tensorflow' in sys.modules)"
-    )
+    script = "import sys; from pipelines.cluster import group, manifests, membership; print('tensorflow' in sys.modules)"
     assert (
-        subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True).stdout == "False\n"
+        subprocess.run(
+            [sys.executable, "-c", script], capture_output=True, text=True, check=True
+        ).stdout
+        == "False\n"
     )

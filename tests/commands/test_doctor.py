@@ -23,14 +23,18 @@ def test_what_is_installed_is_what_is_locked() -> None:
     assert list(doctor._packages(Config())) == []
 
 
-def test_packages_that_differ_from_the_lock_are_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_packages_that_differ_from_the_lock_are_named(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     (tmp_path / "requirements.lock").write_text(LOCK)
     monkeypatch.setattr(processes, "ROOT", tmp_path)
     [problem] = doctor._packages(Config())
     assert "not-here missing for 1.0" in problem and "make -B setup" in problem
 
 
-def test_a_server_that_does_not_answer_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_server_that_does_not_answer_is_named(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://127.0.0.1:9")
     [problem] = doctor._store(Config(runs_dir=str(tmp_path)))
     assert problem.startswith("store: ") and "unset MLFLOW_TRACKING_URI" in problem
@@ -41,13 +45,17 @@ def cfg(tmp_path: Path, empty_store: Path, monkeypatch: pytest.MonkeyPatch) -> C
     """One finished run in the default store, artifacts and all, as the process that delivers leaves it."""
     monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
     shutil.copy(empty_store, tmp_path / "mlflow.db")
-    cfg = Config(name="tiny", data_dir="data", runs_dir=str(tmp_path), run_dir=str(tmp_path / "tiny" / "one"))
+    cfg = Config(
+        name="tiny", data_dir="data", runs_dir=str(tmp_path), run_dir=str(tmp_path / "tiny" / "one")
+    )
     recorder = recording.Recorder(Path(cfg.run_dir))
     recording.begin(recorder, cfg)
     recorder(1, {"train/loss": 0.5})
     recording.end(recorder, "FINISHED", None)
     delivery.deliver(Path(cfg.run_dir), runs.store(cfg))
-    assert len(list(tmp_path.rglob("journal.jsonl"))) == 2  # The run's, and the copy among its artifacts.
+    assert (
+        len(list(tmp_path.rglob("journal.jsonl"))) == 2
+    )  # The run's, and the copy among its artifacts.
     return cfg
 
 
@@ -83,15 +91,26 @@ def test_a_run_that_goes_on_is_left_alone(cfg: Config) -> None:
 def test_a_run_that_was_not_sent_is_named(cfg: Config) -> None:
     journal.append(Path(cfg.run_dir), "tags", values={"added": "later"})
     [problem] = doctor._store(cfg)
-    assert problem == f"store: 1 runs are not wholly sent, the latest {cfg.run_dir}; send them: trellis sync"
+    assert (
+        problem
+        == f"store: 1 runs are not wholly sent, the latest {cfg.run_dir}; send them: trellis sync"
+    )
     assert sync.run(cfg) == 0
     assert list(doctor._store(cfg)) == []
 
 
 def test_make_hands_the_runtime_to_the_doctor_and_the_port_to_the_ui() -> None:
     for target, words in (("doctor", "doctor runtime=gpu"), ("ui", "ui runtime=gpu port=5001")):
-        command = [shutil.which("make"), "--dry-run", target, "RUNTIME=gpu", *(["ARGS=port=5001"] if target == "ui" else [])]
-        printed = subprocess.run(command, cwd=processes.ROOT, capture_output=True, text=True, check=True).stdout
+        command = [
+            shutil.which("make"),
+            "--dry-run",
+            target,
+            "RUNTIME=gpu",
+            *(["ARGS=port=5001"] if target == "ui" else []),
+        ]
+        printed = subprocess.run(
+            command, cwd=processes.ROOT, capture_output=True, text=True, check=True
+        ).stdout
         assert words in " ".join(printed.split())
 
 

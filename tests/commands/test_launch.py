@@ -16,7 +16,9 @@ LONG = 60  # steps that take longer than a signal needs to arrive, on any machin
 
 
 def launch(tiny, runs: Path, run: str, *more: str) -> list[str]:
-    chosen = arguments(tiny, runs, "resnet", run, f"trainer.train_steps={STEPS}", "trainer.validation_interval=4")
+    chosen = arguments(
+        tiny, runs, "resnet", run, f"trainer.train_steps={STEPS}", "trainer.validation_interval=4"
+    )
     return ["launch", "workers=2", *chosen, *more]
 
 
@@ -37,7 +39,10 @@ def test_two_workers_train_evaluate_and_record_one_run(undisturbed):
         2,
         max(1, psutil.cpu_count() // 2),
     )
-    assert re.search(rf"\[worker 0\] step {STEPS}/{STEPS} ", printed) and "[worker 1] step" not in printed
+    assert (
+        re.search(rf"\[worker 0\] step {STEPS}/{STEPS} ", printed)
+        and "[worker 1] step" not in printed
+    )
 
 
 @pytest.mark.slow
@@ -68,21 +73,32 @@ def test_a_killed_worker_is_started_again_and_the_run_ends_as_if_it_had_not_been
     for line in process.stdout:
         printed.append(line)
         if "step 3/" in line and "restart" not in "".join(printed):
-            workers = sorted(psutil.Process(process.pid).children(), key=lambda one: one.create_time())
+            workers = sorted(
+                psutil.Process(process.pid).children(), key=lambda one: one.create_time()
+            )
             workers[victim].kill()
     assert process.wait() == 0, "".join(printed)
     said = "".join(printed)
-    assert f"worker {victim} was killed by SIGKILL" in said and "(restart 1 of 3)" in said and "restart 2" not in said
+    assert (
+        f"worker {victim} was killed by SIGKILL" in said
+        and "(restart 1 of 3)" in said
+        and "restart 2" not in said
+    )
     assert "another worker has gone" in said
     found = check_run(tmp_path, "run", "accuracy", STEPS)
     assert found["weights_sha256"] == summary(undisturbed[0] / "run")["weights_sha256"]
     client, _ = recorded(tmp_path, found["mlflow_run_id"])
-    assert len(client.search_runs([item.experiment_id for item in client.search_experiments()])) == 1
+    assert (
+        len(client.search_runs([item.experiment_id for item in client.search_experiments()])) == 1
+    )
 
 
 @pytest.mark.slow
 def test_interrupted_workers_save_the_same_step_and_go_on(trellis, tiny, tmp_path):
-    intervals = (f"trainer.{name}={LONG}" for name in ("train_steps", "validation_interval", "checkpoint_interval"))
+    intervals = (
+        f"trainer.{name}={LONG}"
+        for name in ("train_steps", "validation_interval", "checkpoint_interval")
+    )
     process = trellis.start(*launch(tiny, tmp_path, "run", *intervals))
     for line in process.stdout:
         if "step 3/" in line:
@@ -96,5 +112,11 @@ def test_interrupted_workers_save_the_same_step_and_go_on(trellis, tiny, tmp_pat
         and (tmp_path / "run" / "checkpoints" / f"ckpt-{found['steps']}.index").exists()
     )
     assert f"make launch RUN={tmp_path / 'run'} ARGS=workers=2" in printed
-    trellis("launch", "workers=2", f"run={tmp_path / 'run'}", f"runs_dir={tmp_path}", *tiny["classification"][-1:])
+    trellis(
+        "launch",
+        "workers=2",
+        f"run={tmp_path / 'run'}",
+        f"runs_dir={tmp_path}",
+        *tiny["classification"][-1:],
+    )
     check_run(tmp_path, "run", "accuracy", LONG)

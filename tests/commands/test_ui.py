@@ -24,7 +24,9 @@ def test_a_port_in_use_is_not_free() -> None:
         assert not ui._free(taken.getsockname()[1])
 
 
-def test_a_port_that_is_in_use_is_named_with_the_command_for_another(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_port_that_is_in_use_is_named_with_the_command_for_another(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
     with socket.socket() as taken:
         taken.bind((ui.HOST, 0))
@@ -40,9 +42,13 @@ def test_a_port_that_is_in_use_is_named_with_the_command_for_another(tmp_path: P
 
 @pytest.mark.slow
 def test_the_address_printed_answers_and_shows_the_store(tmp_path: Path) -> None:
-    environment = {name: value for name, value in os.environ.items() if name != "MLFLOW_TRACKING_URI"}
+    environment = {
+        name: value for name, value in os.environ.items() if name != "MLFLOW_TRACKING_URI"
+    }
     command = [sys.executable, "-m", "pipelines", "ui", f"runs_dir={tmp_path}"]
-    server = subprocess.Popen(command, stdout=subprocess.PIPE, text=True, start_new_session=True, env=environment)
+    server = subprocess.Popen(
+        command, stdout=subprocess.PIPE, text=True, start_new_session=True, env=environment
+    )
     try:
         line = server.stdout.readline()  # type: ignore[union-attr]
         assert str(tmp_path / "mlflow.db") in line

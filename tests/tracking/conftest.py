@@ -14,7 +14,11 @@ from pipelines.tracking import recording
 def run_id(run_dir: Path, timeout_s: float = 60) -> str | None:
     """MLflow's id of a run, once it has given one; None when it cannot be told."""
     until = time.monotonic() + timeout_s
-    while not recording.read_run_id(run_dir) and not recording.trouble(run_dir) and time.monotonic() < until:
+    while (
+        not recording.read_run_id(run_dir)
+        and not recording.trouble(run_dir)
+        and time.monotonic() < until
+    ):
         time.sleep(0.1)
     return recording.read_run_id(run_dir)
 
@@ -37,7 +41,9 @@ def cfg(tmp_path: Path, empty_store: Path, monkeypatch: pytest.MonkeyPatch) -> C
 def write_session(cfg: Config) -> Callable[..., recording.Recorder]:
     """Writes one session into the run directory's journal, without a process that delivers it."""
 
-    def write(report: Callable[[recording.Recorder], None] = lambda recorder: None, **how: str | None) -> recording.Recorder:
+    def write(
+        report: Callable[[recording.Recorder], None] = lambda recorder: None, **how: str | None
+    ) -> recording.Recorder:
         recorder = recording.Recorder(Path(cfg.run_dir))
         recording.begin(recorder, cfg, how.get("parent"))
         report(recorder)

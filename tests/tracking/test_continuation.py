@@ -20,7 +20,11 @@ def run(tmp_path):
     """Composes what a command line asks for in the directory of a recorded run."""
 
     def ask(*overrides: str) -> config.Config:
-        places = [f"runs_dir={tmp_path}", f"run_dir={tmp_path / 'run'}", f"data_dir={tmp_path / 'data'}"]
+        places = [
+            f"runs_dir={tmp_path}",
+            f"run_dir={tmp_path / 'run'}",
+            f"data_dir={tmp_path / 'data'}",
+        ]
         return config.anchored(config.compose([*overrides, *places]))
 
     recording.begin(recording.Recorder(tmp_path / "run"), ask(*BASE))
@@ -31,7 +35,10 @@ def run(tmp_path):
     ("override", "line"),
     [
         ("seed=5", "seed: 0 -> 5"),
-        ("trainer.optimizer_config.learning_rate.cosine.initial_learning_rate=5", "initial_learning_rate: "),
+        (
+            "trainer.optimizer_config.learning_rate.cosine.initial_learning_rate=5",
+            "initial_learning_rate: ",
+        ),
         ("epochs=99", "epochs: "),
         ("evaluations=3", "evaluations: 10 -> 3"),
         ("trainer.train_steps=7", "trainer.train_steps: None -> 7"),
@@ -50,7 +57,9 @@ def run(tmp_path):
         ("name=other", "name: resnet -> other"),
     ],
 )
-def test_what_the_result_depends_on_may_not_change_and_both_wishes_get_a_command(run, override, line, tmp_path):
+def test_what_the_result_depends_on_may_not_change_and_both_wishes_get_a_command(
+    run, override, line, tmp_path
+):
     before = (tmp_path / "run" / "config.yaml").read_text()
     with pytest.raises(UsageError) as error:
         train.run(run(*BASE, override))
@@ -72,9 +81,17 @@ def test_what_it_does_not_depend_on_may(run, override, tmp_path):
 
 
 def test_the_documentation_lists_every_setting_that_may_differ():
-    section = (ROOT / "docs" / "faults.md").read_text().split("## What a resumed run may change\n")[1].split("\n## ")[0]
+    section = (
+        (ROOT / "docs" / "faults.md")
+        .read_text()
+        .split("## What a resumed run may change\n")[1]
+        .split("\n## ")[0]
+    )
     free = (config.PLACE, config.GUARD, config.VERB, config.PASSIVE)
-    ours = {*config.names(config.Config, *free), *(f"dataset.{name}" for name in config.names(config.Dataset, *free))}
+    ours = {
+        *config.names(config.Config, *free),
+        *(f"dataset.{name}" for name in config.names(config.Dataset, *free)),
+    }
     told = set(re.findall(r"`([\w.*]+)`", section))
     assert ours - told == set()
     assert set(config.GARDEN_ROLES) - {name.rpartition(".")[2] for name in told} == set()
@@ -94,7 +111,9 @@ def test_without_determinism_devices_and_threads_may_change_and_precision_may_no
     assert continuation.settled(directory, asked) == asked
     continuation.refuse_other_devices(directory, asked, {"replicas": 3, "workers": 1})
     with pytest.raises(UsageError, match="mixed_precision_dtype"):
-        continuation.settled(directory, run(*BASE, "determinism=off", "runtime.mixed_precision_dtype=bfloat16"))
+        continuation.settled(
+            directory, run(*BASE, "determinism=off", "runtime.mixed_precision_dtype=bfloat16")
+        )
 
 
 def test_other_numbers_of_replicas_are_refused(run, tmp_path):
@@ -102,7 +121,9 @@ def test_other_numbers_of_replicas_are_refused(run, tmp_path):
     file.write_text(json.dumps({"determinism_class": {"replicas": 2, "workers": 1}}))
     continuation.refuse_other_devices(tmp_path / "run", run(*BASE), {"replicas": 2, "workers": 1})
     with pytest.raises(UsageError, match="replicas: 2 -> 4"):
-        continuation.refuse_other_devices(tmp_path / "run", run(*BASE), {"replicas": 4, "workers": 1})
+        continuation.refuse_other_devices(
+            tmp_path / "run", run(*BASE), {"replicas": 4, "workers": 1}
+        )
 
 
 def test_data_of_another_content_are_refused(run, tmp_path):
@@ -113,7 +134,8 @@ def test_data_of_another_content_are_refused(run, tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("override", "line"), [("trainer.train_steps=9", "train_steps: None -> 9"), ("seed=3", "seed: 0 -> 3")]
+    ("override", "line"),
+    [("trainer.train_steps=9", "train_steps: None -> 9"), ("seed=3", "seed: 0 -> 3")],
 )
 def test_resuming_by_name_leaves_no_setting_out_silently(run, override, line, tmp_path):
     with pytest.raises(UsageError, match=line):

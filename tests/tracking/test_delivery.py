@@ -49,21 +49,35 @@ def test_everything_reported_is_in_mlflow(cfg: Config, write_session: Session) -
     assert steps(client, run, "train/loss") == [10, 20]
     assert run.data.metrics["validation/AP/großes_A"] == 0.1
     assert run.data.params == {"seed": "3", "batch_size": "16"}
-    expected = {"determinism_class": "cpu-2", "fingerprint": FINGERPRINT, "status": "finished", "run_dir": cfg.run_dir}
+    expected = {
+        "determinism_class": "cpu-2",
+        "fingerprint": FINGERPRINT,
+        "status": "finished",
+        "run_dir": cfg.run_dir,
+    }
     assert expected.items() <= run.data.tags.items()
     names = {item.path for item in client.list_artifacts(run.info.run_id)}
     assert {*runs.TEXTS} - {"manifest.json", "flight.jsonl"} <= names
-    environment = json.loads(Path(client.download_artifacts(run.info.run_id, "environment.json")).read_text())
+    environment = json.loads(
+        Path(client.download_artifacts(run.info.run_id, "environment.json")).read_text()
+    )
     assert environment["devices"] == ["CPU:0"] and environment["packages"]
 
 
 def test_the_data_are_a_dataset_input(cfg: Config, write_session: Session) -> None:
-    write_session(lambda recorder: recorder.dataset("digits", FINGERPRINT, "/data/digits", {"train": {"examples": 7}}))
+    write_session(
+        lambda recorder: recorder.dataset(
+            "digits", FINGERPRINT, "/data/digits", {"train": {"examples": 7}}
+        )
+    )
     delivery.deliver(Path(cfg.run_dir), runs.store(cfg))
     _, run = stored(cfg)
     [entry] = run.inputs.dataset_inputs
     assert (entry.dataset.name, entry.dataset.digest) == ("digits", FINGERPRINT[:36])
-    assert json.loads(entry.dataset.profile) == {"fingerprint": FINGERPRINT, "train": {"examples": 7}}
+    assert json.loads(entry.dataset.profile) == {
+        "fingerprint": FINGERPRINT,
+        "train": {"examples": 7},
+    }
     assert json.loads(entry.dataset.source) == {"uri": "/data/digits"}
     assert [(tag.key, tag.value) for tag in entry.tags] == [("mlflow.data.context", "training")]
 
@@ -85,7 +99,11 @@ def test_a_resumed_run_is_one_run_without_doubles(cfg: Config, write_session: Se
     client, run = stored(cfg)
     assert recorder.resumed
     assert steps(client, run, "train/loss") == [10, 20, 30, 40]
-    assert (run.info.status, run.data.tags["status"], run.data.tags["sessions"]) == ("FINISHED", "finished", "2")
+    assert (run.info.status, run.data.tags["status"], run.data.tags["sessions"]) == (
+        "FINISHED",
+        "finished",
+        "2",
+    )
     assert "failure" not in run.data.tags
 
 
@@ -114,11 +132,21 @@ def everything(client: MlflowClient, run: Run) -> dict[str, Any]:
     """What MLflow holds of a run, but for its id and where it lies."""
     folders = [item.path for item in client.list_artifacts(run.info.run_id) if item.is_dir]
     return {
-        "figures": {name: [(item.step, str(item.value)) for item in client.get_metric_history(run.info.run_id, name)] for name in "ab"},
+        "figures": {
+            name: [
+                (item.step, str(item.value))
+                for item in client.get_metric_history(run.info.run_id, name)
+            ]
+            for name in "ab"
+        },
         "parameters": run.data.params,
         "tags": {name: value for name, value in run.data.tags.items() if name != "journal"},
         "inputs": [item.dataset.digest for item in run.inputs.dataset_inputs],
-        "files": [item.path for folder in (None, *folders) for item in client.list_artifacts(run.info.run_id, folder)],
+        "files": [
+            item.path
+            for folder in (None, *folders)
+            for item in client.list_artifacts(run.info.run_id, folder)
+        ],
         "status": (run.info.status, run.info.start_time, run.info.end_time),
     }
 
@@ -147,12 +175,16 @@ def sole(cfg: Config) -> Run:
     """The one run that the store has of the journal's identity."""
     client = MlflowClient(runs.store(cfg))
     identity = next(journal.read(Path(cfg.run_dir)))[0]["identity"]
-    [run] = client.search_runs([item.experiment_id for item in client.search_experiments()], f"tags.journal = '{identity}'")
+    [run] = client.search_runs(
+        [item.experiment_id for item in client.search_experiments()], f"tags.journal = '{identity}'"
+    )
     return run
 
 
 @pytest.mark.slow
-def test_a_delivery_broken_off_anywhere_is_completed_by_the_next(cfg: Config, write_session: Session) -> None:
+def test_a_delivery_broken_off_anywhere_is_completed_by_the_next(
+    cfg: Config, write_session: Session
+) -> None:
     write_session(a_whole_run)
     run_dir, uri = Path(cfg.run_dir), runs.store(cfg)
     delivery.deliver(run_dir, uri)
@@ -171,7 +203,9 @@ def test_a_delivery_broken_off_anywhere_is_completed_by_the_next(cfg: Config, wr
     assert calls > 20
 
 
-def test_a_delivery_that_was_not_noted_is_repeated_without_doubles(cfg: Config, write_session: Session) -> None:
+def test_a_delivery_that_was_not_noted_is_repeated_without_doubles(
+    cfg: Config, write_session: Session
+) -> None:
     write_session(a_whole_run)
     run_dir, uri = Path(cfg.run_dir), runs.store(cfg)
     delivery.deliver(run_dir, uri)
@@ -187,7 +221,9 @@ def test_a_delivery_that_was_not_noted_is_repeated_without_doubles(cfg: Config, 
 
 
 def test_more_figures_than_a_batch_holds(cfg: Config, write_session: Session) -> None:
-    write_session(lambda recorder: [recorder(step, {f"m{n}": n for n in range(30)}) for step in range(80)])
+    write_session(
+        lambda recorder: [recorder(step, {f"m{n}": n for n in range(30)}) for step in range(80)]
+    )
     delivery.deliver(Path(cfg.run_dir), runs.store(cfg))
     client, run = stored(cfg)
     assert steps(client, run, "m29") == list(range(80))
@@ -201,7 +237,9 @@ def test_figures_that_are_not_finite_are_kept(cfg: Config, write_session: Sessio
     assert journal.metrics(Path(cfg.run_dir))["a"][1] == math.inf
 
 
-@pytest.mark.parametrize("name", ["AP@[.5:.95]", "a//b", "../x", "/x", "x/", "a/./b", "Ä" * 300, "emoji 😀", "%"])
+@pytest.mark.parametrize(
+    "name", ["AP@[.5:.95]", "a//b", "../x", "/x", "x/", "a/./b", "Ä" * 300, "emoji 😀", "%"]
+)
 def test_any_name_is_accepted(cfg: Config, write_session: Session, name: str) -> None:
     write_session(lambda recorder: recorder(1, {name: 2.0, "plain": 1.0}))
     assert delivery.deliver(Path(cfg.run_dir), runs.store(cfg)) == []
@@ -213,7 +251,9 @@ def test_names_that_differ_stay_different() -> None:
     assert delivery.clean("validation/AP50 small.x-y:z") == "validation/AP50 small.x-y:z"
 
 
-def test_best_and_last_checkpoints_are_stored_with_their_steps(cfg: Config, write_session: Session) -> None:
+def test_best_and_last_checkpoints_are_stored_with_their_steps(
+    cfg: Config, write_session: Session
+) -> None:
     folder = Path(cfg.run_dir) / "checkpoints"
 
     def save(step: int) -> Callable[[recording.Recorder], None]:
@@ -232,12 +272,21 @@ def test_best_and_last_checkpoints_are_stored_with_their_steps(cfg: Config, writ
         delivery.deliver(Path(cfg.run_dir), runs.store(cfg))
     client, run = stored(cfg)
     for which, step in (("best", 1), ("last", 12)):
-        names = {Path(item.path).name for item in client.list_artifacts(run.info.run_id, f"checkpoints/{which}")}
-        assert names == {"checkpoint.json", f"ckpt-{step}.index", f"ckpt-{step}.data-00000-of-00001"}
+        names = {
+            Path(item.path).name
+            for item in client.list_artifacts(run.info.run_id, f"checkpoints/{which}")
+        }
+        assert names == {
+            "checkpoint.json",
+            f"ckpt-{step}.index",
+            f"ckpt-{step}.data-00000-of-00001",
+        }
         assert run.data.tags[f"checkpoint_{which}_step"] == str(step)
 
 
-def test_a_run_directory_may_be_moved_before_it_is_sent(cfg: Config, write_session: Session, tmp_path: Path) -> None:
+def test_a_run_directory_may_be_moved_before_it_is_sent(
+    cfg: Config, write_session: Session, tmp_path: Path
+) -> None:
     def report(recorder: recording.Recorder) -> None:
         (recorder.run_dir / "checkpoints").mkdir()
         (recorder.run_dir / "checkpoints" / "ckpt-1.index").write_text("x")
@@ -263,22 +312,30 @@ def test_a_failed_run_says_why(cfg: Config, write_session: Session) -> None:
     write_session(status="FAILED", failure="ValueError: loss is nan at step 7")
     delivery.deliver(Path(cfg.run_dir), runs.store(cfg))
     _, run = stored(cfg)
-    assert (run.info.status, run.data.tags["failure"]) == ("FAILED", "ValueError: loss is nan at step 7")
+    assert (run.info.status, run.data.tags["failure"]) == (
+        "FAILED",
+        "ValueError: loss is nan at step 7",
+    )
 
 
-def test_a_text_changed_by_a_resumed_run_keeps_the_earlier_one(cfg: Config, write_session: Session) -> None:
+def test_a_text_changed_by_a_resumed_run_keeps_the_earlier_one(
+    cfg: Config, write_session: Session
+) -> None:
     write_session(lambda recorder: recorder.file("params.yaml", "steps: 1\n"))
     write_session(lambda recorder: recorder.file("params.yaml", "steps: 2\n"))
     delivery.deliver(Path(cfg.run_dir), runs.store(cfg))
     client, run = stored(cfg)
     texts = [
-        Path(client.download_artifacts(run.info.run_id, name)).read_text() for name in ("params.yaml", "sessions/1/params.yaml")
+        Path(client.download_artifacts(run.info.run_id, name)).read_text()
+        for name in ("params.yaml", "sessions/1/params.yaml")
     ]
     assert texts == ["steps: 2\n", "steps: 1\n"]
     assert "params.yaml" in run.data.tags["changed_on_resume"]
 
 
-def test_a_run_deleted_in_mlflow_comes_back_when_it_goes_on(cfg: Config, write_session: Session) -> None:
+def test_a_run_deleted_in_mlflow_comes_back_when_it_goes_on(
+    cfg: Config, write_session: Session
+) -> None:
     write_session()
     delivery.deliver(Path(cfg.run_dir), runs.store(cfg))
     client, run = stored(cfg)
@@ -288,20 +345,29 @@ def test_a_run_deleted_in_mlflow_comes_back_when_it_goes_on(cfg: Config, write_s
     assert steps(client, stored(cfg)[1], "a") == [5]
 
 
-def test_a_run_deleted_in_mlflow_while_it_runs_comes_back_at_once(cfg: Config, write_session: Session) -> None:
+def test_a_run_deleted_in_mlflow_while_it_runs_comes_back_at_once(
+    cfg: Config, write_session: Session
+) -> None:
     write_session(lambda recorder: recorder(1, {"a": 1}))
     courier = delivery.Delivery(Path(cfg.run_dir), runs.store(cfg))
     courier.advance()
     client, run = stored(cfg)
     for step, event in ((2, "metrics"), (3, "tags")):
         client.delete_run(run.info.run_id)
-        journal.append(Path(cfg.run_dir), event, step=step, values={"a": step if event == "metrics" else str(step)})
+        journal.append(
+            Path(cfg.run_dir),
+            event,
+            step=step,
+            values={"a": step if event == "metrics" else str(step)},
+        )
         courier.advance()
     assert courier.refused == []
     assert steps(client, stored(cfg)[1], "a") == [1, 2] and stored(cfg)[1].data.tags["a"] == "3"
 
 
-def test_a_store_that_lost_the_run_gets_all_of_it_again(cfg: Config, write_session: Session, empty_store: Path) -> None:
+def test_a_store_that_lost_the_run_gets_all_of_it_again(
+    cfg: Config, write_session: Session, empty_store: Path
+) -> None:
     write_session(lambda recorder: recorder(1, {"a": 1}))
     delivery.deliver(Path(cfg.run_dir), runs.store(cfg))
     other = Path(cfg.runs_dir) / "other.db"
@@ -314,7 +380,9 @@ def test_a_store_that_lost_the_run_gets_all_of_it_again(cfg: Config, write_sessi
     assert steps(client, run, "a") == [1]
 
 
-def test_what_mlflow_refuses_is_named_and_does_not_hold_up_the_rest(cfg: Config, write_session: Session) -> None:
+def test_what_mlflow_refuses_is_named_and_does_not_hold_up_the_rest(
+    cfg: Config, write_session: Session
+) -> None:
     def report(recorder: recording.Recorder) -> None:
         for value in ("one", "another"):
             journal.append(recorder.run_dir, "parameters", values={"constant": value})
@@ -327,16 +395,29 @@ def test_what_mlflow_refuses_is_named_and_does_not_hold_up_the_rest(cfg: Config,
     assert stored(cfg)[1].data.metrics["b"] == 1
 
 
-def test_only_the_figures_that_mlflow_refuses_are_left_out_and_each_is_named(cfg: Config, write_session: Session) -> None:
+def test_only_the_figures_that_mlflow_refuses_are_left_out_and_each_is_named(
+    cfg: Config, write_session: Session
+) -> None:
     def report(recorder: recording.Recorder) -> None:
         for step in range(700):
             recorder(step, {"a": step, "b": step})
-        journal.append(recorder.run_dir, "metrics", step=700, values={"bad": 1.0, "worse\x1b[31m": 1.0}, time=-1)  # Before 1970.
+        journal.append(
+            recorder.run_dir,
+            "metrics",
+            step=700,
+            values={"bad": 1.0, "worse\x1b[31m": 1.0},
+            time=-1,
+        )  # Before 1970.
         recorder(701, {"a": 701})
 
     write_session(report)
     refused = delivery.deliver(Path(cfg.run_dir), runs.store(cfg))
-    assert [line.partition(":")[0] for line in refused] == ["bad of step 700", delivery.clean("worse\x1b[31m") + " of step 700"]
+    assert [line.partition(":")[0] for line in refused] == [
+        "bad of step 700",
+        delivery.clean("worse\x1b[31m") + " of step 700",
+    ]
     assert "timestamp" in refused[0] and "\x1b" not in "".join(refused)
     client, run = stored(cfg)
-    assert steps(client, run, "a") == [*range(700), 701] and steps(client, run, "b") == list(range(700))
+    assert steps(client, run, "a") == [*range(700), 701] and steps(client, run, "b") == list(
+        range(700)
+    )

@@ -56,7 +56,14 @@ def test_commit_and_difference_rebuild_the_tree(tree: Path, tmp_path: Path) -> N
     durable.write_whole(patch, recorded["diff"])
     assert durable.read_text(patch) == recorded["diff"]
     git(tmp_path / "again", "apply", str(patch))
-    for name in ("pipelines/a.py", "conf/größe.yaml", "conf/binary", "conf/dos.yaml", "conf/latin1.yaml", "pipelines/staged.py"):
+    for name in (
+        "pipelines/a.py",
+        "conf/größe.yaml",
+        "conf/binary",
+        "conf/dos.yaml",
+        "conf/latin1.yaml",
+        "pipelines/staged.py",
+    ):
         assert (tmp_path / "again" / name).read_bytes() == (tree / name).read_bytes()
 
 
@@ -82,7 +89,10 @@ def test_a_folder_inside_another_repository_has_no_commit(tree: Path) -> None:
 
 
 def test_packages_are_those_of_the_metadata() -> None:
-    found = {f"{environment.normal(item.metadata['Name'])}=={item.version}" for item in metadata.distributions()}
+    found = {
+        f"{environment.normal(item.metadata['Name'])}=={item.version}"
+        for item in metadata.distributions()
+    }
     assert set(environment.packages()) == found
     assert environment.packages() == sorted(environment.packages())
 
@@ -109,18 +119,33 @@ recording.begin(recording.Recorder(run_dir), config.Config(data_dir="data", runs
 
 
 @pytest.mark.parametrize("edit", ["", "# made meanwhile\n"], ids=["left alone", "edited"])
-def test_an_edit_made_after_the_start_is_not_recorded_as_the_code_that_ran(tmp_path: Path, edit: str) -> None:
+def test_an_edit_made_after_the_start_is_not_recorded_as_the_code_that_ran(
+    tmp_path: Path, edit: str
+) -> None:
     root, run_dir = tmp_path / "house", tmp_path / "run"
     for name in environment.SOURCES:
-        shutil.copytree(environment.ROOT / name, root / name, ignore=shutil.ignore_patterns("__pycache__"))
+        shutil.copytree(
+            environment.ROOT / name, root / name, ignore=shutil.ignore_patterns("__pycache__")
+        )
     git(root, "init", "-q")
     git(root, "add", ".")
     git(root, "commit", "-qm", "first")
     command = [sys.executable, "-c", CHANGED, str(run_dir), edit]
-    done = subprocess.run(command, cwd=root, env={**os.environ, "PYTHONPATH": str(root)}, capture_output=True, text=True, check=True)
+    done = subprocess.run(
+        command,
+        cwd=root,
+        env={**os.environ, "PYTHONPATH": str(root)},
+        capture_output=True,
+        text=True,
+        check=True,
+    )
     recorded = json.loads((run_dir / "environment.json").read_text())["git"]
     assert recorded["commit"] == git(root, "rev-parse", "HEAD").strip()
-    assert (recorded["dirty"], recorded["changed_meanwhile"], recorded["problem"]) == (False, bool(edit), None)
+    assert (recorded["dirty"], recorded["changed_meanwhile"], recorded["problem"]) == (
+        False,
+        bool(edit),
+        None,
+    )
     assert durable.read_text(run_dir / "diff.patch") == ""
     assert ("the source has changed since this process started" in done.stderr) == bool(edit)
 

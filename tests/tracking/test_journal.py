@@ -34,7 +34,9 @@ def test_an_unfinished_last_line_is_not_read_and_is_cut_off(tmp_path: Path) -> N
     assert path.read_bytes() == whole
 
 
-def test_a_journal_that_ends_at_any_byte_is_read_to_its_last_whole_line_and_continued(tmp_path: Path) -> None:
+def test_a_journal_that_ends_at_any_byte_is_read_to_its_last_whole_line_and_continued(
+    tmp_path: Path,
+) -> None:
     journal.mend(tmp_path)
     for step in range(4):
         journal.append(tmp_path, "metrics", step=step, values={"größe": step / 3})
@@ -43,7 +45,9 @@ def test_a_journal_that_ends_at_any_byte_is_read_to_its_last_whole_line_and_cont
     ends = [after for _, after in journal.read(tmp_path)]
     for length in range(len(whole) + 1):
         path.write_bytes(whole[:length])
-        assert [after for _, after in journal.read(tmp_path)] == [end for end in ends if end <= length]
+        assert [after for _, after in journal.read(tmp_path)] == [
+            end for end in ends if end <= length
+        ]
         journal.mend(tmp_path)
         journal.append(tmp_path, "close", status="KILLED")
         events = [event["event"] for event, _ in journal.read(tmp_path)]

@@ -43,18 +43,33 @@ with runs.record(cfg) as report:
 """
 
 
-def start(cfg: Config, steps: int, pause_s: float = 0, outlived_s: float = 0) -> "subprocess.Popen[str]":
-    command = [sys.executable, "-c", TRAIN, config.to_yaml(cfg), str(steps), str(pause_s), str(outlived_s)]
+def start(
+    cfg: Config, steps: int, pause_s: float = 0, outlived_s: float = 0
+) -> "subprocess.Popen[str]":
+    command = [
+        sys.executable,
+        "-c",
+        TRAIN,
+        config.to_yaml(cfg),
+        str(steps),
+        str(pause_s),
+        str(outlived_s),
+    ]
     return subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
 
 
 def history(cfg: Config, name: str) -> list[int]:
     client = MlflowClient(runs.store(cfg))
-    return [item.step for item in client.get_metric_history(str(recording.read_run_id(cfg.run_dir)), name)]
+    return [
+        item.step
+        for item in client.get_metric_history(str(recording.read_run_id(cfg.run_dir)), name)
+    ]
 
 
 def status(cfg: Config) -> str:
-    return MlflowClient(runs.store(cfg)).get_run(str(recording.read_run_id(cfg.run_dir))).info.status
+    return (
+        MlflowClient(runs.store(cfg)).get_run(str(recording.read_run_id(cfg.run_dir))).info.status
+    )
 
 
 def await_status(cfg: Config, wanted: str) -> None:
@@ -71,9 +86,15 @@ def test_a_run_is_recorded_while_it_runs(cfg: Config) -> None:
         assert status(cfg) == "RUNNING" and runs.active(report.run_dir)
         report.summary.update(steps=1)
     assert status(cfg) == "FINISHED" and history(cfg, "train/loss") == [1]
-    assert not runs.active(Path(cfg.run_dir)) and not runs.unsent(Path(cfg.run_dir), runs.store(cfg))
+    assert not runs.active(Path(cfg.run_dir)) and not runs.unsent(
+        Path(cfg.run_dir), runs.store(cfg)
+    )
     summary = recording.read_summary(cfg.run_dir)
-    assert summary == {"steps": 1, "status": "finished", "mlflow_run_id": recording.read_run_id(cfg.run_dir)}
+    assert summary == {
+        "steps": 1,
+        "status": "finished",
+        "mlflow_run_id": recording.read_run_id(cfg.run_dir),
+    }
 
 
 @pytest.mark.slow
@@ -117,7 +138,9 @@ def test_how_a_run_ends_follows_from_what_ended_it(error: BaseException, word: s
 @pytest.mark.slow
 def test_four_processes_at_once_on_a_fresh_store(cfg: Config) -> None:
     (Path(cfg.runs_dir) / "mlflow.db").unlink()
-    configs = [Config(**{**vars(cfg), "run_dir": f"{cfg.runs_dir}/tiny/{number}"}) for number in range(4)]
+    configs = [
+        Config(**{**vars(cfg), "run_dir": f"{cfg.runs_dir}/tiny/{number}"}) for number in range(4)
+    ]
     for process in [start(one, steps=50) for one in configs]:
         assert process.wait(timeout=120) == 0
     assert [status(one) for one in configs] == ["FINISHED"] * 4
@@ -139,7 +162,9 @@ def test_a_killed_run_says_so_and_goes_on_as_the_same_run(cfg: Config) -> None:
 
 @pytest.mark.slow
 @pytest.mark.parametrize("seed", range(2))
-def test_killed_at_any_moment_with_its_sender_nothing_is_lost_or_doubled(cfg: Config, seed: int) -> None:
+def test_killed_at_any_moment_with_its_sender_nothing_is_lost_or_doubled(
+    cfg: Config, seed: int
+) -> None:
     moments = random.Random(seed)
     for steps in (100, 200, 300):
         process = start(cfg, steps, pause_s=60)
@@ -150,19 +175,27 @@ def test_killed_at_any_moment_with_its_sender_nothing_is_lost_or_doubled(cfg: Co
     assert start(cfg, steps=400).wait(timeout=120) == 0
     assert (status(cfg), history(cfg, "train/loss")) == ("FINISHED", list(range(1, 401)))
     client = MlflowClient(runs.store(cfg))
-    assert len(client.search_runs([item.experiment_id for item in client.search_experiments()])) == 1
+    assert (
+        len(client.search_runs([item.experiment_id for item in client.search_experiments()])) == 1
+    )
 
 
 def test_two_runs_in_one_directory_are_refused(cfg: Config) -> None:
     with durable.locked(journal.folder(Path(cfg.run_dir)) / "run.lock"):
-        with pytest.raises(UsageError, match=f"run_dir: .* in use by process {os.getpid()}"), runs.record(cfg):
+        with (
+            pytest.raises(UsageError, match=f"run_dir: .* in use by process {os.getpid()}"),
+            runs.record(cfg),
+        ):
             pass
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("backlog", [None, 5], ids=["refuses", "hangs"])
 def test_a_server_that_never_answers_stops_nothing_and_all_is_sent_later(
-    cfg: Config, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str], backlog: int | None
+    cfg: Config,
+    monkeypatch: pytest.MonkeyPatch,
+    capfd: pytest.CaptureFixture[str],
+    backlog: int | None,
 ) -> None:
     monkeypatch.setenv("MLFLOW_HTTP_REQUEST_TIMEOUT", "2")
     with socket.socket() as listener:
@@ -178,7 +211,9 @@ def test_a_server_that_never_answers_stops_nothing_and_all_is_sent_later(
     monkeypatch.delenv("MLFLOW_TRACKING_URI")
     assert delivery.deliver(Path(cfg.run_dir), runs.store(cfg)) == []
     assert (status(cfg), history(cfg, "train/loss")) == ("FINISHED", [1])
-    assert recording.read_summary(cfg.run_dir)["mlflow_run_id"] == recording.read_run_id(cfg.run_dir)
+    assert recording.read_summary(cfg.run_dir)["mlflow_run_id"] == recording.read_run_id(
+        cfg.run_dir
+    )
 
 
 def test_importing_the_recorder_imports_neither_mlflow_nor_tensorflow() -> None:
@@ -189,13 +224,18 @@ def test_importing_the_recorder_imports_neither_mlflow_nor_tensorflow() -> None:
 def test_a_run_is_found_by_directory_and_by_id(cfg: Config, write_session: Session) -> None:
     write_session(lambda recorder: recorder(1, {"a": 0.1}))
     delivery.deliver(Path(cfg.run_dir), runs.store(cfg))
-    by_directory, by_id = runs.find(cfg.run_dir, cfg), runs.find(recording.read_run_id(cfg.run_dir), cfg)
+    by_directory, by_id = (
+        runs.find(cfg.run_dir, cfg),
+        runs.find(recording.read_run_id(cfg.run_dir), cfg),
+    )
     assert by_directory == by_id
     assert by_id.run_dir == Path(cfg.run_dir) and by_id.metrics == {"a": {1: 0.1}}
     assert config.from_yaml(by_id.texts["config.yaml"]) == cfg
 
 
-def test_a_run_whose_directory_is_gone_is_rebuilt_from_mlflow(cfg: Config, write_session: Session, tmp_path: Path) -> None:
+def test_a_run_whose_directory_is_gone_is_rebuilt_from_mlflow(
+    cfg: Config, write_session: Session, tmp_path: Path
+) -> None:
     def report(recorder: recording.Recorder) -> None:
         recorder(1, {"AP@50": float("inf")})
         recorder.file("params.yaml", "task: {}\n")
@@ -237,5 +277,7 @@ def test_a_directory_that_is_gone_is_said_with_what_to_do_instead(tmp_path: Path
     record = runs.RunRecord(tmp_path, "1f", {}, {}, "sqlite:///m.db")
     assert runs.directory(record, "1f", "x") == tmp_path
     gone = runs.RunRecord(None, "1f", {}, {}, "sqlite:///m.db")
-    with pytest.raises(UsageError, match="^run: the directory of 1f is gone from this machine; start anew$"):
+    with pytest.raises(
+        UsageError, match="^run: the directory of 1f is gone from this machine; start anew$"
+    ):
         runs.directory(gone, "1f", "start anew")

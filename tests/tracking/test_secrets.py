@@ -19,12 +19,22 @@ from pipelines.tracking import delivery, recording, runs
 from pipelines.usage import UsageError
 
 Session = Callable[..., recording.Recorder]
-SECRET = f"pw{uuid.uuid4().hex}"  # In no source file: the recorded difference of the source is exact.
+SECRET = (
+    f"pw{uuid.uuid4().hex}"  # In no source file: the recorded difference of the source is exact.
+)
 CLOSED = [
     pytest.param(f"http://alice:{SECRET}@127.0.0.1:9", id="login"),
     pytest.param(f"http://127.0.0.1:9/?user=alice&password={SECRET}", id="query"),
 ]
-VERBS = ("sync", "sync run={run_dir}", "doctor", "ui", "evaluate run=0123", "compare run={run_dir} against=0123", "reproduce run=0123")
+VERBS = (
+    "sync",
+    "sync run={run_dir}",
+    "doctor",
+    "ui",
+    "evaluate run=0123",
+    "compare run={run_dir} against=0123",
+    "reproduce run=0123",
+)
 
 # A run whose own words, command line and variables have passwords in them, and which fails with an address in its message.
 FAILS = """
@@ -47,10 +57,16 @@ with runs.record(cfg) as report:
 
 def kept(folder: Path) -> list[str]:
     """Files that hold the secret."""
-    return [str(path) for path in folder.rglob("*") if path.is_file() and SECRET.encode() in path.read_bytes()]
+    return [
+        str(path)
+        for path in folder.rglob("*")
+        if path.is_file() and SECRET.encode() in path.read_bytes()
+    ]
 
 
-def test_what_is_recorded_and_sent_has_no_password(cfg: Config, write_session: Session, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_what_is_recorded_and_sent_has_no_password(
+    cfg: Config, write_session: Session, monkeypatch: pytest.MonkeyPatch
+) -> None:
     address = f"s3://key:{SECRET}@bucket/digits"
 
     def report(recorder: recording.Recorder) -> None:
@@ -68,10 +84,14 @@ def test_what_is_recorded_and_sent_has_no_password(cfg: Config, write_session: S
     assert run.data.params["source"] == run.data.tags["source"] == "s3://key:***@bucket/digits"
 
 
-@pytest.mark.parametrize("key", ["data_dir", "dataset.images", "runner.options.flink_master", "task.init_checkpoint"])
+@pytest.mark.parametrize(
+    "key", ["data_dir", "dataset.images", "runner.options.flink_master", "task.init_checkpoint"]
+)
 def test_a_setting_with_a_password_is_refused(key: str) -> None:
     choice = ["dataset=coco", "runner=flink"]
-    with pytest.raises(UsageError, match=rf"{key}: https://me:\*\*\*@host/x has a password") as refused:
+    with pytest.raises(
+        UsageError, match=rf"{key}: https://me:\*\*\*@host/x has a password"
+    ) as refused:
         config.compose([*choice, f"{key}=https://me:{SECRET}@host/x"])
     assert SECRET not in str(refused.value)
     with pytest.raises(UsageError, match="has a password"):
@@ -91,10 +111,14 @@ def test_the_address_of_a_server_is_shown_without_its_password(
 def test_rejects_name_addresses_without_their_passwords(
     tiny: dict[str, list[str]], tmp_path: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:
-    cfg = config.compose([*tiny["detection"][:-1], f"data_dir={tmp_path / 'records'}", "dataset.validate=none"])
+    cfg = config.compose(
+        [*tiny["detection"][:-1], f"data_dir={tmp_path / 'records'}", "dataset.validate=none"]
+    )
     for split, file in cfg.dataset.annotations.items():
         document = json.loads(Path(file).read_text())
-        document["images"].append({"id": 99, "file_name": f"https://me:{SECRET}@host/a.jpg", "width": 9, "height": 9})
+        document["images"].append(
+            {"id": 99, "file_name": f"https://me:{SECRET}@host/a.jpg", "width": 9, "height": 9}
+        )
         cfg.dataset.annotations[split] = str(tmp_path / f"{split}.json")
         Path(cfg.dataset.annotations[split]).write_text(json.dumps(document))
     cfg.dataset.max_reject_fraction = 1.0
@@ -114,10 +138,16 @@ def test_no_place_prints_or_keeps_the_password_of_a_server(
     monkeypatch.setenv("TF_SOME_TOKEN", SECRET)
     command = [sys.executable, "-c", FAILS, config.to_yaml(cfg)]
     failed = subprocess.run(command, capture_output=True, text=True, cwd=Path(__file__).parents[2])
-    printed = failed.stderr.partition("tracking: ")[2].splitlines()[0]  # What follows is Python's own, of this script.
-    assert "MLflow did not take everything" in printed and f"trellis sync run={cfg.run_dir}" in printed
+    printed = failed.stderr.partition("tracking: ")[2].splitlines()[
+        0
+    ]  # What follows is Python's own, of this script.
+    assert (
+        "MLflow did not take everything" in printed and f"trellis sync run={cfg.run_dir}" in printed
+    )
     for verb in VERBS:
-        process = trellis.start(*verb.format(run_dir=cfg.run_dir).split(), f"runs_dir={cfg.runs_dir}")
+        process = trellis.start(
+            *verb.format(run_dir=cfg.run_dir).split(), f"runs_dir={cfg.runs_dir}"
+        )
         output, _ = process.communicate(timeout=300)
         assert output.strip() and "Traceback" not in output, verb
         printed += output
@@ -142,4 +172,7 @@ runpy.run_module("pipelines", run_name="__main__")
 """
     failed = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
     assert failed.returncode == 1
-    assert failed.stderr.endswith("OSError: no route to http://alice:***@host\n") and SECRET not in failed.stderr
+    assert (
+        failed.stderr.endswith("OSError: no route to http://alice:***@host\n")
+        and SECRET not in failed.stderr
+    )

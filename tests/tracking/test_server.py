@@ -35,9 +35,15 @@ class Server:
 
     def start(self) -> None:
         """Returns when it answers."""
-        environment = {name: value for name, value in os.environ.items() if name != "MLFLOW_TRACKING_URI"}
+        environment = {
+            name: value for name, value in os.environ.items() if name != "MLFLOW_TRACKING_URI"
+        }
         self.process = subprocess.Popen(
-            self.command, start_new_session=True, env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
+            self.command,
+            start_new_session=True,
+            env=environment,
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.DEVNULL,
         )
         opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
         for _ in range(240):
@@ -85,7 +91,9 @@ def test_a_server_that_dies_and_returns_has_everything_once(cfg: Config, server:
     client = MlflowClient(server.uri)
     run = client.get_run(str(recording.read_run_id(cfg.run_dir)))
     assert run.info.status == "FINISHED"
-    assert [item.step for item in client.get_metric_history(run.info.run_id, "train/loss")] == list(range(1, 300))
+    assert [item.step for item in client.get_metric_history(run.info.run_id, "train/loss")] == list(
+        range(1, 300)
+    )
     assert client.download_artifacts(run.info.run_id, "checkpoints/last/ckpt-1.index")
     assert recording.trouble(Path(cfg.run_dir)) is None
 
@@ -96,11 +104,24 @@ def test_a_server_gone_for_good_is_told_by_sync(cfg: Config, server: Server) -> 
         assert run_id(report.run_dir) is not None
         server.stop()
         report(2, {"train/loss": 0.25})
-    sync = [sys.executable, "-m", "pipelines", "sync", f"run={cfg.run_dir}", f"runs_dir={cfg.runs_dir}"]
+    sync = [
+        sys.executable,
+        "-m",
+        "pipelines",
+        "sync",
+        f"run={cfg.run_dir}",
+        f"runs_dir={cfg.runs_dir}",
+    ]
     refused = subprocess.run(sync, capture_output=True, text=True)
     assert refused.returncode == 2 and "nothing is lost" in refused.stderr
     server.start()
     assert subprocess.run(sync).returncode == 0
     assert not runs.unsent(Path(cfg.run_dir), server.uri)
-    history = MlflowClient(server.uri).get_metric_history(str(recording.read_run_id(cfg.run_dir)), "train/loss")
-    assert [item.step for item in history] == sorted(journal.metrics(Path(cfg.run_dir))["train/loss"]) == [1, 2]
+    history = MlflowClient(server.uri).get_metric_history(
+        str(recording.read_run_id(cfg.run_dir)), "train/loss"
+    )
+    assert (
+        [item.step for item in history]
+        == sorted(journal.metrics(Path(cfg.run_dir))["train/loss"])
+        == [1, 2]
+    )
