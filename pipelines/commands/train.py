@@ -54,7 +54,9 @@ def run(cfg: Config) -> int:
             run_dir.rmdir()
 
 
-def _train(cfg: Config, task: Any, data: Manifest, run_dir: Path, seconds: dict[str, float], started: float) -> int:
+def _train(
+    cfg: Config, task: Any, data: Manifest, run_dir: Path, seconds: dict[str, float], started: float
+) -> int:
     sender = runs.start_sender(cfg)  # Imports MLflow while this process imports TensorFlow.
     from pipelines.training import (  # TensorFlow: 10 s.
         determinism,
@@ -65,7 +67,9 @@ def _train(cfg: Config, task: Any, data: Manifest, run_dir: Path, seconds: dict[
         workers,
     )
 
-    cfg = replace(cfg, threads=determinism.pin_threads(cfg.threads))  # Recorded as counts, not as "all cores".
+    cfg = replace(
+        cfg, threads=determinism.pin_threads(cfg.threads)
+    )  # Recorded as counts, not as "all cores".
     params = parameters.build(cfg, task, data)
     devices = strategy.build(params.runtime, cfg.logical_cpus)
     strategy.refuse_uneven(params, devices, data.splits["validation"].examples)
@@ -79,13 +83,19 @@ def _train(cfg: Config, task: Any, data: Manifest, run_dir: Path, seconds: dict[
         ):
             recorder.file("params.yaml", yaml.safe_dump(params.as_dict(), sort_keys=False))
             recorder.file("manifest.json", data.to_json())
-            recorder.dataset(data.dataset, data.fingerprint, str(data.directory), json.loads(data.to_json()))
+            recorder.dataset(
+                data.dataset, data.fingerprint, str(data.directory), json.loads(data.to_json())
+            )
             recorder.parameters(_chosen(cfg, params, data))
             # A tag, not a parameter: MLflow keeps the first of a parameter, and this may change with determinism=off.
             recorder.tags({"strategy": params.runtime.distribution_strategy})
-            recorder.environment(determinism_class={**determinism.describe(cfg), **strategy.describe(devices)})
+            recorder.environment(
+                determinism_class={**determinism.describe(cfg), **strategy.describe(devices)}
+            )
             recorder.summary.update(experiment=cfg.name, run_dir=str(run_dir), seed=cfg.seed)
-            print(f"training {cfg.name} on {data.dataset}: {params.trainer.train_steps} steps; run directory {run_dir}")
+            print(
+                f"training {cfg.name} on {data.dataset}: {params.trainer.train_steps} steps; run directory {run_dir}"
+            )
             seconds["setup"] = round(time.monotonic() - started - seconds["data"], 2)
             try:
                 experiment.train(
@@ -130,7 +140,11 @@ def _train(cfg: Config, task: Any, data: Manifest, run_dir: Path, seconds: dict[
 def _follow(cfg: Config, own: Path) -> int:
     """Trains as a worker other than the chief: computes and saves with it, keeps a log of its own, records nothing."""
     run_dir, task = Path(cfg.run_dir), tasks.load(config.chosen_dataset(cfg).task)
-    with process.prepared(cfg, own), (own / "train.log").open("a", buffering=1) as log, contextlib.redirect_stdout(log):
+    with (
+        process.prepared(cfg, own),
+        (own / "train.log").open("a", buffering=1) as log,
+        contextlib.redirect_stdout(log),
+    ):
         data = store.obtain(cfg, task)
         from pipelines.training import (  # TensorFlow: 10 s.
             determinism,
@@ -156,7 +170,9 @@ def _follow(cfg: Config, own: Path) -> int:
                     record_flight=cfg.flight,
                     report=lambda step, values: None,
                     signals=signals,
-                    evaluated_steps=frozenset(_recorded_figures(run_dir, params.trainer.best_checkpoint_eval_metric)),
+                    evaluated_steps=frozenset(
+                        _recorded_figures(run_dir, params.trainer.best_checkpoint_eval_metric)
+                    ),
                     chief_dir=run_dir,
                 )
         except Interrupted as stop:
@@ -214,7 +230,9 @@ def _chosen(cfg: Config, params: Any, data: Manifest) -> dict[str, Any]:
         "batch_size": params.task.train_data.global_batch_size,
         "input_size": getattr(params.task.model, "input_size", None),
         "optimizer": optimizer.optimizer.type,
-        "learning_rate": yaml.safe_dump(optimizer.learning_rate.get().as_dict(), default_flow_style=True).strip(),
+        "learning_rate": yaml.safe_dump(
+            optimizer.learning_rate.get().as_dict(), default_flow_style=True
+        ).strip(),
         "precision": params.runtime.mixed_precision_dtype,
     }
 
@@ -222,7 +240,9 @@ def _chosen(cfg: Config, params: Any, data: Manifest) -> dict[str, Any]:
 def _recorded(cfg: Config) -> Config:
     """The configuration of a recorded run, to go on with it."""
     if cfg.garden:
-        raise UsageError("run: goes on with a recorded run, which has its experiment; leave EXP out")
+        raise UsageError(
+            "run: goes on with a recorded run, which has its experiment; leave EXP out"
+        )
     record = runs.find(cfg.run, cfg)
     run_dir = runs.directory(record, cfg.run, f"to make it again: make reproduce RUN={cfg.run}")
     recorded = config.from_yaml(record.texts["config.yaml"])

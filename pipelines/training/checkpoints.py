@@ -15,7 +15,9 @@ from pipelines.training.faults import NotSaved
 from pipelines.usage import UsageError
 
 INFO = "info.json"  # beside the best checkpoint: its step and figures
-STEP = "global_step/.ATTRIBUTES/VARIABLE_VALUE"  # the step that a checkpoint was saved at, inside it
+STEP = (
+    "global_step/.ATTRIBUTES/VARIABLE_VALUE"  # the step that a checkpoint was saved at, inside it
+)
 
 
 class BestExporter(train_utils.BestCheckpointExporter):
@@ -32,14 +34,22 @@ class BestExporter(train_utils.BestCheckpointExporter):
         return super().best_ckpt_logs_path + self._suffix
 
     def maybe_export_checkpoint(
-        self, checkpoint: tf.train.Checkpoint, eval_logs: Mapping[str, Any], global_step: int, write_logs: bool = True
+        self,
+        checkpoint: tf.train.Checkpoint,
+        eval_logs: Mapping[str, Any],
+        global_step: int,
+        write_logs: bool = True,
     ) -> bool:
         """Saves the weights if `eval_logs` are better than the best so far."""
-        if self._best_ckpt_logs is not None and not self._new_metric_is_better(self._best_ckpt_logs, eval_logs):
+        if self._best_ckpt_logs is not None and not self._new_metric_is_better(
+            self._best_ckpt_logs, eval_logs
+        ):
             return False
         folder = Path(self._export_dir)
         with _saving(folder, lambda: next(iter(_prefixes(folder)), None)):
-            prefix = checkpoint.write(str(folder / f"{train_utils.BEST_CHECKPOINT_NAME}-{int(global_step)}"))
+            prefix = checkpoint.write(
+                str(folder / f"{train_utils.BEST_CHECKPOINT_NAME}-{int(global_step)}")
+            )
             self._replace_info(eval_logs, global_step)
             _keep_only(folder, prefix)
         self._best_ckpt_logs = eval_logs
@@ -57,7 +67,11 @@ class BestExporter(train_utils.BestCheckpointExporter):
 
 def best_exporter(trainer: Any, folder: Path) -> BestExporter:
     """What keeps the best checkpoint of a run in its `checkpoints/`, by the node `trainer`."""
-    chosen = trainer.best_checkpoint_export_subdir, trainer.best_checkpoint_eval_metric, trainer.best_checkpoint_metric_comp
+    chosen = (
+        trainer.best_checkpoint_export_subdir,
+        trainer.best_checkpoint_eval_metric,
+        trainer.best_checkpoint_metric_comp,
+    )
     return BestExporter(str(folder / chosen[0]), *chosen[1:])
 
 
@@ -78,13 +92,17 @@ def best(folder: Path, say: Callable[[str], None]) -> str:
     if step is not None:
         # Saved before the evaluation that found it best: the same weights.
         if same := next((prefix for prefix in others if stored_step(prefix) == step), None):
-            say(f"the best checkpoint, of step {step}, is not in {chosen}; taking {same}, which was saved at the same step")
+            say(
+                f"the best checkpoint, of step {step}, is not in {chosen}; taking {same}, which was saved at the same step"
+            )
             return same
         say(f"the best checkpoint, of step {step}, is lost")
     if not (instead := saved or next(iter(others), None)):
         raise UsageError(f"{folder}: no checkpoint here; the run saved none")
     if not saved or step is not None:
-        say(f"taking {instead}, of step {stored_step(instead)}, which no evaluation has found to be the best")
+        say(
+            f"taking {instead}, of step {stored_step(instead)}, which no evaluation has found to be the best"
+        )
     return instead
 
 
@@ -135,7 +153,9 @@ def _mend_best(folder: Path, say: Callable[[str], None]) -> None:
         _keep_only(folder, saved)
         return
     if step is not None:
-        say(f"the best checkpoint, of step {step}, is lost; the next evaluation is held against none")
+        say(
+            f"the best checkpoint, of step {step}, is lost; the next evaluation is held against none"
+        )
     (folder / INFO).unlink(missing_ok=True)
 
 
@@ -180,7 +200,9 @@ def stored_step(prefix: str) -> int | None:
     """The step that a checkpoint was saved at, None where it cannot be read."""
     try:
         return int(tf.train.load_checkpoint(prefix).get_tensor(STEP))
-    except Exception:  # The reader has a dozen ways to say that bytes are wrong, or that it knows no such tensor.
+    except (
+        Exception
+    ):  # The reader has a dozen ways to say that bytes are wrong, or that it knows no such tensor.
         return None
 
 
@@ -196,7 +218,9 @@ def _best_prefix(folder: Path) -> str | None:
     """The checkpoint in `best/` that the figure there belongs to, else the latest: each was better than those before it."""
     saved = sorted(_prefixes(folder), key=lambda prefix: stored_step(prefix) or 0, reverse=True)
     step = _best_step(folder)
-    return next((prefix for prefix in saved if stored_step(prefix) == step), next(iter(saved), None))
+    return next(
+        (prefix for prefix in saved if stored_step(prefix) == step), next(iter(saved), None)
+    )
 
 
 def _keep_only(folder: Path, kept: str) -> None:
@@ -229,8 +253,14 @@ def _named(folder: Path) -> str | None:
 
 def _prefixes(folder: Path) -> list[str]:
     """Checkpoints in a folder, the newest first."""
-    saved = [str(file.with_suffix("")) for file in folder.glob("*.index") if not file.name.startswith("damaged-")]
-    return sorted((prefix for prefix in saved if re.search(r"-\d+$", prefix)), key=_number, reverse=True)
+    saved = [
+        str(file.with_suffix(""))
+        for file in folder.glob("*.index")
+        if not file.name.startswith("damaged-")
+    ]
+    return sorted(
+        (prefix for prefix in saved if re.search(r"-\d+$", prefix)), key=_number, reverse=True
+    )
 
 
 def _number(prefix: str) -> int:
@@ -243,6 +273,8 @@ def _trouble(prefix: str) -> str | None:
         reader = tf.train.load_checkpoint(prefix)
         for name in reader.get_variable_to_shape_map():
             reader.get_tensor(name)
-    except Exception as error:  # Whatever the reader makes of it: it has a dozen ways to say that bytes are wrong.
+    except (
+        Exception
+    ) as error:  # Whatever the reader makes of it: it has a dozen ways to say that bytes are wrong.
         return " ".join(str(error).split())[:120]
     return None

@@ -23,7 +23,10 @@ def pin_threads(threads: Threads) -> Threads:
 
     Sums are split by thread, so equal counts are part of what makes two runs equal in every bit.
     """
-    pinned = Threads(intra_op=threads.intra_op or processes.cores(), inter_op=threads.inter_op or processes.cores())
+    pinned = Threads(
+        intra_op=threads.intra_op or processes.cores(),
+        inter_op=threads.inter_op or processes.cores(),
+    )
     tf.config.threading.set_intra_op_parallelism_threads(pinned.intra_op)
     tf.config.threading.set_inter_op_parallelism_threads(pinned.inter_op)
     return pinned
@@ -59,7 +62,11 @@ def describe(cfg: Config) -> Mapping[str, Any]:
 def _build() -> dict[str, Any]:
     """TensorFlow's source, and the libraries for GPUs that it was built with."""
     built = tf.sysconfig.get_build_info()
-    libraries = {name: built[name] for name in ("cuda_version", "cudnn_version", "rocm_version") if built.get(name)}
+    libraries = {
+        name: built[name]
+        for name in ("cuda_version", "cudnn_version", "rocm_version")
+        if built.get(name)
+    }
     return {"git": tf.version.GIT_VERSION, **libraries}
 
 
@@ -117,10 +124,14 @@ def stepwise(task: Any, stream: Stream, step: tf.Variable) -> None:
     @functools.wraps(official)
     def train_step(*args: Any, **kwargs: Any) -> Any:
         replicas = tf.distribute.get_replica_context()
-        place = tf.cast(step, tf.int64) * replicas.num_replicas_in_sync + tf.cast(replicas.replica_id_in_sync_group, tf.int64)
+        place = tf.cast(step, tf.int64) * replicas.num_replicas_in_sync + tf.cast(
+            replicas.replica_id_in_sync_group, tf.int64
+        )
         with Draws(stream.seed, "step", place):
             logs = tracing.converted(official)(*args, **kwargs)
-        stream.refusal = unplaced.refusal(unplaced.in_graph(tf.compat.v1.get_default_graph()), "the training step")
+        stream.refusal = unplaced.refusal(
+            unplaced.in_graph(tf.compat.v1.get_default_graph()), "the training step"
+        )
         if stream.refusal:
             raise UsageError(stream.refusal)
         return logs

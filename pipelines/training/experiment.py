@@ -38,19 +38,25 @@ class Outcome:
         trainable_sha256: over the trained variables alone, which is what `weights_sha256` was in older records.
     """
 
-    steps: int | None = None  # None until a model is built and, where there is a checkpoint, restored
+    steps: int | None = (
+        None  # None until a model is built and, where there is a checkpoint, restored
+    )
     metrics: dict[str, float] = field(default_factory=dict)
     weights_sha256: str = ""
     trainable_sha256: str = ""
     steps_per_second: float = 0.0
     seconds: dict[str, float] = field(default_factory=dict)
-    checkpoints: dict[str, tuple[str, int]] = field(default_factory=dict)  # `best` and `last`: path, step
+    checkpoints: dict[str, tuple[str, int]] = field(
+        default_factory=dict
+    )  # `best` and `last`: path, step
 
 
 class Evaluations(summary_manager.ImageScalarSummaryManager):
     """The official summary manager, telling when an evaluation begins and ends."""
 
-    def __init__(self, folder: str, step: tf.Variable, begin: Callable[[], None], end: Callable[[], None]) -> None:
+    def __init__(
+        self, folder: str, step: tf.Variable, begin: Callable[[], None], end: Callable[[], None]
+    ) -> None:
         super().__init__(folder, tf.summary.scalar, tf.summary.image, global_step=step)
         self._begin, self._end, self._running = begin, end, False
 
@@ -104,7 +110,11 @@ def train(
     folder, trainer = run_dir / "checkpoints", params.trainer
     runner = None
     _prepare(params)
-    meter = Meter(trainer.train_steps, math.ceil(trainer.train_steps / trainer.validation_interval), sys.stdout)
+    meter = Meter(
+        trainer.train_steps,
+        math.ceil(trainer.train_steps / trainer.validation_interval),
+        sys.stdout,
+    )
     outcome.seconds = meter.seconds
     stream = Stream(params.task.train_data.seed, watched=record_flight) if exact else None
     if not chief_dir:
@@ -134,9 +144,20 @@ def train(
             values, now = scalars(output), int(step.numpy())
             steps = range(done + 1, now + 1)
             if recording:
-                losses = recording.write(done, now, None if now % trainer.checkpoint_interval else weights)
-                steps = next((range(one, one + 1) for one, loss in zip(steps, losses) if not np.isfinite(loss)), steps)
-            faults.refuse_not_finite(_losses(values), steps, runner.checkpoint_manager.latest_checkpoint)
+                losses = recording.write(
+                    done, now, None if now % trainer.checkpoint_interval else weights
+                )
+                steps = next(
+                    (
+                        range(one, one + 1)
+                        for one, loss in zip(steps, losses)
+                        if not np.isfinite(loss)
+                    ),
+                    steps,
+                )
+            faults.refuse_not_finite(
+                _losses(values), steps, runner.checkpoint_manager.latest_checkpoint
+            )
             meter.trained(now, values)
             report(now, {f"train/{name}": value for name, value in values.items()})
             done = now
@@ -154,10 +175,15 @@ def train(
 
         def after_evaluation(output: Mapping[str, Any]) -> None:
             outcome.metrics = scalars(output)
-            report(int(step.numpy()), {f"validation/{name}": value for name, value in outcome.metrics.items()})
+            report(
+                int(step.numpy()),
+                {f"validation/{name}": value for name, value in outcome.metrics.items()},
+            )
             headline = trainer.best_checkpoint_eval_metric
             if headline in outcome.metrics:
-                meter.say(f"step {int(step.numpy())}/{trainer.train_steps}  {headline} {outcome.metrics[headline]:.4f}")
+                meter.say(
+                    f"step {int(step.numpy())}/{trainer.train_steps}  {headline} {outcome.metrics[headline]:.4f}"
+                )
 
         def end_evaluation() -> None:
             averaged.put_back()
@@ -201,7 +227,9 @@ def train(
                     runner.controller.evaluate(trainer.validation_steps)
                 signals.hold(BLOCK)
                 if ahead := -done % trainer.validation_interval:
-                    runner.controller.train(min(done + ahead, trainer.train_steps), checkpoint_at_completion=False)
+                    runner.controller.train(
+                        min(done + ahead, trainer.train_steps), checkpoint_at_completion=False
+                    )
                     runner.controller.evaluate(trainer.validation_steps)
                 runner.controller.train_and_evaluate(
                     train_steps=trainer.train_steps,
@@ -214,21 +242,31 @@ def train(
             raise
         except tf.errors.OpError as error:
             fault = stream.fault if stream else None
-            if fault is None and isinstance(error, tf.errors.DataLossError):  # Read in order, without the stream.
+            if fault is None and isinstance(
+                error, tf.errors.DataLossError
+            ):  # Read in order, without the stream.
                 fault = f"the data are damaged: {str(error.message).splitlines()[0]}"
             if fault:
                 raise UsageError(f"{fault}; {_repair(chief_dir or run_dir)}") from error
-            refuse_undecodable(stream, range(done, done + trainer.steps_per_loop + 1) if signals.held else None, error)
+            refuse_undecodable(
+                stream,
+                range(done, done + trainer.steps_per_loop + 1) if signals.held else None,
+                error,
+            )
             raise
         except Exception:
-            if stream and stream.refusal:  # Raised while the step was traced, and rewritten on its way.
+            if (
+                stream and stream.refusal
+            ):  # Raised while the step was traced, and rewritten on its way.
                 raise UsageError(stream.refusal) from None
             raise
         finally:
             meter.stop()
             outcome.steps_per_second = meter.steps_per_second
             outcome.steps = int(step.numpy())
-            outcome.checkpoints = checkpoints.places(folder, runner.checkpoint_manager.latest_checkpoint)
+            outcome.checkpoints = checkpoints.places(
+                folder, runner.checkpoint_manager.latest_checkpoint
+            )
         outcome.weights_sha256 = weights()
         outcome.trainable_sha256 = weights_sha256(official.model.trainable_variables)
 
@@ -239,7 +277,9 @@ def _repair(run_dir: Path) -> str:
     return f"find and repair it with: {data}, then resume with: make train RUN={run_dir}"
 
 
-def refuse_undecodable(stream: Stream | None, steps: range | None, error: tf.errors.OpError) -> None:
+def refuse_undecodable(
+    stream: Stream | None, steps: range | None, error: tf.errors.OpError
+) -> None:
     """Names the record that made an operation fail, if one did.
 
     Args:
@@ -248,7 +288,11 @@ def refuse_undecodable(stream: Stream | None, steps: range | None, error: tf.err
     Raises:
         UsageError: there is such a record.
     """
-    if stream and isinstance(error, tf.errors.InvalidArgumentError) and (fault := stream.undecodable(steps)):
+    if (
+        stream
+        and isinstance(error, tf.errors.InvalidArgumentError)
+        and (fault := stream.undecodable(steps))
+    ):
         raise UsageError(fault) from error
 
 
@@ -257,7 +301,9 @@ class _Averaged:
 
     def __init__(self, official: Any) -> None:
         averaging = _is_averaging(official)
-        self._variables = [*official.model.variables, *official.optimizer.variables()] if averaging else []
+        self._variables = (
+            [*official.model.variables, *official.optimizer.variables()] if averaging else []
+        )
         self._values: list[np.ndarray] = []
 
     def keep(self) -> None:
@@ -269,7 +315,12 @@ class _Averaged:
 
 
 def evaluate(
-    params: config_definitions.ExperimentConfig, checkpoint: str, run_dir: Path, *, devices: tf.distribute.Strategy, exact: bool
+    params: config_definitions.ExperimentConfig,
+    checkpoint: str,
+    run_dir: Path,
+    *,
+    devices: tf.distribute.Strategy,
+    exact: bool,
 ) -> Outcome:
     """Evaluates one checkpoint on `params.task.validation_data`; writes nothing but `evaluate.log`."""
     _prepare(params)
@@ -322,7 +373,9 @@ def _official_trainer(
             determinism.repeatable(task, stream)
         workers.whole_validation(task, task_strategy)
         exporter = checkpoints.best_exporter(params.trainer, folder) if train and folder else None
-        official = train_utils.create_trainer(params, task, train=train, evaluate=True, checkpoint_exporter=exporter)
+        official = train_utils.create_trainer(
+            params, task, train=train, evaluate=True, checkpoint_exporter=exporter
+        )
         if stream and train:
             determinism.stepwise(task, stream, official.global_step)
         return official
@@ -371,14 +424,18 @@ def _is_averaging(official: Any) -> bool:
 def _settle_averages(official: Any) -> None:
     """Makes of weights that are averages already, as in a best checkpoint, those that the official evaluation swaps in."""
     if _is_averaging(official):
-        for average, weight in zip(official.optimizer._average_weights, official.optimizer._model_weights, strict=True):
+        for average, weight in zip(
+            official.optimizer._average_weights, official.optimizer._model_weights, strict=True
+        ):
             average.assign(weight)
 
 
 def weights_sha256(variables: list[tf.Variable]) -> str:
     """Digest over the sorted names and the bytes of variables."""
     digest = hashlib.sha256()
-    for name, value in sorted((variable.name, variable.numpy().tobytes()) for variable in variables):
+    for name, value in sorted(
+        (variable.name, variable.numpy().tobytes()) for variable in variables
+    ):
         digest.update(name.encode() + b"\0" + value)
     return digest.hexdigest()
 
@@ -388,7 +445,10 @@ def _quiet(log: Path) -> Iterator[None]:
     """Sends what Orbit, TensorFlow and the evaluators print to a file, and leaves the terminal to the meter."""
     logger = tf.get_logger()
     handlers = [one for one in logger.handlers if isinstance(one, logging.StreamHandler)]
-    propagated, logger.propagate = logger.propagate, False  # Somebody else's handler would show it all the same.
+    propagated, logger.propagate = (
+        logger.propagate,
+        False,
+    )  # Somebody else's handler would show it all the same.
     with open(log, "a", buffering=1) as stream, contextlib.redirect_stdout(stream):
         streams = [one.setStream(stream) for one in handlers]
         try:

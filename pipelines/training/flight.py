@@ -32,7 +32,11 @@ class Flight:
     def __init__(self, file: Path, block: int, stream: Stream | None) -> None:
         self._file, self._block, self._stream = file, block, stream
         self._local = threading.local()  # Replicas are traced in threads.
-        kept = {"trainable": False, "synchronization": tf.VariableSynchronization.ON_READ, "aggregation": tf.VariableAggregation.SUM}
+        kept = {
+            "trainable": False,
+            "synchronization": tf.VariableSynchronization.ON_READ,
+            "aggregation": tf.VariableAggregation.SUM,
+        }
         self._inputs = tf.Variable(tf.zeros([block], tf.int32), name="flight_inputs", **kept)
         self._figures = tf.Variable(tf.zeros([block, 2]), name="flight_figures", **kept)
 
@@ -44,7 +48,11 @@ class Flight:
         @functools.wraps(apply_gradients)
         def applied(gradients: Any, *args: Any, **kwargs: Any) -> Any:
             gradients = list(gradients)
-            found = [tf.cast(tf.convert_to_tensor(gradient), tf.float32) for gradient, _ in gradients if gradient is not None]
+            found = [
+                tf.cast(tf.convert_to_tensor(gradient), tf.float32)
+                for gradient, _ in gradients
+                if gradient is not None
+            ]
             self._local.norm = tf.linalg.global_norm(found)
             return tracing.converted(apply_gradients)(gradients, *args, **kwargs)
 
@@ -54,7 +62,9 @@ class Flight:
             row = tf.cast(tf.cast(step, tf.int64) % self._block, tf.int32)
             checksum = fingerprint(inputs)
             logs = tracing.converted(train_step)(inputs, *args, **kwargs)
-            figures = tf.stack([tf.cast(tf.reduce_mean(logs[task.loss]), tf.float32), self._local.norm])
+            figures = tf.stack(
+                [tf.cast(tf.reduce_mean(logs[task.loss]), tf.float32), self._local.norm]
+            )
             _put(self._inputs, row, checksum)
             _put(self._figures, row, figures)
             return logs
@@ -63,7 +73,9 @@ class Flight:
 
     def begin(self, step: int, weights: Callable[[], str]) -> None:
         """Drops what an earlier start wrote beyond `step`, from which this one goes on; a new run notes its first weights."""
-        lines = self._file.read_text().splitlines(keepends=True) if step and self._file.exists() else []
+        lines = (
+            self._file.read_text().splitlines(keepends=True) if step and self._file.exists() else []
+        )
         kept = [line for line in lines if line.endswith("\n") and json.loads(line)["step"] <= step]
         temporary = self._file.with_suffix(".tmp")
         temporary.write_text("".join(kept) if step else _line({"step": 0, "variables": weights()}))
@@ -75,8 +87,16 @@ class Flight:
         inputs, figures = self._inputs.numpy()[rows], self._figures.numpy()[rows]
         lines = []
         for place, (checksum, (loss, norm)) in enumerate(zip(inputs, figures, strict=True)):
-            record = {"step": first + place + 1, "inputs": f"{int(checksum) & 0xFFFFFFFF:08x}", "loss": float(loss), "gradient": float(norm)}
-            if self._stream and (order := self._stream.digests.pop(first + place, None)) is not None:
+            record = {
+                "step": first + place + 1,
+                "inputs": f"{int(checksum) & 0xFFFFFFFF:08x}",
+                "loss": float(loss),
+                "gradient": float(norm),
+            }
+            if (
+                self._stream
+                and (order := self._stream.digests.pop(first + place, None)) is not None
+            ):
                 record["order"] = f"{order:08x}"
             if weights and first + place + 1 == last:
                 record["variables"] = weights()
@@ -90,11 +110,17 @@ def fingerprint(inputs: Any) -> tf.Tensor:
     """Checksum over the bits of a nest of tensors and their places, int32 scalar; strings are left out."""
     total = tf.zeros([], tf.int32)
     for number, tensor in enumerate(tf.nest.flatten(inputs)):
-        if not isinstance(tensor, tf.Tensor) or tensor.dtype in (tf.string, tf.variant, tf.resource):
+        if not isinstance(tensor, tf.Tensor) or tensor.dtype in (
+            tf.string,
+            tf.variant,
+            tf.resource,
+        ):
             continue
         bits = tf.reshape(_bits(tensor), [tf.shape(tensor)[0] if tensor.shape.rank else 1, -1])
         rows, columns = tf.range(tf.shape(bits)[0]), tf.range(tf.shape(bits)[1])
-        total += (2 * number + 1) * tf.reduce_sum(tf.reduce_sum(bits * (2 * columns + 1), 1) * (2 * rows + 1))
+        total += (2 * number + 1) * tf.reduce_sum(
+            tf.reduce_sum(bits * (2 * columns + 1), 1) * (2 * rows + 1)
+        )
     return total
 
 

@@ -20,8 +20,15 @@ def estimate(model: Any, batch: int) -> tuple[int, int]:
 
     A rough figure: shapes that the model does not state, and what is no layer (losses, samplers), count nothing.
     """
-    weights = sum(variable.shape.num_elements() * variable.dtype.size for variable in model.trainable_variables)
-    sizes = (tensor.dtype.size * tensor.shape[1:].num_elements() for tensor in _outputs(model) if _known(tensor))
+    weights = sum(
+        variable.shape.num_elements() * variable.dtype.size
+        for variable in model.trainable_variables
+    )
+    sizes = (
+        tensor.dtype.size * tensor.shape[1:].num_elements()
+        for tensor in _outputs(model)
+        if _known(tensor)
+    )
     return COPIES * weights, COPIES * batch * sum(sizes)
 
 
@@ -57,7 +64,9 @@ def check(model: Any, batch: int, root: Path = Path("/")) -> str:
         fits = int(max(0, free - weights) / max(1, activations / batch))
         would = f"{fits} would" if fits else "nor would 1"
         field = "task.train_data.global_batch_size"
-        raise UsageError(f"{said}\n{field}: {batch} does not fit; {would}; or train elsewhere: RUNTIME=gpu")
+        raise UsageError(
+            f"{said}\n{field}: {batch} does not fit; {would}; or train elsewhere: RUNTIME=gpu"
+        )
     return said
 
 
@@ -71,7 +80,11 @@ def available(root: Path = Path("/")) -> int:
     Args:
         root: holds `proc` and the mount points named in `proc/self/mountinfo`.
     """
-    free = next(line for line in control_groups.lines(root / "proc/meminfo") if line.startswith("MemAvailable"))
+    free = next(
+        line
+        for line in control_groups.lines(root / "proc/meminfo")
+        if line.startswith("MemAvailable")
+    )
     return min([int(free.split()[1]) * 1024, *(max(0, left) for left in _left_by_groups(root))])
 
 
@@ -97,8 +110,12 @@ def _left(folder: Path) -> Iterator[int]:
 
 def _unmapped(counted: Mapping[str, str]) -> int:
     """Bytes of cached files that nobody has mapped. Version 1 has other names for a group with those inside it."""
-    prefix, mapped = ("total_", "mapped_file") if "total_mapped_file" in counted else ("", "file_mapped")
-    cached = sum(int(counted.get(f"{prefix}{name}", 0)) for name in ("inactive_file", "active_file"))
+    prefix, mapped = (
+        ("total_", "mapped_file") if "total_mapped_file" in counted else ("", "file_mapped")
+    )
+    cached = sum(
+        int(counted.get(f"{prefix}{name}", 0)) for name in ("inactive_file", "active_file")
+    )
     return cached - int(counted.get(prefix + mapped, 0))
 
 

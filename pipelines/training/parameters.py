@@ -15,11 +15,18 @@ from pipelines.config import NO_EXPERIMENT, Config
 from pipelines.data.manifest import Manifest
 from pipelines.usage import UsageError, nearest
 
-RATES = ("initial_learning_rate", "end_learning_rate", "learning_rate", "values")  # of a schedule: what grows with the batch
+RATES = (
+    "initial_learning_rate",
+    "end_learning_rate",
+    "learning_rate",
+    "values",
+)  # of a schedule: what grows with the batch
 LOOP_STEPS = 20  # between two reports, where the recipe sets no `trainer.steps_per_loop`
 
 
-def registered(garden: str | None, imports: Sequence[str] = ()) -> config_definitions.ExperimentConfig:
+def registered(
+    garden: str | None, imports: Sequence[str] = ()
+) -> config_definitions.ExperimentConfig:
     """Returns a fresh copy of the experiment that Model Garden registers as `garden`.
 
     Raises:
@@ -34,11 +41,15 @@ def registered(garden: str | None, imports: Sequence[str] = ()) -> config_defini
             raise UsageError(f"imports: {module} cannot be imported ({error})") from error
     known = sorted(exp_factory._REGISTERED_CONFIGS)
     if garden not in known:
-        raise UsageError(f"garden: Model Garden has no experiment {garden!r}{nearest(garden, known)}")
+        raise UsageError(
+            f"garden: Model Garden has no experiment {garden!r}{nearest(garden, known)}"
+        )
     return exp_factory.get_exp_config(garden)
 
 
-def build(cfg: Config, task: Any = None, data: Manifest | None = None) -> config_definitions.ExperimentConfig:
+def build(
+    cfg: Config, task: Any = None, data: Manifest | None = None
+) -> config_definitions.ExperimentConfig:
     """Builds the parameters that the official runner is given.
 
     Args:
@@ -60,8 +71,12 @@ def build(cfg: Config, task: Any = None, data: Manifest | None = None) -> config
     _refuse_impossible(params, cfg)
     if cfg.scale_learning_rate is not None:
         _scale_learning_rate(params, cfg.scale_learning_rate)
-    params.trainer.preemption_on_demand_checkpoint = False  # it would take SIGTERM from us, and saves without stopping
-    params.trainer.best_checkpoint_export_subdir = "best"  # where evaluation and tracking look for it
+    params.trainer.preemption_on_demand_checkpoint = (
+        False  # it would take SIGTERM from us, and saves without stopping
+    )
+    params.trainer.best_checkpoint_export_subdir = (
+        "best"  # where evaluation and tracking look for it
+    )
     if data is not None:
         inputs = task.inputs(data.patterns(), data.labels, data.formats)
         _refuse_conflicts(cfg.task, inputs, "task", data)
@@ -89,13 +104,24 @@ def _refuse_misfits(node: params_dict.ParamsDict, values: Mapping[str, Any], pat
     for key, value in values.items():
         here = f"{path}{key}"
         if not hasattr(node, key):
-            raise UsageError(f"{here}: Model Garden knows no such key{nearest(key, sorted(node.as_dict()))}")
+            raise UsageError(
+                f"{here}: Model Garden knows no such key{nearest(key, sorted(node.as_dict()))}"
+            )
         current, hint = getattr(node, key), hints.get(key, Any)
         if isinstance(value, Mapping):
-            _refuse_misfits(current if current is not None else _default(hint, here), value, f"{here}.")
+            _refuse_misfits(
+                current if current is not None else _default(hint, here), value, f"{here}."
+            )
         elif not fits(value, hint) and not (value is None and current is None):
-            raise UsageError(f"{here}: {value!r} is a {type(value).__name__}, Model Garden wants {_spell(hint)}")
-        if isinstance(node, oneof.OneOfConfig) and key == "type" and value is not None and not hasattr(node, value):
+            raise UsageError(
+                f"{here}: {value!r} is a {type(value).__name__}, Model Garden wants {_spell(hint)}"
+            )
+        if (
+            isinstance(node, oneof.OneOfConfig)
+            and key == "type"
+            and value is not None
+            and not hasattr(node, value)
+        ):
             choice = sorted(set(node.as_dict()) - {"type"})
             raise UsageError(f"{here}: there is no {value!r}{nearest(value, choice)}")
 
@@ -119,7 +145,9 @@ def fits(value: Any, hint: Any) -> bool:
             return False
         if origin is tuple and arguments and arguments[-1] is not Ellipsis:
             return len(value) == len(arguments) and all(map(fits, value, arguments))
-        return all(item is None or fits(item, arguments[0]) for item in value) if arguments else True  # input_size: [null, null, 3]
+        return (
+            all(item is None or fits(item, arguments[0]) for item in value) if arguments else True
+        )  # input_size: [null, null, 3]
     if hint in (int, float):
         return isinstance(value, int | hint) and not isinstance(value, bool)
     if isinstance(hint, type) and issubclass(hint, params_dict.ParamsDict):
@@ -128,10 +156,16 @@ def fits(value: Any, hint: Any) -> bool:
 
 
 def _spell(hint: Any) -> str:
-    return getattr(hint, "__name__", None) if isinstance(hint, type) else str(hint).replace("typing.", "")  # type: ignore
+    return (
+        getattr(hint, "__name__", None)
+        if isinstance(hint, type)
+        else str(hint).replace("typing.", "")
+    )  # type: ignore
 
 
-def _refuse_conflicts(ours: Mapping[str, Any], follows: Mapping[str, Any], path: str, data: Manifest) -> None:
+def _refuse_conflicts(
+    ours: Mapping[str, Any], follows: Mapping[str, Any], path: str, data: Manifest
+) -> None:
     for key, value in follows.items():
         if isinstance(value, Mapping) and isinstance(ours.get(key), Mapping):
             _refuse_conflicts(ours[key], value, f"{path}.{key}", data)
@@ -154,7 +188,9 @@ def _schedule(params: Any, cfg: Config, examples: Mapping[str, int]) -> None:
         if params.runtime.distribution_strategy != "tpu":  # TPUs need batches of one shape
             task.validation_data.drop_remainder = False
         batches = examples.get("validation", 0) / max(1, task.validation_data.global_batch_size)
-        train.validation_steps = int(batches) if task.validation_data.drop_remainder else math.ceil(batches)
+        train.validation_steps = (
+            int(batches) if task.validation_data.drop_remainder else math.ceil(batches)
+        )
     if train.train_steps == published:
         return  # The registered schedule stands as it is.
     if "validation_interval" not in given:
@@ -164,7 +200,9 @@ def _schedule(params: Any, cfg: Config, examples: Mapping[str, int]) -> None:
     if "checkpoint_interval" not in given:
         train.checkpoint_interval = train.validation_interval
     if "steps_per_loop" not in given:
-        train.steps_per_loop = _divisor(math.gcd(train.checkpoint_interval, train.validation_interval), LOOP_STEPS)
+        train.steps_per_loop = _divisor(
+            math.gcd(train.checkpoint_interval, train.validation_interval), LOOP_STEPS
+        )
     if "summary_interval" not in given:
         train.summary_interval = train.steps_per_loop
     if train.summary_interval % train.steps_per_loop:
@@ -198,7 +236,10 @@ def steps_per_epoch(params: Any, examples: Mapping[str, int]) -> int:
 
 def _given_decay(trainer: Mapping[str, Any]) -> bool:
     rate = (trainer.get("optimizer_config") or {}).get("learning_rate") or {}
-    return any(isinstance(value, Mapping) and value.get("decay_steps") is not None for value in rate.values())
+    return any(
+        isinstance(value, Mapping) and value.get("decay_steps") is not None
+        for value in rate.values()
+    )
 
 
 def _divisor(number: int, most: int) -> int:
@@ -216,15 +257,28 @@ def _seed(params: Any, cfg: Config) -> None:
 def _scale_learning_rate(params: Any, base: int) -> None:
     """Multiplies the schedule's rates by batch size / `base`: the linear rule (Goyal et al. 2017, arXiv 1706.02677)."""
     if base < 1:
-        raise UsageError(f"scale_learning_rate: {base}; the batch size that the recipe's learning rates are for, at least 1")
+        raise UsageError(
+            f"scale_learning_rate: {base}; the batch size that the recipe's learning rates are for, at least 1"
+        )
     rate = params.trainer.optimizer_config.learning_rate
-    schedule, factor = rate.get() if rate.type else None, params.task.train_data.global_batch_size / base
-    scaled = [key for key in RATES if schedule is not None and getattr(schedule, key, None) is not None]
+    schedule, factor = (
+        rate.get() if rate.type else None,
+        params.task.train_data.global_batch_size / base,
+    )
+    scaled = [
+        key for key in RATES if schedule is not None and getattr(schedule, key, None) is not None
+    ]
     if not scaled:
-        raise UsageError(f"scale_learning_rate: does not know the rates of a schedule of type {rate.type}; set them, and leave it out")
+        raise UsageError(
+            f"scale_learning_rate: does not know the rates of a schedule of type {rate.type}; set them, and leave it out"
+        )
     for key in scaled:
         value = getattr(schedule, key)
-        setattr(schedule, key, value * factor if isinstance(value, float | int) else [one * factor for one in value])
+        setattr(
+            schedule,
+            key,
+            value * factor if isinstance(value, float | int) else [one * factor for one in value],
+        )
 
 
 def _refuse_too_little(params: Any, examples: Mapping[str, int]) -> None:
@@ -235,7 +289,9 @@ def _refuse_too_little(params: Any, examples: Mapping[str, int]) -> None:
             f"set it to {found} or less, or bring more data"
         )
     if not examples.get("validation"):
-        raise UsageError("dataset: there are no validation examples; give a validation split or dataset.validation_fraction")
+        raise UsageError(
+            "dataset: there are no validation examples; give a validation split or dataset.validation_fraction"
+        )
 
 
 def _refuse_impossible(params: Any, cfg: Config) -> None:

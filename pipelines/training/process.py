@@ -31,14 +31,18 @@ def _scratch(folder: Path) -> Iterator[str]:
     made = Path(tempfile.mkdtemp(prefix=".tmp-", dir=folder))
     scratch = folder / made.name.removeprefix(".")
     with contextlib.ExitStack() as lock:
-        with contextlib.suppress(OSError):  # A file system without locks: nobody else will find it free either.
+        with contextlib.suppress(
+            OSError
+        ):  # A file system without locks: nobody else will find it free either.
             lock.enter_context(durable.locked(made / LOCK))
         made.rename(scratch)  # Only now can others see it, with its lock held.
         try:
             yield str(scratch)
         finally:
             shutil.rmtree(scratch, ignore_errors=True)
-    shutil.rmtree(scratch, ignore_errors=True)  # NFS keeps an open file, the lock, until it is closed.
+    shutil.rmtree(
+        scratch, ignore_errors=True
+    )  # NFS keeps an open file, the lock, until it is closed.
 
 
 @contextmanager
@@ -63,5 +67,7 @@ def _remove_abandoned(folder: Path) -> None:
     """
     for lock in folder.glob(f"tmp-*/{LOCK}"):
         with contextlib.suppress(OSError):  # A file system without locks.
-            if not durable.held(lock):  # Its owner took it before the folder had this name, and nobody takes it again.
+            if not durable.held(
+                lock
+            ):  # Its owner took it before the folder had this name, and nobody takes it again.
                 shutil.rmtree(lock.parent, ignore_errors=True)

@@ -21,10 +21,21 @@ class Meter:
         self._step = 0
         self._first = True
         console = Console(file=stream)
-        columns = ("[progress.description]{task.description}", BarColumn(), TaskProgressColumn(), "{task.fields[note]}")
-        self._live = Progress(
-            *(TextColumn(one) if isinstance(one, str) else one for one in columns), console=console, transient=False
-        ) if console.is_terminal else None
+        columns = (
+            "[progress.description]{task.description}",
+            BarColumn(),
+            TaskProgressColumn(),
+            "{task.fields[note]}",
+        )
+        self._live = (
+            Progress(
+                *(TextColumn(one) if isinstance(one, str) else one for one in columns),
+                console=console,
+                transient=False,
+            )
+            if console.is_terminal
+            else None
+        )
         self._bar = self._live.add_task("training", total=total, note="") if self._live else None
         self._stream = stream
 
@@ -87,5 +98,7 @@ class Meter:
         if not self._recent:
             return "-"
         each = self.seconds["evaluate"] / self._evaluated if self._evaluated else 0.0
-        left = (self.total - self._step) / self._recent + each * max(0, self.evaluations - self._evaluated)
+        left = (self.total - self._step) / self._recent + each * max(
+            0, self.evaluations - self._evaluated
+        )
         return f"{int(left) // 60}:{int(left) % 60:02d}"

@@ -44,7 +44,9 @@ class Draws:
         self._outer = getattr(_active, "draws", None)
         _active.draws = self
 
-    def __exit__(self, kind: type | None, error: BaseException | None, trace: TracebackType | None) -> None:
+    def __exit__(
+        self, kind: type | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
         _active.draws = self._outer
 
     def seed(self) -> tf.Tensor:
@@ -75,14 +77,27 @@ def _within(place: tf.Tensor, turn: tf.Tensor) -> tf.Tensor:
 
 
 def _gamma(seed: tf.Tensor, shape: Any, alpha: Any, **_: Any) -> tf.Tensor:
-    return tf.random.stateless_gamma(tf.concat([shape, tf.shape(alpha)], 0), seed, alpha, dtype=alpha.dtype)
+    return tf.random.stateless_gamma(
+        tf.concat([shape, tf.shape(alpha)], 0), seed, alpha, dtype=alpha.dtype
+    )
 
 
-def _crop(seed: tf.Tensor, image_size: Any, bounding_boxes: Any, min_object_covered: Any, **options: Any) -> Any:
-    chosen = {key: options[key] for key in ("aspect_ratio_range", "area_range", "max_attempts") if options.get(key) is not None}
+def _crop(
+    seed: tf.Tensor, image_size: Any, bounding_boxes: Any, min_object_covered: Any, **options: Any
+) -> Any:
+    chosen = {
+        key: options[key]
+        for key in ("aspect_ratio_range", "area_range", "max_attempts")
+        if options.get(key) is not None
+    }
     whole = options.get("use_image_if_no_bounding_boxes")
     return tf.image.stateless_sample_distorted_bounding_box(
-        image_size, bounding_boxes, seed, min_object_covered=min_object_covered, use_image_if_no_bounding_boxes=whole, **chosen
+        image_size,
+        bounding_boxes,
+        seed,
+        min_object_covered=min_object_covered,
+        use_image_if_no_bounding_boxes=whole,
+        **chosen,
     )
 
 
@@ -94,7 +109,9 @@ _TWINS: dict[tuple[ModuleType, str], tuple[tuple[str, ...], Callable[..., Any]]]
     ),
     (gen_random_ops, "random_uniform_int"): (
         ("shape", "minval", "maxval"),
-        lambda seed, shape, minval, maxval, **_: tf.random.stateless_uniform(shape, seed, minval, maxval, dtype=minval.dtype),
+        lambda seed, shape, minval, maxval, **_: tf.random.stateless_uniform(
+            shape, seed, minval, maxval, dtype=minval.dtype
+        ),
     ),
     (gen_random_ops, "random_standard_normal"): (
         ("shape", "dtype"),
@@ -102,7 +119,9 @@ _TWINS: dict[tuple[ModuleType, str], tuple[tuple[str, ...], Callable[..., Any]]]
     ),
     (gen_random_ops, "truncated_normal"): (
         ("shape", "dtype"),
-        lambda seed, shape, dtype, **_: tf.random.stateless_truncated_normal(shape, seed, dtype=dtype),
+        lambda seed, shape, dtype, **_: tf.random.stateless_truncated_normal(
+            shape, seed, dtype=dtype
+        ),
     ),
     (gen_random_ops, "random_shuffle"): (
         ("value",),
@@ -110,21 +129,30 @@ _TWINS: dict[tuple[ModuleType, str], tuple[tuple[str, ...], Callable[..., Any]]]
     ),
     (gen_random_ops, "multinomial"): (
         ("logits", "num_samples"),
-        lambda seed, logits, num_samples, output_dtype=tf.int64, **_: tf.random.stateless_categorical(
-            logits, num_samples, seed, dtype=output_dtype
+        lambda seed, logits, num_samples, output_dtype=tf.int64, **_: (
+            tf.random.stateless_categorical(logits, num_samples, seed, dtype=output_dtype)
         ),
     ),
     (gen_random_ops, "random_gamma"): (("shape", "alpha"), _gamma),
-    (gen_image_ops, "sample_distorted_bounding_box_v2"): (("image_size", "bounding_boxes", "min_object_covered"), _crop),
+    (gen_image_ops, "sample_distorted_bounding_box_v2"): (
+        ("image_size", "bounding_boxes", "min_object_covered"),
+        _crop,
+    ),
 }
-def _replace(module: ModuleType, name: str, order: tuple[str, ...], twin: Callable[..., Any]) -> None:
+
+
+def _replace(
+    module: ModuleType, name: str, order: tuple[str, ...], twin: Callable[..., Any]
+) -> None:
     stateful = getattr(module, name)
 
     def drawn(*arguments: Any, **options: Any) -> Any:
         draws = getattr(_active, "draws", None)
         if draws is None:
             return stateful(*arguments, **options)
-        given = dict(zip(order, arguments, strict=False)) | {key: value for key, value in options.items() if key not in ("seed", "seed2")}
+        given = dict(zip(order, arguments, strict=False)) | {
+            key: value for key, value in options.items() if key not in ("seed", "seed2")
+        }
         return twin(draws.seed(), **given)
 
     setattr(module, name, tf.autograph.experimental.do_not_convert(drawn))

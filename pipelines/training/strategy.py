@@ -31,15 +31,23 @@ def build(runtime: Any, logical_cpus: int | None = None) -> tf.distribute.Strate
             f"runtime.num_gpus: {'all GPUs' if asked < 0 else f'{asked} GPU'} asked for, TensorFlow sees {len(found)}; "
             f"look with: make doctor; or train on the CPU: RUNTIME=cpu"
         )
-    if runtime.distribution_strategy == "multi_worker_mirrored":  # It takes every device that it sees.
+    if (
+        runtime.distribution_strategy == "multi_worker_mirrored"
+    ):  # It takes every device that it sees.
         tf.config.set_visible_devices(found[: runtime.num_gpus], "GPU")
-    if runtime.distribution_strategy == "tpu" and runtime.tpu in (None, "", "local") and not _tpu_devices():
+    if (
+        runtime.distribution_strategy == "tpu"
+        and runtime.tpu in (None, "", "local")
+        and not _tpu_devices()
+    ):
         raise UsageError(
             "runtime.distribution_strategy=tpu: this machine has no TPU (looked for /dev/accel*, /dev/vfio/*); name one with "
             "runtime.tpu=<name or address>, or train on the CPU: RUNTIME=cpu"
         )
     level = tf.get_logger().level
-    tf.get_logger().setLevel("ERROR")  # The helper's own use of a deprecated name is not the user's to mend.
+    tf.get_logger().setLevel(
+        "ERROR"
+    )  # The helper's own use of a deprecated name is not the user's to mend.
     try:
         return distribute_utils.get_distribution_strategy(
             distribution_strategy=runtime.distribution_strategy,
@@ -58,7 +66,9 @@ def build(runtime: Any, logical_cpus: int | None = None) -> tf.distribute.Strate
 
 def _split_cpu(runtime: Any, number: int) -> tf.distribute.Strategy:
     if runtime.distribution_strategy != "mirrored" or number < 2:
-        raise UsageError(f"logical_cpus={number}: two or more, and with runtime=mirrored only; leave it out otherwise")
+        raise UsageError(
+            f"logical_cpus={number}: two or more, and with runtime=mirrored only; leave it out otherwise"
+        )
     runtime.num_gpus = 0
     # The official helper's `mirrored` without GPUs is one CPU.
     tf.config.set_logical_device_configuration(
@@ -87,12 +97,29 @@ def refuse_uneven(params: Any, strategy: tf.distribute.Strategy, examples: int) 
     task, steps, here = params.task, params.trainer.validation_steps, local_replicas(strategy)
     batch, replicas = task.train_data.global_batch_size, strategy.num_replicas_in_sync
     if batch % replicas:
-        raise _unshared("train_data", batch, replicas, [batch // replicas * replicas, (batch // replicas + 1) * replicas])
+        raise _unshared(
+            "train_data",
+            batch,
+            replicas,
+            [batch // replicas * replicas, (batch // replicas + 1) * replicas],
+        )
     batch = task.validation_data.global_batch_size
-    if batch % here or (0 < examples < steps * batch and not _leaves_none_out(batch, here, examples)):
-        fitting = [size for size in range(here, 2 * batch + here + 1, here) if _leaves_none_out(size, here, examples)]
+    if batch % here or (
+        0 < examples < steps * batch and not _leaves_none_out(batch, here, examples)
+    ):
+        fitting = [
+            size
+            for size in range(here, 2 * batch + here + 1, here)
+            if _leaves_none_out(size, here, examples)
+        ]
         nearest = sorted(fitting, key=lambda size: abs(size - batch))[:2]
-        raise _unshared("validation_data", batch, here, sorted(nearest), f" on {examples} examples, the last ones included")
+        raise _unshared(
+            "validation_data",
+            batch,
+            here,
+            sorted(nearest),
+            f" on {examples} examples, the last ones included",
+        )
 
 
 def _leaves_none_out(batch: int, replicas: int, examples: int) -> bool:
@@ -101,10 +128,14 @@ def _leaves_none_out(batch: int, replicas: int, examples: int) -> bool:
     return last > batch // replicas * (replicas - 1)
 
 
-def _unshared(node: str, batch: int, replicas: int, fitting: list[int], where: str = "") -> UsageError:
+def _unshared(
+    node: str, batch: int, replicas: int, fitting: list[int], where: str = ""
+) -> UsageError:
     sizes = " or ".join(str(size) for size in fitting if size)
     mend = f"set it to {sizes}" if sizes else "no size can; take fewer devices"
-    return UsageError(f"task.{node}.global_batch_size: {batch} cannot be shared by {replicas} replicas{where}; {mend}")
+    return UsageError(
+        f"task.{node}.global_batch_size: {batch} cannot be shared by {replicas} replicas{where}; {mend}"
+    )
 
 
 def _tpu_devices() -> list[str]:

@@ -61,8 +61,13 @@ class Records:
             content = file.read(length + FOOTER)
         record, stored = content[:length], int.from_bytes(content[length:], "little")
         crc = google_crc32c.value(record)
-        if len(content) < length + FOOTER or ((crc >> 15 | crc << 17) + 0xA282EAD8) & 0xFFFFFFFF != stored:
-            raise ValueError(f"{shard}: record {index} of the split, at byte {self._start[index]}, is damaged")
+        if (
+            len(content) < length + FOOTER
+            or ((crc >> 15 | crc << 17) + 0xA282EAD8) & 0xFFFFFFFF != stored
+        ):
+            raise ValueError(
+                f"{shard}: record {index} of the split, at byte {self._start[index]}, is damaged"
+            )
         return record, stored
 
 
@@ -79,7 +84,9 @@ def _lengths(shard: str) -> np.ndarray:
             found.append(int.from_bytes(header, "little"))
             at += found[-1] + HEADER + FOOTER
             if at > size:
-                raise UsageError(f"{shard}: cut short; build it again, with the command that built it and verify=true")
+                raise UsageError(
+                    f"{shard}: cut short; build it again, with the command that built it and verify=true"
+                )
             file.seek(at)
     return np.array(found, np.int64)
 
@@ -143,7 +150,10 @@ class Stream:
         share = batch * context.num_replicas_in_sync // context.num_input_pipelines
         first = context.input_pipeline_id * share
         records = Records(reader._matched_files)
-        stages, postprocess = [one for one in (reader._decoder_fn, reader._parser_fn) if one], reader._postprocess_fn
+        stages, postprocess = (
+            [one for one in (reader._decoder_fn, reader._parser_fn) if one],
+            reader._postprocess_fn,
+        )
 
         def batch_at(step: int) -> tuple[list[int], np.ndarray]:
             places = step * reader._global_batch_size + first + np.arange(share)
@@ -162,7 +172,9 @@ class Stream:
                 self.fault = str(error)
                 raise
             if self.watched:
-                self.digests[step] = zlib.crc32(np.array([stored for _, stored in found], "<u4").tobytes())
+                self.digests[step] = zlib.crc32(
+                    np.array([stored for _, stored in found], "<u4").tobytes()
+                )
             return keys, np.array([record for record, _ in found], object)
 
         @tracing.plain
@@ -183,7 +195,9 @@ class Stream:
             if postprocess is None:
                 return examples
             with Draws(self.seed, "batch", keys[0]):
-                mixture = tracing.converted(postprocess)(*(examples if isinstance(examples, tuple) else (examples,)))
+                mixture = tracing.converted(postprocess)(
+                    *(examples if isinstance(examples, tuple) else (examples,))
+                )
             self._note_draws()
             return mixture
 
@@ -218,7 +232,14 @@ def follows(reader: Any) -> bool:
     return (
         reader._is_training
         and _by_place(reader)
-        and not any((reader._combine_fn, reader._sample_fn, reader._filter_fn, reader._transform_and_batch_fn))
+        and not any(
+            (
+                reader._combine_fn,
+                reader._sample_fn,
+                reader._filter_fn,
+                reader._transform_and_batch_fn,
+            )
+        )
         and not reader._enable_tf_data_service
     )
 
@@ -227,7 +248,9 @@ def _by_place(reader: Any) -> bool:
     """Whether a reader's records can be read by their places: plain local files."""
     return (
         isinstance(reader._matched_files, list)
-        and not any("://" in file for file in reader._matched_files)  # one request for each record would be slow
+        and not any(
+            "://" in file for file in reader._matched_files
+        )  # one request for each record would be slow
         and reader._dataset_fn is tf.data.TFRecordDataset
     )
 

@@ -16,4 +16,6 @@ def plain(function: Function) -> Function:
 
 def converted(function: Function) -> Function:
     """What AutoGraph makes of a function, where the caller is traced; called from a `plain` one."""
-    return tf.__internal__.autograph.tf_convert(function, tf.__internal__.autograph.control_status_ctx())
+    return tf.__internal__.autograph.tf_convert(
+        function, tf.__internal__.autograph.control_status_ctx()
+    )

@@ -21,7 +21,11 @@ class Records(Protocol):
     def where(self, index: int) -> tuple[str, int]: ...
 
 
-def first(records: Records, places: Iterable[tuple[int, int]], parsed: Callable[[tf.Tensor, tf.Tensor], Any]) -> str | None:
+def first(
+    records: Records,
+    places: Iterable[tuple[int, int]],
+    parsed: Callable[[tf.Tensor, tf.Tensor], Any],
+) -> str | None:
     """The first record that cannot be decoded: its shard, its number there, its source's name and what is wrong with it.
 
     Args:

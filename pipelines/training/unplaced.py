@@ -21,7 +21,9 @@ DRAWING = {
     "Skipgram", "NegTrain",
 }  # fmt: skip
 PYTHON = {"PyFunc", "PyFuncStateless", "EagerPyFunc"}  # may draw, unseen
-SEEDS = "SeedGenerator"  # ends the names of what only hands seeds to an operation that is found itself
+SEEDS = (
+    "SeedGenerator"  # ends the names of what only hands seeds to an operation that is found itself
+)
 SHOWN = 5
 
 
@@ -34,7 +36,9 @@ class Draw:
     function: str | None = None
 
     def __str__(self) -> str:
-        return f"{self.kind} ({self.name}{f' in function {self.function}' if self.function else ''})"
+        return (
+            f"{self.kind} ({self.name}{f' in function {self.function}' if self.function else ''})"
+        )
 
 
 def in_graph(graph: tf.Graph) -> list[Draw]:
@@ -82,7 +86,9 @@ def draws_from_state(kind: str) -> bool:
 @functools.cache
 def _calls(kind: str) -> bool:
     definition = op_def_registry.get(kind)
-    return definition is not None and any(field.type in ("func", "list(func)") for field in definition.attr)
+    return definition is not None and any(
+        field.type in ("func", "list(func)") for field in definition.attr
+    )
 
 
 def _still(node: node_def_pb2.NodeDef) -> bool:

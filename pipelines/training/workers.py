@@ -17,7 +17,12 @@ from pipelines.system.signals import Interruption
 from pipelines.training import faults, strategy
 from pipelines.usage import UsageError
 
-GONE = (tf.errors.UnavailableError, tf.errors.AbortedError, tf.errors.InternalError, tf.errors.CancelledError)
+GONE = (
+    tf.errors.UnavailableError,
+    tf.errors.AbortedError,
+    tf.errors.InternalError,
+    tf.errors.CancelledError,
+)
 
 
 class PeerGone(Exception):
@@ -93,22 +98,32 @@ def whole_validation(task: Any, devices: tf.distribute.Strategy) -> None:
     """
     official = task.build_inputs
 
-    def build_inputs(params: Any, input_context: tf.distribute.InputContext | None = None) -> tf.data.Dataset:
+    def build_inputs(
+        params: Any, input_context: tf.distribute.InputContext | None = None
+    ) -> tf.data.Dataset:
         if input_context is not None and not params.is_training:
-            input_context = tf.distribute.InputContext(num_replicas_in_sync=strategy.local_replicas(devices))
+            input_context = tf.distribute.InputContext(
+                num_replicas_in_sync=strategy.local_replicas(devices)
+            )
         return official(params, input_context=input_context)
 
     task.build_inputs = build_inputs
 
 
-def refuse_disagreement(devices: tf.distribute.Strategy, run_dir: Path, step: int, params: Any) -> None:
+def refuse_disagreement(
+    devices: tf.distribute.Strategy, run_dir: Path, step: int, params: Any
+) -> None:
     """Refuses to train when workers start from different steps or with different settings, which would hang or go wrong.
 
     Raises:
         UsageError: on every worker.
     """
     settings = json.dumps(params.as_dict(), default=str, sort_keys=True)
-    for name, value in (("run_dir", zlib.crc32(str(run_dir).encode())), ("settings", zlib.crc32(settings.encode())), ("step", step)):
+    for name, value in (
+        ("run_dir", zlib.crc32(str(run_dir).encode())),
+        ("settings", zlib.crc32(settings.encode())),
+        ("step", step),
+    ):
         if len(set(everyones(devices, value))) > 1:
             raise UsageError(
                 f"{name}: the workers differ; start all with the same overrides and the same run_dir=<directory>, on a file "
@@ -131,7 +146,9 @@ def everyones(devices: tf.distribute.Strategy, value: int) -> list[int]:
 @functools.cache
 def _gathering(devices: tf.distribute.Strategy) -> Callable[[tf.Tensor], tf.Tensor]:
     # Traced once: outside a graph each call would be traced anew.
-    return tf.function(lambda value: devices.gather(devices.run(tf.identity, args=(value,)), axis=0))
+    return tf.function(
+        lambda value: devices.gather(devices.run(tf.identity, args=(value,)), axis=0)
+    )
 
 
 @contextmanager
@@ -148,4 +165,6 @@ def watched(devices: tf.distribute.Strategy) -> Iterator[None]:
         if alone or (isinstance(error, faults.NotSaved) and not isinstance(error.__cause__, GONE)):
             raise
         reason = " ".join(str(error).split())[:300]
-        raise PeerGone(f"another worker has gone ({reason}); the same command on every worker goes on from the newest checkpoint") from error
+        raise PeerGone(
+            f"another worker has gone ({reason}); the same command on every worker goes on from the newest checkpoint"
+        ) from error

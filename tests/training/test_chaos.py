@@ -20,8 +20,15 @@ from tests.training.test_experiment import arguments, check_run, summary
 KILLS = int(os.environ.get("CHAOS_KILLS", "2"))
 STEPS = 12
 EVALUATED = STEPS // 2  # step of the first evaluation
-MORE = {"resnet": ["task.model.dropout_rate=0.3", "trainer.optimizer_config.ema.average_decay=0.9"]}  # states that are easily forgotten
-METRICS = {"resnet": "accuracy", "retinanet": "AP", "maskrcnn": "mask_AP", "deeplabv3plus": "mean_iou"}
+MORE = {
+    "resnet": ["task.model.dropout_rate=0.3", "trainer.optimizer_config.ema.average_decay=0.9"]
+}  # states that are easily forgotten
+METRICS = {
+    "resnet": "accuracy",
+    "retinanet": "AP",
+    "maskrcnn": "mask_AP",
+    "deeplabv3plus": "mean_iou",
+}
 
 
 def kill_once(trellis, command: list[str], moment: random.Random) -> None:
@@ -66,10 +73,14 @@ def test_a_run_killed_at_random_moments_ends_like_one_that_was_not(trellis, tiny
     assert killed["weights_sha256"] == straight["weights_sha256"]
     assert killed["metrics"] == straight["metrics"]
     for which in ("best", "last"):
-        assert_equal_checkpoints(*(checkpoint(tmp_path / run, which) for run in ("killed", "straight")))
+        assert_equal_checkpoints(
+            *(checkpoint(tmp_path / run, which) for run in ("killed", "straight"))
+        )
     recorded = flight(tmp_path / "straight")
     assert flight(tmp_path / "killed") == recorded
-    assert len({step["variables"] for step in recorded if "variables" in step}) == STEPS // 3 + 1  # It did learn.
+    assert (
+        len({step["variables"] for step in recorded if "variables" in step}) == STEPS // 3 + 1
+    )  # It did learn.
 
 
 def checkpoint(run_dir: Path, which: str) -> str:
@@ -88,7 +99,9 @@ def assert_equal_checkpoints(one: str, other: str) -> None:
     assert Path(one).name == Path(other).name
     assert (Path(one).parent / "info.json").exists() == (Path(other).parent / "info.json").exists()
     if (Path(one).parent / "info.json").exists():
-        assert (Path(one).parent / "info.json").read_text() == (Path(other).parent / "info.json").read_text()
+        assert (Path(one).parent / "info.json").read_text() == (
+            Path(other).parent / "info.json"
+        ).read_text()
     readers = [tf.train.load_checkpoint(prefix) for prefix in (one, other)]
     names = [sorted(reader.get_variable_to_shape_map()) for reader in readers]
     assert names[0] == names[1]
@@ -120,7 +133,13 @@ def test_bisection_names_what_parted_first(trellis, tiny, tmp_path):
     assert summary(tmp_path / "base")["status"] == "finished"
 
     def bisect(one: str, other: str, code: int) -> str:
-        return trellis("bisect", f"run={tmp_path / one}", f"against={tmp_path / other}", f"runs_dir={tmp_path}", code=code)
+        return trellis(
+            "bisect",
+            f"run={tmp_path / one}",
+            f"against={tmp_path / other}",
+            f"runs_dir={tmp_path}",
+            code=code,
+        )
 
     assert "agree in every step" in bisect("base", "base", 0)
     assert "part at step 0, first in the initial weights" in bisect("base", "seed", 1)

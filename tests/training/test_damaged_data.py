@@ -9,7 +9,12 @@ from etils import epath
 
 from pipelines.data import checks, manifest, tfrecord
 
-SHORT = ["trainer.train_steps=6", "trainer.validation_interval=6", "task.train_data.global_batch_size=4", "task.validation_data.global_batch_size=2"]
+SHORT = [
+    "trainer.train_steps=6",
+    "trainer.validation_interval=6",
+    "task.train_data.global_batch_size=4",
+    "task.validation_data.global_batch_size=2",
+]
 
 
 def spoil(data_dir: Path, split: str) -> tuple[Path, bytes]:
@@ -38,8 +43,14 @@ def test_the_commands_named_repair_the_data_and_resume_the_run(trellis, tiny, tm
     shard, whole = spoil(tmp_path / "data", split)
     places = [f"run_dir={tmp_path}/run", f"runs_dir={tmp_path}/runs"]
     printed = trellis("train", "experiment=resnet", *given, *SHORT, *places, code=2)
-    repair, resume = re.search(r"repair it with: (trellis data .*), then resume with: make train (RUN=.*)", printed).groups()
+    repair, resume = re.search(
+        r"repair it with: (trellis data .*), then resume with: make train (RUN=.*)", printed
+    ).groups()
     assert "Traceback" not in printed
-    assert f"{shard.name} is missing or damaged; writing it again" in trellis(*shlex.split(repair)[1:])
+    assert f"{shard.name} is missing or damaged; writing it again" in trellis(
+        *shlex.split(repair)[1:]
+    )
     assert shard.read_bytes() == whole
-    assert "after 6 steps" in trellis("train", resume.replace("RUN=", "run="), f"runs_dir={tmp_path}/runs")
+    assert "after 6 steps" in trellis(
+        "train", resume.replace("RUN=", "run="), f"runs_dir={tmp_path}/runs"
+    )

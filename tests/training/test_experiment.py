@@ -29,7 +29,12 @@ SMALL = {
         "task.train_data.global_batch_size=4",
     ],
 }
-KINDS = {"resnet": "classification", "retinanet": "detection", "maskrcnn": "detection", "deeplabv3plus": "segmentation"}
+KINDS = {
+    "resnet": "classification",
+    "retinanet": "detection",
+    "maskrcnn": "detection",
+    "deeplabv3plus": "segmentation",
+}
 
 
 def arguments(tiny, runs: Path, name: str, run: str, *more: str) -> list[str]:
@@ -54,7 +59,10 @@ def check_run(runs: Path, run: str, metric: str, steps: int = 4) -> dict:
     """Everything that a finished run promises, in its directory and in MLflow."""
     found = summary(runs / run)
     assert found["status"] == "finished" and found["steps"] == steps
-    assert found["headline"]["metric"] == metric and found["headline"]["value"] == found["metrics"][metric]
+    assert (
+        found["headline"]["metric"] == metric
+        and found["headline"]["value"] == found["metrics"][metric]
+    )
     assert re.fullmatch("[0-9a-f]{64}", found["weights_sha256"])
     assert set(found["seconds"]) == {"setup", "data", "train", "evaluate"}
     for file in ("config.yaml", "params.yaml", "manifest.json", "train.log", "checkpoints/best"):
@@ -71,7 +79,9 @@ def check_run(runs: Path, run: str, metric: str, steps: int = 4) -> dict:
     return found
 
 
-def test_a_classifier_trains_and_killed_and_resumed_ends_bit_for_bit_the_same(trellis, tiny, tmp_path):
+def test_a_classifier_trains_and_killed_and_resumed_ends_bit_for_bit_the_same(
+    trellis, tiny, tmp_path
+):
     printed = trellis("train", *arguments(tiny, tmp_path, "resnet", "straight"))
     assert re.search(r"step 4/4 .*steps/s.*ETA.*loss", printed)
     assert "resnet: accuracy" in printed and str(tmp_path / "straight") in printed
@@ -87,11 +97,18 @@ def test_a_classifier_trains_and_killed_and_resumed_ends_bit_for_bit_the_same(tr
     again = check_run(tmp_path, "again", "accuracy")
     assert again["weights_sha256"] == straight["weights_sha256"]
     assert again["metrics"] == straight["metrics"]
-    printed = trellis("train", f"run={tmp_path / 'again'}", f"runs_dir={tmp_path}", *tiny["classification"][-1:])
+    printed = trellis(
+        "train", f"run={tmp_path / 'again'}", f"runs_dir={tmp_path}", *tiny["classification"][-1:]
+    )
     assert check_run(tmp_path, "again", "accuracy")["weights_sha256"] == straight["weights_sha256"]
     printed = trellis("train", *arguments(tiny, tmp_path, "resnet", "again", "seed=5"), code=2)
     assert "seed: 0 -> 5" in printed and "make train RUN=" in printed
-    printed = trellis("evaluate", f"run={straight['mlflow_run_id']}", f"runs_dir={tmp_path}", *tiny["classification"][-1:])
+    printed = trellis(
+        "evaluate",
+        f"run={straight['mlflow_run_id']}",
+        f"runs_dir={tmp_path}",
+        *tiny["classification"][-1:],
+    )
     evaluation = summary(tmp_path / "straight" / "evaluation")
     assert evaluation["headline"]["value"] == pytest.approx(straight["metrics"]["best_accuracy"])
 
@@ -100,7 +117,10 @@ def test_the_digest_covers_what_is_not_trained():
     inputs = tf_keras.Input([2])
     model = tf_keras.Model(inputs, tf_keras.layers.BatchNormalization()(inputs))
     official = SimpleNamespace(model=model, optimizer=tf_keras.optimizers.legacy.SGD())
-    averaging = SimpleNamespace(model=model, optimizer=optimization.ExponentialMovingAverage(tf_keras.optimizers.legacy.SGD()))
+    averaging = SimpleNamespace(
+        model=model,
+        optimizer=optimization.ExponentialMovingAverage(tf_keras.optimizers.legacy.SGD()),
+    )
     averaging.optimizer.shadow_copy(model)
     trainings = (official, averaging)
     before = [experiment.weights_sha256(experiment.evaluated(training)) for training in trainings]
@@ -113,7 +133,11 @@ def test_the_digest_covers_what_is_not_trained():
 
 
 def test_an_interrupted_run_saves_says_how_to_go_on_and_goes_on(trellis, tiny, tmp_path):
-    long = [*arguments(tiny, tmp_path, "resnet", "run"), "trainer.train_steps=200", "trainer.validation_interval=200"]
+    long = [
+        *arguments(tiny, tmp_path, "resnet", "run"),
+        "trainer.train_steps=200",
+        "trainer.validation_interval=200",
+    ]
     process = trellis.start("train", *long)
     for line in process.stdout:
         if line.startswith("step 3/"):
@@ -137,7 +161,9 @@ def test_a_loss_that_is_not_finite_stops_the_run(trellis, tiny, tmp_path):
     rate = "trainer.optimizer_config.learning_rate.cosine.initial_learning_rate=1e30"
     printed = trellis("train", *arguments(tiny, tmp_path, "resnet", "run", rate, "trainer.train_steps=20",
         "trainer.optimizer_config.warmup.linear.warmup_steps=1"), code=1)  # fmt: skip
-    assert re.search(r"training_loss=(nan|inf) in step \d+; last good checkpoint: .*ckpt-\d+", printed)
+    assert re.search(
+        r"training_loss=(nan|inf) in step \d+; last good checkpoint: .*ckpt-\d+", printed
+    )
     found = summary(tmp_path / "run")
     assert found["status"] == "failed" and "last good checkpoint" in found["failure"]
     assert recorded(tmp_path, found["mlflow_run_id"])[1].info.status == "FAILED"
@@ -150,10 +176,14 @@ def test_a_loss_that_is_not_finite_stops_the_run(trellis, tiny, tmp_path):
         ("data: building", signal.SIGTERM, False),
         ("data: wrote", signal.SIGINT, False),  # What follows is the import of TensorFlow.
         ("data: wrote", signal.SIGTERM, False),
-        pytest.param("training resnet", signal.SIGTERM, True, marks=pytest.mark.slow),  # What follows is the model.
+        pytest.param(
+            "training resnet", signal.SIGTERM, True, marks=pytest.mark.slow
+        ),  # What follows is the model.
     ],
 )
-def test_a_signal_before_the_first_step_leaves_no_half_run(trellis, tiny, tmp_path, begins, signum, is_recorded):
+def test_a_signal_before_the_first_step_leaves_no_half_run(
+    trellis, tiny, tmp_path, begins, signum, is_recorded
+):
     command = arguments(tiny, tmp_path, "resnet", "run", f"data_dir={tmp_path / 'data'}")
     process = trellis.start("train", *command)
     for line in process.stdout:
@@ -163,10 +193,16 @@ def test_a_signal_before_the_first_step_leaves_no_half_run(trellis, tiny, tmp_pa
     process.send_signal(signum)
     printed, _ = process.communicate(timeout=60)
     assert process.returncode == 128 + signum, printed
-    assert printed.splitlines()[-1].startswith(f"interrupted ({signum.name})") and "Traceback" not in printed
+    assert (
+        printed.splitlines()[-1].startswith(f"interrupted ({signum.name})")
+        and "Traceback" not in printed
+    )
     assert "call to configurable" not in printed
     assert (tmp_path / "run").exists() == is_recorded
     if is_recorded:
-        assert summary(tmp_path / "run")["status"] == "interrupted" and "before the first step" in printed
+        assert (
+            summary(tmp_path / "run")["status"] == "interrupted"
+            and "before the first step" in printed
+        )
         trellis("train", f"run={tmp_path / 'run'}")
         check_run(tmp_path, "run", "accuracy")

@@ -30,7 +30,9 @@ def stopped(trellis, tiny, tmp_path_factory):
     shutil.rmtree(folder / "best")
     for file in folder.glob("ckpt-4.*"):
         file.unlink()
-    (folder / "checkpoint").write_text('model_checkpoint_path: "ckpt-2"\nall_model_checkpoint_paths: "ckpt-2"\n')
+    (folder / "checkpoint").write_text(
+        'model_checkpoint_path: "ckpt-2"\nall_model_checkpoint_paths: "ckpt-2"\n'
+    )
     return command, runs, straight
 
 
@@ -44,13 +46,19 @@ def test_a_full_disk_leaves_the_checkpoint_before_and_a_damaged_one_is_set_aside
     process = trellis.start("train", *command, limits={resource.RLIMIT_FSIZE: size // 2})
     printed, _ = process.communicate(timeout=300)
     assert process.returncode == 1, printed
-    assert "could not be saved" in printed and "the last whole one: " in printed and "ckpt-2" in printed
+    assert (
+        "could not be saved" in printed
+        and "the last whole one: " in printed
+        and "ckpt-2" in printed
+    )
     assert f"make train RUN={runs / 'run'}" in printed and "Traceback" not in printed
 
     newest = folder / "ckpt-9.data-00000-of-00001"
     newest.write_bytes((folder / "ckpt-2.data-00000-of-00001").read_bytes()[: size // 2])
     (folder / "ckpt-9.index").write_bytes((folder / "ckpt-2.index").read_bytes())
-    (folder / "checkpoint").write_text('model_checkpoint_path: "ckpt-9"\nall_model_checkpoint_paths: "ckpt-9"\n')
+    (folder / "checkpoint").write_text(
+        'model_checkpoint_path: "ckpt-9"\nall_model_checkpoint_paths: "ckpt-9"\n'
+    )
     printed = trellis("train", *command)
     assert "ckpt-9 is damaged" in printed and "going on from" in printed and "ckpt-2" in printed
     assert check_run(runs, "run", "accuracy")["weights_sha256"] == straight["weights_sha256"]
@@ -58,13 +66,21 @@ def test_a_full_disk_leaves_the_checkpoint_before_and_a_damaged_one_is_set_aside
 
 @pytest.mark.slow
 def test_a_second_signal_stops_at_once_and_the_run_can_go_on(trellis, tiny, tmp_path):
-    intervals = ("train_steps", "steps_per_loop", "summary_interval", "validation_interval", "checkpoint_interval")
+    intervals = (
+        "train_steps",
+        "steps_per_loop",
+        "summary_interval",
+        "validation_interval",
+        "checkpoint_interval",
+    )
     command = arguments(tiny, tmp_path, "resnet", "run")
     process = trellis.start("train", *command, *(f"trainer.{name}=1000000" for name in intervals))
     first = tmp_path / "run" / "checkpoints" / "ckpt-0.index"
     while not first.exists() and process.poll() is None:
         time.sleep(0.1)
-    time.sleep(5)  # Now in a block of steps, at whose end, hours from now, the first signal would be heeded.
+    time.sleep(
+        5
+    )  # Now in a block of steps, at whose end, hours from now, the first signal would be heeded.
     process.send_signal(signal.SIGINT)
     time.sleep(2)
     assert process.poll() is None, process.communicate()[0]
@@ -96,7 +112,9 @@ except Interrupted as stop:
 
 @pytest.mark.parametrize(("pauses", "said"), [((0, 0), "saved\n"), ((0, 0.4), "")])
 def test_a_stop_that_arrives_twice_is_one_stop_unless_it_was_meant(pauses, said):
-    done = subprocess.run([sys.executable, "-c", ECHO, *map(str, pauses)], capture_output=True, text=True, timeout=60)
+    done = subprocess.run(
+        [sys.executable, "-c", ECHO, *map(str, pauses)], capture_output=True, text=True, timeout=60
+    )
     assert (done.returncode, done.stdout) == (128 + signal.SIGTERM, said)
     assert done.stderr.count("once more stops at once") == 1
 
@@ -144,7 +162,9 @@ except Interrupted as stop:
 
 @pytest.mark.parametrize("how", ["changed", "swallowed"])
 def test_a_signal_of_which_a_library_makes_another_error_is_still_a_signal(how):
-    done = subprocess.run([sys.executable, "-c", SWALLOWED, how], capture_output=True, text=True, timeout=20)
+    done = subprocess.run(
+        [sys.executable, "-c", SWALLOWED, how], capture_output=True, text=True, timeout=20
+    )
     assert (done.returncode, done.stdout, done.stderr) == (128 + signal.SIGTERM, "", "")
 
 
@@ -155,7 +175,9 @@ def saved(prefix: Path, step: int) -> str:
 
 def figure(folder: Path, step: int) -> None:
     folder.mkdir(exist_ok=True)
-    (folder / "info.json").write_text(json.dumps({"accuracy": 0.5, "best_ckpt_global_step": float(step)}))
+    (folder / "info.json").write_text(
+        json.dumps({"accuracy": 0.5, "best_ckpt_global_step": float(step)})
+    )
 
 
 def test_a_best_checkpoint_that_was_lost_is_never_replaced_in_silence(tmp_path):
@@ -164,7 +186,10 @@ def test_a_best_checkpoint_that_was_lost_is_never_replaced_in_silence(tmp_path):
     figure(tmp_path / "best", 200)
     said: list[str] = []
     assert checkpoints.best(tmp_path, said.append) == older
-    assert "of step 200, is lost" in said[0] and "step 100, which no evaluation has found to be the best" in said[1]
+    assert (
+        "of step 200, is lost" in said[0]
+        and "step 100, which no evaluation has found to be the best" in said[1]
+    )
     assert checkpoints.places(tmp_path, newest)["best"] == (str(tmp_path / "best"), 100)
     same = saved(tmp_path / "ckpt-200", 200)
     said.clear()
@@ -179,7 +204,10 @@ def test_a_best_checkpoint_that_was_lost_is_never_replaced_in_silence(tmp_path):
 
 
 def test_a_stop_between_the_weights_and_their_figure_leaves_the_best_before(tmp_path):
-    before, _ = saved(tmp_path / "best" / "best_ckpt-100", 100), saved(tmp_path / "best" / "best_ckpt-200", 200)
+    before, _ = (
+        saved(tmp_path / "best" / "best_ckpt-100", 100),
+        saved(tmp_path / "best" / "best_ckpt-200", 200),
+    )
     figure(tmp_path / "best", 100)
     said: list[str] = []
     assert checkpoints.best(tmp_path, said.append) == before
@@ -189,7 +217,11 @@ def test_a_stop_between_the_weights_and_their_figure_leaves_the_best_before(tmp_
 
 
 def test_a_best_checkpoint_that_cannot_be_saved_leaves_the_one_before(tmp_path):
-    trainer = SimpleNamespace(best_checkpoint_export_subdir="best", best_checkpoint_eval_metric="AP", best_checkpoint_metric_comp="higher")
+    trainer = SimpleNamespace(
+        best_checkpoint_export_subdir="best",
+        best_checkpoint_eval_metric="AP",
+        best_checkpoint_metric_comp="higher",
+    )
     step = tf.Variable(1, dtype=tf.int64)
     exporter = checkpoints.best_exporter(trainer, tmp_path)
     assert exporter.maybe_export_checkpoint(tf.train.Checkpoint(global_step=step), {"AP": 0.5}, 1)
@@ -205,7 +237,16 @@ def test_a_best_checkpoint_that_cannot_be_saved_leaves_the_one_before(tmp_path):
     assert checkpoints.stored_step(checkpoints.best(tmp_path, said.append)) == 2 and said == []
 
 
-@pytest.mark.parametrize("state", [None, "", "nonsense", 'model_checkpoint_path: "ckpt-2"\n', 'model_checkpoint_path: "ckpt-9"\n'])
+@pytest.mark.parametrize(
+    "state",
+    [
+        None,
+        "",
+        "nonsense",
+        'model_checkpoint_path: "ckpt-2"\n',
+        'model_checkpoint_path: "ckpt-9"\n',
+    ],
+)
 def test_a_run_goes_on_from_the_newest_whole_checkpoint_whatever_the_list_says(tmp_path, state):
     for step in (2, 4):
         saved(tmp_path / f"ckpt-{step}", step)
@@ -245,7 +286,9 @@ AVERAGED = ["trainer.train_steps=8", "trainer.validation_interval=2", "trainer.o
 
 
 @pytest.mark.slow
-def test_the_best_checkpoint_is_the_best_whenever_a_run_was_stopped_while_it_was_saved(trellis, tiny, tmp_path):
+def test_the_best_checkpoint_is_the_best_whenever_a_run_was_stopped_while_it_was_saved(
+    trellis, tiny, tmp_path
+):
     def best(run: str) -> tuple[dict, int]:
         folder = tmp_path / run / "checkpoints" / "best"
         (prefix,) = [file.with_suffix("") for file in folder.glob("*.index")]
@@ -254,18 +297,38 @@ def test_the_best_checkpoint_is_the_best_whenever_a_run_was_stopped_while_it_was
     trellis("train", *arguments(tiny, tmp_path, "resnet", "straight", *AVERAGED))
     expected, step = best("straight")
     assert expected["best_ckpt_global_step"] == step and expected["accuracy"] > 0.3
-    for moment, number in (("after", signal.SIGKILL), ("before", signal.SIGKILL), ("after", signal.SIGTERM)):
+    for moment, number in (
+        ("after", signal.SIGKILL),
+        ("before", signal.SIGKILL),
+        ("after", signal.SIGTERM),
+    ):
         run = f"{moment}{number}"
         command = arguments(tiny, tmp_path, "resnet", run, *AVERAGED)
-        program = [sys.executable, "-c", STOPPED, "train", *command, str(int(number)), str(step), moment]
+        program = [
+            sys.executable,
+            "-c",
+            STOPPED,
+            "train",
+            *command,
+            str(int(number)),
+            str(step),
+            moment,
+        ]
         done = subprocess.run(program, capture_output=True, text=True, timeout=300)
-        assert done.returncode == (-number if number == signal.SIGKILL else 128 + number), done.stdout + done.stderr
+        assert done.returncode == (-number if number == signal.SIGKILL else 128 + number), (
+            done.stdout + done.stderr
+        )
         trellis("train", *command)
         assert best(run) == (expected, step), run
         found = check_run(tmp_path, run, "accuracy", 8)
         client, entry = recorded(tmp_path, found["mlflow_run_id"])
         assert entry.data.tags["checkpoint_best_step"] == str(step)
-        trellis("evaluate", f"run={tmp_path / run}", f"runs_dir={tmp_path}", *tiny["classification"][-1:])
+        trellis(
+            "evaluate",
+            f"run={tmp_path / run}",
+            f"runs_dir={tmp_path}",
+            *tiny["classification"][-1:],
+        )
         evaluation = summary(tmp_path / run / "evaluation")
         assert evaluation["steps"] == step
         # Averages are what was evaluated; the weights beside them would give another loss.
@@ -275,10 +338,16 @@ def test_the_best_checkpoint_is_the_best_whenever_a_run_was_stopped_while_it_was
 @pytest.mark.slow
 @pytest.mark.parametrize("split", ["train", "validation"])
 def test_a_record_that_cannot_be_decoded_is_named(trellis, tiny, tmp_path, split):
-    trellis("data", "experiment=resnet", *tiny["classification"][:-1], f"data_dir={tmp_path / 'built'}")
+    trellis(
+        "data", "experiment=resnet", *tiny["classification"][:-1], f"data_dir={tmp_path / 'built'}"
+    )
     (tmp_path / "records").mkdir()
     for each in ("train", "validation"):
-        records = [record for file in sorted((tmp_path / "built").rglob(f"{each}-*-of-*[0-9]")) for record in tf.data.TFRecordDataset(str(file))]
+        records = [
+            record
+            for file in sorted((tmp_path / "built").rglob(f"{each}-*-of-*[0-9]"))
+            for record in tf.data.TFRecordDataset(str(file))
+        ]
         with tf.io.TFRecordWriter(str(tmp_path / "records" / f"{each}-0")) as writer:
             for number, record in enumerate(records):
                 example = tf.train.Example.FromString(record.numpy())
@@ -287,10 +356,23 @@ def test_a_record_that_cannot_be_decoded_is_named(trellis, tiny, tmp_path, split
                     image.value[0] = image.value[0][:30]
                 writer.write(example.SerializeToString())
     images = f"dataset.images={{train: '{tmp_path}/records/train-*', validation: '{tmp_path}/records/validation-*'}}"
-    chosen = ["dataset=tfrecord", "dataset.task=classification", images, "dataset.validate=none", f"data_dir={tmp_path / 'adopted'}"]
-    others = [argument for argument in arguments(tiny, tmp_path, "resnet", "run") if argument not in tiny["classification"]]
+    chosen = [
+        "dataset=tfrecord",
+        "dataset.task=classification",
+        images,
+        "dataset.validate=none",
+        f"data_dir={tmp_path / 'adopted'}",
+    ]
+    others = [
+        argument
+        for argument in arguments(tiny, tmp_path, "resnet", "run")
+        if argument not in tiny["classification"]
+    ]
     printed = trellis("train", *others, *chosen, code=2)
-    assert re.search(rf"{split}-0.*: record 7 of the shard .*cannot be decoded", printed) and "Traceback" not in printed
+    assert (
+        re.search(rf"{split}-0.*: record 7 of the shard .*cannot be decoded", printed)
+        and "Traceback" not in printed
+    )
 
 
 def test_without_a_whole_checkpoint_a_run_starts_anew(tmp_path):

@@ -27,7 +27,16 @@ def resolved(name: str) -> str:
     train, validation, classes = DATA[cfg.dataset.name]
     splits = {"train": Split(train, ()), "validation": Split(validation, ())}
     labels = ("a",) * classes
-    data = Manifest(cfg.dataset.name, "f", cfg.dataset.task, 1, labels, splits, formats=("jpeg",), directory="DATA")
+    data = Manifest(
+        cfg.dataset.name,
+        "f",
+        cfg.dataset.task,
+        1,
+        labels,
+        splits,
+        formats=("jpeg",),
+        directory="DATA",
+    )
     params = parameters.build(cfg, tasks.load(cfg.dataset.task), data)
     return yaml.safe_dump(params.as_dict(), width=100)
 

@@ -70,10 +70,19 @@ def group(folder: str, limit: object, used: float, statistics: str) -> dict[str,
 
 
 def test_cached_files_in_a_container_are_room_for_a_training(model, machine):
-    cached = stat(anon=0.9, file=7.0, file_mapped=0.5, inactive_file=5.0, active_file=2.0, slab_reclaimable=0.2)
+    cached = stat(
+        anon=0.9,
+        file=7.0,
+        file_mapped=0.5,
+        inactive_file=5.0,
+        active_file=2.0,
+        slab_reclaimable=0.2,
+    )
     root = machine(V2, "0::/", group("sys/fs/cgroup", 8 * GB, 7.9, cached))
     assert memory.available(root) == pytest.approx(8 * GB - (7.9 - 6.5 - 0.2) * GB)
-    batch = int(6 * GB / memory.estimate(model, 1)[1])  # Takes 6 GB, of 8 GB with 1.2 GB really in use.
+    batch = int(
+        6 * GB / memory.estimate(model, 1)[1]
+    )  # Takes 6 GB, of 8 GB with 1.2 GB really in use.
     assert "GB there" in memory.check(model, batch, root)
     with pytest.raises(UsageError, match="does not fit"):
         memory.check(model, 2 * batch, root)
@@ -91,20 +100,31 @@ def test_the_narrowest_group_on_the_way_up_counts(machine):
 
 
 def test_a_group_that_is_only_slowed_down_counts_too(machine):
-    files = {**group("sys/fs/cgroup", "max", 1.0, stat(inactive_file=0)), "sys/fs/cgroup/memory.high": 3 * GB}
+    files = {
+        **group("sys/fs/cgroup", "max", 1.0, stat(inactive_file=0)),
+        "sys/fs/cgroup/memory.high": 3 * GB,
+    }
     assert memory.available(machine(V2, "0::/", files)) == 2 * GB
 
 
 def test_without_limits_the_machine_counts(machine):
     free = 100 * GB // 1024 * 1024
     assert (
-        memory.available(machine(V2, "0::/box", group("sys/fs/cgroup/box", "max", 50, stat(inactive_file=1)))) == free
+        memory.available(
+            machine(V2, "0::/box", group("sys/fs/cgroup/box", "max", 50, stat(inactive_file=1)))
+        )
+        == free
     )
     assert memory.available(machine("", "0::/", {})) == free
 
 
 def test_a_group_over_its_limit_leaves_nothing(machine):
-    assert memory.available(machine(V2, "0::/", group("sys/fs/cgroup", GB, 1.5, stat(inactive_file=0)))) == 0
+    assert (
+        memory.available(
+            machine(V2, "0::/", group("sys/fs/cgroup", GB, 1.5, stat(inactive_file=0)))
+        )
+        == 0
+    )
 
 
 def version_1(folder: str, limit: int, used: float, statistics: str) -> dict[str, object]:
@@ -113,14 +133,20 @@ def version_1(folder: str, limit: int, used: float, statistics: str) -> dict[str
 
 
 def test_version_1_counts_a_group_with_those_inside_it(machine):
-    counted = stat(inactive_file=9.0) + "\n" + stat("total_", inactive_file=3.0, active_file=1.0, mapped_file=0.5)
+    counted = (
+        stat(inactive_file=9.0)
+        + "\n"
+        + stat("total_", inactive_file=3.0, active_file=1.0, mapped_file=0.5)
+    )
     files = {
         **version_1("sys/fs/cgroup/memory", 9223372036854771712, 60, counted),
         **version_1("sys/fs/cgroup/memory/box", 8 * GB, 7.9, counted),
         "sys/fs/cgroup/cpu/memory.limit_in_bytes": 1,  # Not the memory controller's.
     }
     left = 8 * GB - (7.9 - 3.5) * GB
-    assert memory.available(machine(V1, "4:memory:/box\n3:cpu:/elsewhere\n0::/", files)) == pytest.approx(left)
+    assert memory.available(
+        machine(V1, "4:memory:/box\n3:cpu:/elsewhere\n0::/", files)
+    ) == pytest.approx(left)
 
 
 @pytest.mark.parametrize(

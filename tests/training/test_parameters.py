@@ -18,7 +18,16 @@ SHORT = [name for name in config.options("experiment") if "/" not in name]
 def built(*overrides: str, train: int = 160, validation: int = 20, labels: int = 10):
     cfg = compose(overrides)
     splits = {"train": Split(train, ()), "validation": Split(validation, ())}
-    data = Manifest("some", "f", cfg.dataset.task, 1, ("a",) * labels, splits, formats=("png",), directory="somewhere")
+    data = Manifest(
+        "some",
+        "f",
+        cfg.dataset.task,
+        1,
+        ("a",) * labels,
+        splits,
+        formats=("png",),
+        directory="somewhere",
+    )
     return parameters.build(cfg, tasks.load(cfg.dataset.task), data)
 
 
@@ -26,11 +35,16 @@ def built(*overrides: str, train: int = 160, validation: int = 20, labels: int =
 def test_every_short_experiment_builds_strictly(name):
     params = built(f"experiment={name}", train=4000, validation=200)
     assert params.trainer.best_checkpoint_eval_metric
-    assert params.trainer.train_steps > 1 and params.trainer.validation_steps * params.task.validation_data.global_batch_size >= 200
+    assert (
+        params.trainer.train_steps > 1
+        and params.trainer.validation_steps * params.task.validation_data.global_batch_size >= 200
+    )
 
 
 def test_steps_classes_and_intervals_follow_from_the_data():
-    params = built("experiment=resnet", "epochs=4", "task.train_data.global_batch_size=16", labels=7)
+    params = built(
+        "experiment=resnet", "epochs=4", "task.train_data.global_batch_size=16", labels=7
+    )
     assert params.task.model.num_classes == 7
     assert params.trainer.train_steps == 40
     assert params.trainer.validation_interval == 10
@@ -44,14 +58,19 @@ def test_the_background_is_a_class_of_detection():
 
 
 def test_steps_on_the_command_line_win_over_epochs():
-    params = built("experiment=resnet", "task.train_data.global_batch_size=16", "trainer.train_steps=7")
+    params = built(
+        "experiment=resnet", "task.train_data.global_batch_size=16", "trainer.train_steps=7"
+    )
     assert params.trainer.train_steps == 7
     assert params.trainer.optimizer_config.learning_rate.cosine.decay_steps == 7
 
 
 def test_few_examples_under_a_recipe_for_many_are_warned_of(capsys):
     assert built("experiment=retinanet", train=208).trainer.train_steps == 42
-    assert "of 42 steps, 42 are the learning rate's warm-up; to learn more: epochs=39 (trainer.train_steps=507)" in capsys.readouterr().out
+    assert (
+        "of 42 steps, 42 are the learning rate's warm-up; to learn more: epochs=39 (trainer.train_steps=507)"
+        in capsys.readouterr().out
+    )
     built("experiment=retinanet", "trainer.train_steps=80")
     assert "of 80 steps, 50 are the learning rate's warm-up" in capsys.readouterr().out
     built("experiment=retinanet", train=4000)
@@ -66,7 +85,10 @@ def test_png_images_are_not_read_as_jpeg():
     ("overrides", "says"),
     [
         (["task.model.backbon.type=resnet"], r"task\.model\.backbon: .* did you mean backbone"),
-        (["trainer.train_steps=abc"], r"trainer\.train_steps: 'abc' is a str, Model Garden wants int"),
+        (
+            ["trainer.train_steps=abc"],
+            r"trainer\.train_steps: 'abc' is a str, Model Garden wants int",
+        ),
         (["task.train_data.global_batch_size='8'"], r"global_batch_size: '8' is a str"),
         (["task.model.input_size=128"], r"task\.model\.input_size: 128 is a int"),
         (["task.model.input_size=[100,128,3]"], "not a multiple of 32.*96, 128"),
@@ -76,7 +98,10 @@ def test_png_images_are_not_read_as_jpeg():
         (["dataset=digits"], "cannot train on dataset digits, which is for classification"),
         (["garden=retinanet_resnetfpn_coc"], "did you mean retinanet_resnetfpn_coco"),
         (["imports=[no.such.module]"], "no.such.module cannot be imported"),
-        (["trainer.steps_per_loop=10", "trainer.summary_interval=5"], "summary_interval: 5 is not a multiple"),
+        (
+            ["trainer.steps_per_loop=10", "trainer.summary_interval=5"],
+            "summary_interval: 5 is not a multiple",
+        ),
         (["trainer.train_steps=0"], "trainer.train_steps: must be at least 1"),
     ],
 )
@@ -110,7 +135,11 @@ def test_nothing_of_the_registered_experiment_is_shared_between_two_builds():
         ([], "initial_learning_rate", 0.1),
         (["scale_learning_rate=64"], "initial_learning_rate", 0.1),
         (["scale_learning_rate=16"], "initial_learning_rate", 0.4),
-        (["scale_learning_rate=64", "task.train_data.global_batch_size=16"], "initial_learning_rate", 0.025),
+        (
+            ["scale_learning_rate=64", "task.train_data.global_batch_size=16"],
+            "initial_learning_rate",
+            0.025,
+        ),
     ],
 )
 def test_learning_rates_grow_with_the_batch_where_asked(overrides, key, expected):
@@ -120,7 +149,9 @@ def test_learning_rates_grow_with_the_batch_where_asked(overrides, key, expected
 
 def test_every_rate_of_a_stepwise_schedule_grows():
     stepwise = "trainer.optimizer_config.learning_rate={type: stepwise, stepwise: {boundaries: [5, 9], values: [0.1, 0.01, 0.001]}}"
-    rate = built("experiment=resnet", "scale_learning_rate=32", f"++{stepwise}").trainer.optimizer_config.learning_rate.get()
+    rate = built(
+        "experiment=resnet", "scale_learning_rate=32", f"++{stepwise}"
+    ).trainer.optimizer_config.learning_rate.get()
     assert rate.values == pytest.approx([0.2, 0.02, 0.002])
 
 
@@ -128,7 +159,10 @@ def test_every_rate_of_a_stepwise_schedule_grows():
     ("overrides", "says"),
     [
         (["scale_learning_rate=0"], "scale_learning_rate: 0.*at least 1"),
-        (["runtime.distribution_strategy=parameter_server"], "cannot evaluate.*RUNTIME=multi_worker"),
+        (
+            ["runtime.distribution_strategy=parameter_server"],
+            "cannot evaluate.*RUNTIME=multi_worker",
+        ),
     ],
 )
 def test_what_the_official_trainer_cannot_do_is_refused(overrides, says):

@@ -49,7 +49,9 @@ def test_temporary_files_go_into_the_folder_and_are_gone_with_it(tmp_path):
 
 
 @pytest.mark.parametrize("before", [None, "/somewhere"])
-def test_what_comes_after_has_the_temporary_folder_that_was_there_before(tmp_path, monkeypatch, before):
+def test_what_comes_after_has_the_temporary_folder_that_was_there_before(
+    tmp_path, monkeypatch, before
+):
     monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
     monkeypatch.delenv("TMPDIR", raising=False)
     if before:
@@ -68,7 +70,9 @@ def test_a_process_can_make_temporary_files_after_a_training(running, tmp_path):
     assert not scratch.exists()
 
 
-def test_the_folder_of_a_killed_process_is_removed_and_that_of_a_living_one_stays(running, tmp_path):
+def test_the_folder_of_a_killed_process_is_removed_and_that_of_a_living_one_stays(
+    running, tmp_path
+):
     child, scratch = running
     prepare(tmp_path / "run")
     assert scratch.is_dir()
@@ -81,7 +85,9 @@ def test_the_folder_of_a_killed_process_is_removed_and_that_of_a_living_one_stay
 
 def test_the_folder_of_a_process_that_another_machine_counts_stays(running, tmp_path):
     _, scratch = running
-    renamed = scratch.rename(scratch.with_name("tmp-999999999-abc"))  # Such a number is nobody's here.
+    renamed = scratch.rename(
+        scratch.with_name("tmp-999999999-abc")
+    )  # Such a number is nobody's here.
     prepare(tmp_path / "run")
     assert renamed.is_dir()
 

@@ -25,14 +25,38 @@ def shards(tmp_path_factory):
 
 def parse(record: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
     turns = tf.map_fn(lambda _: tf.random.uniform([]), tf.zeros([3]))
-    box = tf.image.sample_distorted_bounding_box([32, 32, 3], tf.zeros([1, 0, 4]), 0.1, use_image_if_no_bounding_boxes=True)
-    drawn = [tf.random.uniform([]), tf.random.normal([]), tf.random.gamma([], 0.5), tf.cast(box[0][0], tf.float32)]
-    integers = [tf.random.uniform([], 0, 100, tf.int32), tf.random.shuffle(tf.range(9))[0], tf.cast(tf.random.categorical([[0.0, 0.0]], 1)[0, 0], tf.int32)]
-    return tf.strings.substr(record, 0, 4), tf.concat([turns, tf.stack(drawn)], 0), tf.stack(integers)
+    box = tf.image.sample_distorted_bounding_box(
+        [32, 32, 3], tf.zeros([1, 0, 4]), 0.1, use_image_if_no_bounding_boxes=True
+    )
+    drawn = [
+        tf.random.uniform([]),
+        tf.random.normal([]),
+        tf.random.gamma([], 0.5),
+        tf.cast(box[0][0], tf.float32),
+    ]
+    integers = [
+        tf.random.uniform([], 0, 100, tf.int32),
+        tf.random.shuffle(tf.range(9))[0],
+        tf.cast(tf.random.categorical([[0.0, 0.0]], 1)[0, 0], tf.int32),
+    ]
+    return (
+        tf.strings.substr(record, 0, 4),
+        tf.concat([turns, tf.stack(drawn)], 0),
+        tf.stack(integers),
+    )
 
 
-def batches(folder, start: int, count: int, seed: int = 7, context: tf.distribute.InputContext | None = None, **params) -> list:
-    data = config_definitions.DataConfig(input_path=f"{folder}/*.tfrecord", global_batch_size=BATCH, is_training=True, **params)
+def batches(
+    folder,
+    start: int,
+    count: int,
+    seed: int = 7,
+    context: tf.distribute.InputContext | None = None,
+    **params,
+) -> list:
+    data = config_definitions.DataConfig(
+        input_path=f"{folder}/*.tfrecord", global_batch_size=BATCH, is_training=True, **params
+    )
     reader = input_reader.InputReader(data, parser_fn=parse)
     stream = Stream(seed, start=start)
     with stream.reading():
@@ -42,7 +66,10 @@ def batches(folder, start: int, count: int, seed: int = 7, context: tf.distribut
 
 
 def equal(one: list, other: list) -> bool:
-    return all(np.array_equal(a, b) for a, b in zip(tf.nest.flatten(one), tf.nest.flatten(other), strict=True))
+    return all(
+        np.array_equal(a, b)
+        for a, b in zip(tf.nest.flatten(one), tf.nest.flatten(other), strict=True)
+    )
 
 
 def test_a_stream_goes_on_at_any_step(shards):
@@ -75,11 +102,20 @@ def test_a_reader_that_caches_augments_a_record_once(shards):
 def test_workers_share_each_batch(shards):
     alone = batches(shards, 3, 4)
     halves = [
-        batches(shards, 3, 4, context=tf.distribute.InputContext(num_input_pipelines=2, input_pipeline_id=worker, num_replicas_in_sync=2))
+        batches(
+            shards,
+            3,
+            4,
+            context=tf.distribute.InputContext(
+                num_input_pipelines=2, input_pipeline_id=worker, num_replicas_in_sync=2
+            ),
+        )
         for worker in range(2)
     ]
     for whole, left, right in zip(alone, *halves, strict=True):
-        assert equal(list(whole), [np.concatenate(parts) for parts in zip(left, right, strict=True)])
+        assert equal(
+            list(whole), [np.concatenate(parts) for parts in zip(left, right, strict=True)]
+        )
 
 
 def test_lists_of_lengths_are_used_where_they_lie(shards, tmp_path):
@@ -100,7 +136,9 @@ def test_a_list_of_lengths_that_does_not_fit_its_shard_is_not_used(shards, tmp_p
 
 
 def test_digests_are_kept_only_where_somebody_takes_them(shards):
-    data = config_definitions.DataConfig(input_path=f"{shards}/*.tfrecord", global_batch_size=BATCH, is_training=True)
+    data = config_definitions.DataConfig(
+        input_path=f"{shards}/*.tfrecord", global_batch_size=BATCH, is_training=True
+    )
     for watched in (True, False):
         stream = Stream(7, watched=watched)
         with stream.reading():
@@ -112,12 +150,17 @@ def test_digests_are_kept_only_where_somebody_takes_them(shards):
 @pytest.mark.parametrize("is_training", [True, False])
 def test_a_record_that_cannot_be_decoded_is_named(tmp_path, is_training):
     def decode(record: tf.Tensor) -> tf.Tensor:
-        encoded = tf.io.parse_single_example(record, {"image/encoded": tf.io.FixedLenFeature([], tf.string)})["image/encoded"]
+        encoded = tf.io.parse_single_example(
+            record, {"image/encoded": tf.io.FixedLenFeature([], tf.string)}
+        )["image/encoded"]
         return tf.io.decode_png(encoded)
 
     def example(name: str, content: bytes) -> bytes:
         feature = {"image/encoded": content, "image/filename": name.encode()}
-        lists = {key: tf.train.Feature(bytes_list=tf.train.BytesList(value=[value])) for key, value in feature.items()}
+        lists = {
+            key: tf.train.Feature(bytes_list=tf.train.BytesList(value=[value]))
+            for key, value in feature.items()
+        }
         return tf.train.Example(features=tf.train.Features(feature=lists)).SerializeToString()
 
     whole = tf.io.encode_png(tf.zeros([2, 2, 3], tf.uint8)).numpy()
@@ -126,14 +169,18 @@ def test_a_record_that_cannot_be_decoded_is_named(tmp_path, is_training):
             for record in range(5):
                 broken = (shard, record) == (1, 3)
                 writer.write(example(f"{shard}-{record}.png", whole[:20] if broken else whole))
-    data = config_definitions.DataConfig(input_path=f"{tmp_path}/*.tfrecord", global_batch_size=2, is_training=is_training)
+    data = config_definitions.DataConfig(
+        input_path=f"{tmp_path}/*.tfrecord", global_batch_size=2, is_training=is_training
+    )
     stream = Stream(7)
     with stream.reading():
         dataset = input_reader.InputReader(data, parser_fn=decode).read()
     with pytest.raises(tf.errors.InvalidArgumentError):
         list(dataset.take(5))
     said = stream.undecodable(range(0, 6) if is_training else None)
-    assert said.startswith(f"{tmp_path}/1.tfrecord: record 3 of the shard (1-3.png) cannot be decoded: ")
+    assert said.startswith(
+        f"{tmp_path}/1.tfrecord: record 3 of the shard (1-3.png) cannot be decoded: "
+    )
 
 
 def test_a_damaged_record_is_named(shards, tmp_path):
@@ -143,7 +190,9 @@ def test_a_damaged_record_is_named(shards, tmp_path):
     content[14] ^= 1
     (tmp_path / "1.tfrecord").write_bytes(content)
     stream = Stream(7)
-    data = config_definitions.DataConfig(input_path=f"{tmp_path}/*.tfrecord", global_batch_size=BATCH, is_training=True)
+    data = config_definitions.DataConfig(
+        input_path=f"{tmp_path}/*.tfrecord", global_batch_size=BATCH, is_training=True
+    )
     with stream.reading():
         dataset = input_reader.InputReader(data, parser_fn=parse).read()
     with pytest.raises(tf.errors.OpError):
@@ -176,7 +225,9 @@ def earlier_trace():
 
 
 def within(function):
-    return lambda values: tf.map_fn(lambda value: tf.cond(value > 0, lambda: function(value), lambda: value), values)
+    return lambda values: tf.map_fn(
+        lambda value: tf.cond(value > 0, lambda: function(value), lambda: value), values
+    )
 
 
 GENERATOR = tf.random.Generator.from_seed(1)
@@ -219,14 +270,24 @@ def test_a_saved_model_is_looked_into(tmp_path, training):
     tf.saved_model.save(tf_keras.Sequential(layers), str(tmp_path))
     loaded = tf.saved_model.load(str(tmp_path))
     found = unplaced.in_graph(traced(lambda values: loaded([values], training=training)))
-    assert [(draw.kind, "half" in str(draw)) for draw in found] == [("RandomUniform", True)] * training
+    assert [(draw.kind, "half" in str(draw)) for draw in found] == [
+        ("RandomUniform", True)
+    ] * training
 
 
 def test_what_only_looks_random_is_let_pass():
     still = tf.raw_ops.FractionalMaxPool
-    pooled = lambda values: still(value=tf.ones([1, 4, 4, 1]), pooling_ratio=[1, 1.5, 1.5, 1], deterministic=True, seed=1)[0]  # noqa: E731
+    pooled = lambda values: still(
+        value=tf.ones([1, 4, 4, 1]), pooling_ratio=[1, 1.5, 1.5, 1], deterministic=True, seed=1
+    )[0]  # noqa: E731
     assert unplaced.in_graph(traced(pooled)) == []
-    drawn = traced(lambda values: tf.nn.dropout(values, 0.5) + tf.random.normal([2]) + tf.random.stateless_uniform([2], [1, 2]))
+    drawn = traced(
+        lambda values: (
+            tf.nn.dropout(values, 0.5)
+            + tf.random.normal([2])
+            + tf.random.stateless_uniform([2], [1, 2])
+        )
+    )
     assert unplaced.in_graph(drawn) == []
     assert unplaced.refusal([], "the training step") is None
 
@@ -236,19 +297,29 @@ def test_rows_of_a_mapped_function_draw_apart(make):
     @tf.function
     def step(place):
         with Draws(1, "step", place):
-            return make(lambda row: row + tf.stack([tf.random.uniform([]), tf.random.normal([])]), tf.zeros([4, 1]))
+            return make(
+                lambda row: row + tf.stack([tf.random.uniform([]), tf.random.normal([])]),
+                tf.zeros([4, 1]),
+            )
 
     drawn = step(tf.constant(3, tf.int64)).numpy()
     assert len(np.unique(drawn)) == 8
-    assert np.array_equal(drawn, step(tf.constant(3, tf.int64))) and not np.array_equal(drawn, step(tf.constant(4, tf.int64)))
+    assert np.array_equal(drawn, step(tf.constant(3, tf.int64))) and not np.array_equal(
+        drawn, step(tf.constant(4, tf.int64))
+    )
 
 
 def test_mapped_rows_outside_a_training_draw_as_tensorflow_has_it():
-    assert len(np.unique(tf.vectorized_map(lambda row: row + tf.random.uniform([]), tf.zeros([4])))) == 4
+    assert (
+        len(np.unique(tf.vectorized_map(lambda row: row + tf.random.uniform([]), tf.zeros([4]))))
+        == 4
+    )
 
 
 def test_an_input_pipeline_that_draws_from_a_state_is_noted(shards):
-    data = config_definitions.DataConfig(input_path=f"{shards}/*.tfrecord", global_batch_size=BATCH, is_training=True)
+    data = config_definitions.DataConfig(
+        input_path=f"{shards}/*.tfrecord", global_batch_size=BATCH, is_training=True
+    )
     drawing = lambda record: (record, tf.raw_ops.RandomUniform(shape=[2], dtype=tf.float32))  # noqa: E731
     stream = Stream(7)
     with stream.reading():
@@ -264,4 +335,6 @@ def test_a_pipeline_in_one_order_may_draw_from_a_seeded_state_only():
     numbers = tf.data.Dataset.range(3)
     assert unplaced.in_dataset(numbers.map(lambda _: tf.random.uniform([])).batch(2)) == []
     unseeded = numbers.map(lambda _: tf.raw_ops.RandomUniform(shape=[1], dtype=tf.float32)).batch(2)
-    assert [draw.kind for draw in unplaced.in_dataset(tf.data.Dataset.zip(numbers, unseeded))] == ["RandomUniform"]
+    assert [draw.kind for draw in unplaced.in_dataset(tf.data.Dataset.zip(numbers, unseeded))] == [
+        "RandomUniform"
+    ]
