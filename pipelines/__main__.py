@@ -1,6 +1,6 @@
 """The console command: trellis <verb> [hydra overrides]; imports the one verb asked for.
 
-A verb has `run(cfg)`, which is handed the composed configuration; one that has `main(overrides)` too takes them as written.
+A verb has `main(overrides)`, which takes them as they were written and returns the exit code.
 """
 
 import ast
@@ -41,7 +41,7 @@ def main() -> None:
             print(known[verb])
             return
         with Interruption():
-            code = _run(verb, overrides)
+            code = importlib.import_module(f"pipelines.commands.{verb}").main(overrides)
         sys.exit(code)
     except Interrupted as stop:
         print(f"interrupted ({stop})", file=sys.stderr)
@@ -54,15 +54,6 @@ def main() -> None:
 def _tell(kind: type[BaseException], error: BaseException, trace: object) -> None:
     """Prints what nobody foresaw, as Python would, without the passwords that other programs put into their errors."""
     print(told(error), end="", file=sys.stderr)
-
-
-def _run(verb: str, overrides: list[str]) -> int:
-    command = importlib.import_module(f"pipelines.commands.{verb}")
-    if hasattr(command, "main"):  # It reads what composition refuses: lists and intervals.
-        return command.main(overrides)
-    from pipelines import config  # Hydra only when there is something to compose.
-
-    return command.run(config.compose(overrides))
 
 
 if __name__ == "__main__":

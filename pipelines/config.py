@@ -8,7 +8,7 @@ import dataclasses
 import math
 import os
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, fields, is_dataclass, replace
 from enum import StrEnum
@@ -119,7 +119,7 @@ class Dataset:
 
 
 @dataclass
-class Benchmark:
+class Figure:
     """A figure to reproduce, in the evaluator's unit (a fraction where the published table prints percent)."""
 
     metric: str = MISSING
@@ -140,7 +140,7 @@ class Threads:
 
 @dataclass
 class Sweep:
-    """A search space; docs/sweeps.md says how parameters are written."""
+    """What a sweep visits; docs/sweeps.md says how parameters are written."""
 
     method: str = "grid"  # grid, list, random, tpe
     parameters: dict[str, Any] = field(
@@ -148,7 +148,7 @@ class Sweep:
     )  # override key or short name: values, range or multiples
     points: list[dict[str, Any]] = field(default_factory=list)  # list: each point, key by key
     trials: int = 10  # random, tpe: points to visit
-    seed: int = 0  # random, tpe: of the search, not of the trainings
+    seed: int = 0  # random, tpe: of the proposals, not of the trainings
     metric: str | None = None  # of the evaluation, to rank by; null: the experiment's headline
     goal: str = "maximize"  # or minimize
 
@@ -206,7 +206,7 @@ class Config:
     task: dict[str, Any] = role(RESULT, factory=dict)
     trainer: dict[str, Any] = role(RESULT, factory=dict)
     runtime: dict[str, Any] = role(RESULT, factory=dict)
-    benchmark: Benchmark | None = role(GUARD, default=None)
+    figure: Figure | None = role(GUARD, default=None)
 
 
 # Leaves of Model Garden's nodes that are not of the result, by the last word of their key. All others are.
@@ -221,6 +221,7 @@ GARDEN_ROLES = {
 # What a batch is shared out to: bits depend on it, the recipe does not say it.
 HARDWARE = ("runtime", "logical_cpus")
 PRECISION = "mixed_precision_dtype"  # the one leaf of `runtime` that belongs to the recipe
+RENAMED = {"benchmark": "figure"}  # fields of `Config` as earlier versions recorded them
 
 
 def names(owner: type, *roles: Role, verb: str = "") -> tuple[str, ...]:
@@ -262,16 +263,21 @@ def settings(document: Mapping[str, Any], *roles: Role) -> dict[str, Any]:
     """What a configuration says in these roles, down to the leaves of Model Garden's nodes.
 
     Args:
-        document: as `to_yaml` writes it. A key that this schema does not know counts as of the result.
+        document: as `to_yaml` writes it or once did. A key that this schema does not know counts as of the result.
     """
     others = set(Config.__dataclass_fields__) - set(names(Config, *roles))
-    kept = {key: value for key, value in document.items() if key not in others}
+    kept = {key: value for key, value in _renamed(document).items() if key not in others}
     if isinstance(kept.get("dataset"), Mapping):
         kept["dataset"] = substance(kept["dataset"], *roles)
     for node in ("task", "trainer", "runtime"):
         if node in kept:
             kept[node] = _garden_leaves(kept[node], roles)
     return kept
+
+
+def _renamed(document: Mapping[str, Any]) -> dict[str, Any]:
+    """A recorded configuration under today's names of the fields."""
+    return {RENAMED.get(key, key): value for key, value in document.items()}
 
 
 def _garden_leaves(node: Any, roles: Sequence[Role]) -> Any:
@@ -330,6 +336,11 @@ def compose(overrides: Sequence[str]) -> Config:
         cfg = _settled(hydra_compose("config", overrides=list(overrides)))
     _refuse_secrets(dataclasses.asdict(cfg))
     return _named(cfg)
+
+
+def composed(run: Callable[[Config], int]) -> Callable[[Sequence[str]], int]:
+    """The `main(overrides)` of a verb that needs nothing but the composed configuration."""
+    return lambda overrides: run(compose(overrides))
 
 
 def _refuse_secrets(node: Any, path: str = "") -> None:
@@ -405,6 +416,27 @@ def to_yaml(cfg: Config) -> str:
     return yaml.dump(plain(cfg), Dumper=_Dumper, sort_keys=False, width=120)
 
 
+def to_recorded_yaml(cfg: Config, text: str) -> str:
+    """The configuration in the fields of a recorded one, for the version that recorded it: it refuses later ones.
+
+    Args:
+        text: as `to_yaml` wrote it in that version.
+    """
+    document = _in_fields_of(yaml.safe_load(text), plain(cfg))
+    return yaml.dump(document, Dumper=_Dumper, sort_keys=False, width=120)
+
+
+def _in_fields_of(recorded: Mapping[str, Any], document: Mapping[str, Any]) -> dict[str, Any]:
+    kept = {}
+    for key, before in recorded.items():
+        value = document[RENAMED.get(key, key)]
+        closed = key not in ("task", "trainer", "runtime", "runner")
+        if closed and isinstance(value, dict) and isinstance(before, dict):
+            value = {name: item for name, item in value.items() if name in before}
+        kept[key] = value
+    return kept
+
+
 class _Dumper(yaml.SafeDumper):
     """Puts into quotes what OmegaConf would read as a number and PyYAML would not: 1e3."""
 
@@ -426,14 +458,15 @@ def from_yaml(text: str) -> Config:
 def _recorded(text: str, name: str) -> Any:
     try:
         document = OmegaConf.create(text) if text.strip() else OmegaConf.create({})
-        held = [
-            word for word in _words(OmegaConf.to_container(document, resolve=False)) if "${" in word
-        ]
+        written = OmegaConf.to_container(document, resolve=False)
+        held = [word for word in _words(written) if "${" in word]
         if held:
             raise UsageError(
                 f"{name}: {printable(held[0])}: a recorded configuration has no interpolations; this one is refused"
             )
-        return OmegaConf.merge(_schema, document)
+        return OmegaConf.merge(
+            _schema, _renamed(written) if isinstance(written, dict) else document
+        )
     except (OmegaConfBaseException, yaml.YAMLError, TypeError, ValueError, AttributeError) as error:
         if isinstance(error, UsageError):
             raise
@@ -573,7 +606,7 @@ def _readable_errors(overrides: Sequence[str]) -> Iterator[None]:
         if missing:
             known = [
                 name
-                for owner in (Config, Dataset, Benchmark, Threads, Sweep)
+                for owner in (Config, Dataset, Figure, Threads, Sweep)
                 for name in owner.__dataclass_fields__
             ]
             where = next(
@@ -596,7 +629,7 @@ def _readable_errors(overrides: Sequence[str]) -> Iterator[None]:
 def _unforeseen(overrides: Sequence[str], error: Exception) -> str:
     for override in overrides:
         owner, inner, _ = override.lstrip("+~").partition("=")[0].partition(".")
-        if inner and owner in ("dataset", "sweep", "benchmark") and "NoneType" in str(error):
+        if inner and owner in ("dataset", "sweep", "figure") and "NoneType" in str(error):
             choice = (
                 f"choose it first: {owner}=<name>" if owner in GROUPS else "the experiment has none"
             )

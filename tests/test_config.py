@@ -31,10 +31,10 @@ def test_an_experiment_chooses_no_hardware_and_no_place(name):
 
 
 @pytest.mark.parametrize("name", EXPERIMENTS)
-def test_a_benchmark_states_its_source(name):
-    benchmark = compose([f"experiment={name}"]).benchmark
-    assert benchmark is None or (benchmark.source and benchmark.metric and benchmark.tolerance > 0)
-    assert benchmark is not None or not name.startswith("published/")
+def test_a_figure_states_its_source(name):
+    figure = compose([f"experiment={name}"]).figure
+    assert figure is None or (figure.source and figure.metric and figure.tolerance > 0)
+    assert figure is not None or not name.startswith("published/")
 
 
 @pytest.mark.parametrize("name", sorted(config.options("runtime")))
@@ -170,3 +170,17 @@ def test_every_group_has_a_folder_of_choices():
 def test_a_missing_choice_is_named_in_one_way(verb):
     with pytest.raises(UsageError, match="^no dataset given; add DATA=<name>"):
         verb(compose([]))
+
+
+def test_a_configuration_that_an_earlier_version_recorded_is_read_and_written_in_its_own_fields():
+    cfg = compose(["experiment=resnet"])
+    document = yaml.safe_load(config.to_yaml(cfg))
+    document["benchmark"] = document.pop("figure")
+    del document["port"], document["dataset"]["background"]
+    earlier = yaml.safe_dump(document)
+    assert config.from_yaml(earlier) == cfg
+    assert config.settings(document, config.GUARD) == config.settings(
+        config.plain(cfg), config.GUARD
+    )
+    cfg.seed = 7
+    assert yaml.safe_load(config.to_recorded_yaml(cfg, earlier)) == {**document, "seed": 7}

@@ -21,9 +21,9 @@ LIBRARIES = {
     "apache_beam": ["pipelines/data"],
     "tensorflow_datasets": ["pipelines/data"],
     "fsspec": ["pipelines/data/files.py"],
-    "hydra": ["pipelines/config.py", "pipelines/search"],  # The search reads sweeps in its grammar.
+    "hydra": ["pipelines/config.py", "pipelines/sweeps"],  # Sweeps are written in its grammar.
     "omegaconf": ["pipelines/config.py"],
-    "optuna": ["pipelines/search"],
+    "optuna": ["pipelines/sweeps"],
     "orbit": ["pipelines/training"],
     "official": ["pipelines/training", "pipelines/data/consumer.py", COMPARING],  # Reads records as training will.
     "tensorflow": ["pipelines/training", "pipelines/data/consumer.py", COMPARING],
@@ -154,10 +154,12 @@ def test_names_say_the_thing(file: Path) -> None:
 @pytest.mark.parametrize(
     "file", [file for file in FILES if file.parts[:2] == ("pipelines", "commands") and file.stem != "__init__"], ids=str
 )
-def test_a_verb_is_one_file_with_a_run_and_says_what_it_does(file: Path) -> None:
+def test_a_verb_is_one_file_with_a_main_and_says_what_it_does(file: Path) -> None:
     tree = ast.parse((ROOT / file).read_text())
     assert ast.get_docstring(tree)
-    assert "run" in {node.name for node in tree.body if isinstance(node, ast.FunctionDef)}
+    functions = {node.name for node in tree.body if isinstance(node, ast.FunctionDef)}
+    targets = [target for node in tree.body if isinstance(node, ast.Assign) for target in node.targets]
+    assert "main" in functions | {target.id for target in targets if isinstance(target, ast.Name)}
 
 
 @pytest.mark.parametrize("file", [file for file in FILES if file.parts[:2] != ("pipelines", "commands")], ids=str)

@@ -18,7 +18,7 @@ from hypothesis import strategies as st
 from pipelines import __main__ as console
 from pipelines import config
 from pipelines.commands import check
-from pipelines.search import commandline, proposals, space
+from pipelines.sweeps import commandline, proposals, space
 from pipelines.usage import UsageError
 from tests.fuzzing import examples
 
@@ -47,7 +47,7 @@ def known_keys() -> list[str]:
 
 OWNERS = {
     "dataset": config.Dataset,
-    "benchmark": config.Benchmark,
+    "figure": config.Figure,
     "sweep": config.Sweep,
     "threads": config.Threads,
 }
@@ -82,16 +82,8 @@ WORDS = [
     "1_000",
     "${x}",
 ]
-INTERPOLATIONS = (
-    "${name} ${task} ${sweep} ${dataset} ${threads} ${seed} ${run_dir} ${dataset.name} ${trainer.train_steps} ${.x} ${...x} ${${name}} ${ ${} $"
-    " ${oc.env:HOME} ${oc.env:NOT_SET} ${oc.env:X,1} ${oc.decode:'[1'} ${oc.create:{a:1}} ${oc.select:x} ${oc.deprecated:seed} ${oc.dict.keys:task}"
-    " ${now:%Y} ${now:%} ${now:} ${hydra:runtime.cwd} ${unknown:1} \\${name}"
-).split(" ")  # fmt: skip
-SWEEPS = (
-    "1,2 1, ,1 a,,b range(1,4) range(3) range(1,0) range(0,1,0) range(a) range(0,1e9,1) choice(a,b) choice() choice([1],{a:1}) glob(*) glob([a*,b*],exclude=c)"
-    " interval(0,1) interval(1) interval(b,a) interval(2,1) interval(0,inf) interval(nan,1) tag(log,interval(1,2)) tag(log,interval(-1,2)) tag(a,b) tag()"
-    " int(interval(1,9)) int(3) int(x) int({a:x}) float([1,2]) float(null) str([1]) bool(7) json_str({a:1}) sort(3,1) sort(1,a) shuffle(1,2) unknown(1)"
-).split(" ")  # fmt: skip
+INTERPOLATIONS = ["${name}", "${task}", "${sweep}", "${dataset}", "${threads}", "${seed}", "${run_dir}", "${dataset.name}", "${trainer.train_steps}", "${.x}", "${...x}", "${${name}}", "${", "${}", "$", "${oc.env:HOME}", "${oc.env:NOT_SET}", "${oc.env:X,1}", "${oc.decode:'[1'}", "${oc.create:{a:1}}", "${oc.select:x}", "${oc.deprecated:seed}", "${oc.dict.keys:task}", "${now:%Y}", "${now:%}", "${now:}", "${hydra:runtime.cwd}", "${unknown:1}", "\\${name}"]  # fmt: skip
+SWEEPS = ["1,2", "1,", ",1", "a,,b", "range(1,4)", "range(3)", "range(1,0)", "range(0,1,0)", "range(a)", "range(0,1e9,1)", "choice(a,b)", "choice()", "choice([1],{a:1})", "glob(*)", "glob([a*,b*],exclude=c)", "interval(0,1)", "interval(1)", "interval(b,a)", "interval(2,1)", "interval(0,inf)", "interval(nan,1)", "tag(log,interval(1,2))", "tag(log,interval(-1,2))", "tag(a,b)", "tag()", "int(interval(1,9))", "int(3)", "int(x)", "int({a:x})", "float([1,2])", "float(null)", "str([1])", "bool(7)", "json_str({a:1})", "sort(3,1)", "sort(1,a)", "shuffle(1,2)", "unknown(1)"]  # fmt: skip
 
 
 def altered(text: str, changes: list[tuple[str, int, str]]) -> str:
@@ -184,7 +176,7 @@ def plain(cfg: config.Config) -> dict[str, Any]:
 @examples(60)
 @given(words=command_lines)
 @example(words=["dataset.source=coco"]).via("nothing is chosen that the key could be set in")
-@example(words=["experiment=resnet", "benchmark.examples.train=[]"])
+@example(words=["experiment=resnet", "figure.examples.train=[]"])
 @example(words=["sweep=[0.0]"]).via("a group's choice that is no name")
 @example(words=["dataset=[[]]"])
 @example(words=["~=[]"])
@@ -193,7 +185,7 @@ def plain(cfg: config.Config) -> dict[str, Any]:
 @example(words=["sweep=tpe", "trainer.x=${sweep}"]).via(
     "a node of ours within Model Garden's did not survive the record"
 )
-@example(words=["benchmark=${name}"]).via("a word in the place of a node could not be recorded")
+@example(words=["figure=${name}"]).via("a word in the place of a node could not be recorded")
 @example(words=["name=\\${name}"]).via(
     "an interpolation left over was recorded, and the record refused"
 )

@@ -1,5 +1,6 @@
 """Finds the first step at which two runs part, and what parted first.    make bisect RUN=<run> ARGS="against=<run>" """
 
+from pipelines import config
 from pipelines.config import Config
 from pipelines.reproduction import bisection, classes
 from pipelines.tracking import runs
@@ -30,3 +31,6 @@ def run(cfg: Config) -> int:
         else "the runs agree in every step that both have"
     )
     return ExitCode.FAILED if parting else ExitCode.DONE
+
+
+main = config.composed(run)

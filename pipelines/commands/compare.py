@@ -1,5 +1,6 @@
 """Compares two recorded runs: config, data, code, environment, results.    make compare RUN=<run> ARGS="against=<run>" """
 
+from pipelines import config
 from pipelines.config import Config
 from pipelines.reproduction import comparison
 from pipelines.tracking import runs
@@ -16,3 +17,6 @@ def run(cfg: Config) -> int:
     found = comparison.compare(before.texts, after.texts, (before.metrics, after.metrics))
     print("\n".join(found.lines()))
     return ExitCode.DONE if found.verdict == comparison.IDENTICAL else ExitCode.FAILED
+
+
+main = config.composed(run)

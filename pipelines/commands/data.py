@@ -10,3 +10,6 @@ def run(cfg: Config) -> int:
     """Finds or builds the data that `dataset=` or the experiment names."""
     store.obtain(cfg, tasks.load(config.given_dataset(cfg).task))
     return 0
+
+
+main = config.composed(run)

@@ -12,6 +12,7 @@ from pathlib import Path
 import psutil
 from packaging.requirements import Requirement
 
+from pipelines import config
 from pipelines.config import Config, absolute
 from pipelines.outside import reason, redacted
 from pipelines.system import arithmetic, processes
@@ -154,3 +155,6 @@ def _devices(cfg: Config) -> Iterator[str]:
 
 def _say(what: str, state: str) -> None:
     print(f"{what:<20} {state}", flush=True)
+
+
+main = config.composed(run)

@@ -71,3 +71,6 @@ def run(cfg: Config) -> int:
         f"{recorded.name}: {headline} {outcome.metrics.get(headline, float('nan')):.4f} at step {outcome.steps}; {folder}"
     )
     return 0
+
+
+main = config.composed(run)

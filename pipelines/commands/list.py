@@ -12,3 +12,6 @@ def run(cfg: config.Config) -> int:
             for name, headline in names.items():
                 print(f"  {name:<28} {headline}")
     return 0
+
+
+main = config.composed(run)

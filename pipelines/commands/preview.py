@@ -33,3 +33,6 @@ def run(cfg: Config) -> int:
     preview.page(data, file.name, file.with_suffix(".html"))
     print(f"{count} pictures: {file}\nstatistics: {file.with_suffix('.html')}")
     return 0
+
+
+main = config.composed(run)

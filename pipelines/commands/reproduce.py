@@ -18,17 +18,17 @@ from pipelines import config
 from pipelines.commands import train
 from pipelines.config import Config
 from pipelines.data import manifest
-from pipelines.reproduction import benchmark, classes, comparison, worktree
+from pipelines.reproduction import classes, comparison, figure, worktree
 from pipelines.system import processes
 from pipelines.system.signals import Interrupted
 from pipelines.tracking import annotation, recording, runs
 from pipelines.usage import ExitCode, UsageError
 
 CODES = {
-    benchmark.REPRODUCED: ExitCode.DONE,
-    benchmark.MISSED: ExitCode.FAILED,
-    benchmark.RESCALED: ExitCode.RESCALED,
-    benchmark.UNVERIFIED: ExitCode.RESCALED,  # Likewise a run that says nothing about the figure.
+    figure.REPRODUCED: ExitCode.DONE,
+    figure.MISSED: ExitCode.FAILED,
+    figure.RESCALED: ExitCode.RESCALED,
+    figure.UNVERIFIED: ExitCode.RESCALED,  # Likewise a run that says nothing about the figure.
 }
 
 
@@ -65,11 +65,11 @@ def _reproduce_run(cfg: Config) -> int:
         machine = classes.here(record.texts)
         if not machine.promised:  # Said before the hours that it takes.
             print("\n".join(machine.lines()), flush=True)
-        code = _train_apart(recorded, tree)
+        code = _train_apart(recorded, record.texts["config.yaml"], tree)
     if code != 0:
         return code
     again = runs.find(recorded.run_dir, cfg)
-    tolerance = recorded.benchmark.tolerance if recorded.benchmark else comparison.TOLERANCE
+    tolerance = recorded.figure.tolerance if recorded.figure else comparison.TOLERANCE
     found = comparison.compare(
         record.texts, again.texts, (record.metrics, again.metrics), tolerance
     )
@@ -105,11 +105,11 @@ def _refuse_other_data(recorded: Config, before: dict) -> None:
         )
 
 
-def _train_apart(cfg: Config, tree: Path) -> int:
-    """Trains in a process of its own that imports the packages of `tree`."""
+def _train_apart(cfg: Config, text: str, tree: Path) -> int:
+    """Trains in a process of its own that imports the packages of `tree`, which recorded `text`."""
     file = Path(cfg.run_dir, "recorded.yaml")
     file.parent.mkdir(parents=True)
-    file.write_text(config.to_yaml(cfg))
+    file.write_text(config.to_recorded_yaml(cfg, text))
     command, environment = processes.this_tool("train", f"@{file}", root=tree)
     with subprocess.Popen(command, env=environment) as child:
         try:
@@ -128,13 +128,11 @@ def _link(run_dir: Path, uri: str, original: str, verdict: str, lines: list[str]
 
 
 def _reproduce_figure(cfg: Config) -> int:
-    figure = benchmark.stated(cfg)
+    stated = figure.stated(cfg)
     examples = _examples(cfg)
-    departures = (
-        benchmark.departures(cfg, examples, _resolved) if examples else benchmark.Departures()
-    )
+    departures = figure.departures(cfg, examples, _resolved) if examples else figure.Departures()
     _refuse_hopeless(cfg, departures)
-    print(f"{cfg.name}: {figure.metric} {figure.value} stated by {figure.source}")
+    print(f"{cfg.name}: {stated.metric} {stated.value} stated by {stated.source}")
     code = train.run(cfg)
     if code != 0:
         return code
@@ -142,9 +140,7 @@ def _reproduce_figure(cfg: Config) -> int:
     summary = recording.read_summary(run_dir)
     trained = json.loads((run_dir / "manifest.json").read_text())
     examples = {name: split["examples"] for name, split in trained["splits"].items()}
-    verdict = benchmark.judge(
-        cfg, summary["metrics"], benchmark.departures(cfg, examples, _resolved)
-    )
+    verdict = figure.judge(cfg, summary["metrics"], figure.departures(cfg, examples, _resolved))
     print("\n".join(verdict.lines()))
     (run_dir / "reproduction.json").write_text(json.dumps(asdict(verdict), indent=1) + "\n")
     annotation.annotate(
@@ -171,8 +167,8 @@ def _examples(cfg: Config) -> dict[str, int]:
     return {} if data is None else {name: split.examples for name, split in data.splits.items()}
 
 
-def _refuse_hopeless(cfg: Config, departures: benchmark.Departures) -> None:
-    published = benchmark.choice(cfg).startswith("published/")
+def _refuse_hopeless(cfg: Config, departures: figure.Departures) -> None:
+    published = figure.choice(cfg).startswith("published/")
     if (
         published
         and not departures.changed
@@ -192,7 +188,7 @@ def _refuse_hopeless(cfg: Config, departures: benchmark.Departures) -> None:
     if published and checkpoint and checkpoint.startswith("gs://") and not _reachable(checkpoint):
         raise UsageError(
             f"task.init_checkpoint: {checkpoint} does not answer; public buckets have refused access at times. "
-            f"Give a local copy: task.init_checkpoint=<path>. The verdict will be {benchmark.UNVERIFIED!r}, since nothing "
+            f"Give a local copy: task.init_checkpoint=<path>. The verdict will be {figure.UNVERIFIED!r}, since nothing "
             f"says what the published file holds"
         )
 
@@ -211,3 +207,6 @@ def _reachable(address: str) -> bool:
         return urllib.request.urlopen(request, timeout=5).status == 200
     except (urllib.error.URLError, TimeoutError):
         return False
+
+
+main = config.composed(run)

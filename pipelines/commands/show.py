@@ -10,3 +10,6 @@ def run(cfg: config.Config) -> int:
     """Prints `cfg` as YAML."""
     print(config.to_yaml(cfg), end="")
     return 0
+
+
+main = config.composed(run)

@@ -16,13 +16,13 @@ import tasks
 from pipelines import config
 from pipelines.config import Config
 from pipelines.data import store
-from pipelines.search import circumstances, commandline, ranking, space, trials
-from pipelines.search.commandline import Request
-from pipelines.search.display import Display
-from pipelines.search.ledger import Ledger
-from pipelines.search.schedule import Schedule
-from pipelines.search.space import Point
-from pipelines.search.trials import Trial
+from pipelines.sweeps import circumstances, commandline, ranking, space, trials
+from pipelines.sweeps.commandline import Request
+from pipelines.sweeps.display import Display
+from pipelines.sweeps.ledger import Ledger
+from pipelines.sweeps.schedule import Schedule
+from pipelines.sweeps.space import Point
+from pipelines.sweeps.trials import Trial
 from pipelines.system import durable, processes
 from pipelines.system.signals import Interrupted, Interruption
 from pipelines.tracking import continuation, environment, journal, recording, runs

@@ -6,6 +6,7 @@ run goes to that server as a new one.
 
 from pathlib import Path
 
+from pipelines import config
 from pipelines.config import Config, absolute
 from pipelines.outside import reason, redacted
 from pipelines.tracking import recording, runs
@@ -43,3 +44,6 @@ def _send(run_dir: Path, uri: str) -> int:
     for line in refused:
         print(f"  MLflow refused {line}")
     return ExitCode.FAILED if refused else ExitCode.DONE
+
+
+main = config.composed(run)

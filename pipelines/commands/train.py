@@ -257,3 +257,6 @@ def _warn_of_another_class(run_dir: Path) -> None:
         machine = classes.here({"environment.json": file.read_text()})
         if machine.differing:
             print("resumed on another machine than before:", "\n".join(machine.lines()), flush=True)
+
+
+main = config.composed(run)

@@ -4,6 +4,7 @@ import os
 import socket
 import sys
 
+from pipelines import config
 from pipelines.config import Config
 from pipelines.outside import redacted
 from pipelines.tracking import runs
@@ -70,3 +71,6 @@ def _free(port: int) -> bool:
         except OSError:
             return False
     return True
+
+
+main = config.composed(run)

@@ -13,7 +13,7 @@ from pipelines.reproduction import classes
 from pipelines.reproduction.classes import Classes
 
 IDENTICAL, EQUIVALENT, DIFFERENT = "identical", "equivalent", "different"
-TOLERANCE = 0.01  # of the headline metric, for "equivalent", where no benchmark states one
+TOLERANCE = 0.01  # of the headline metric, for "equivalent", where no stated figure has one
 TOLD = (config.RESULT, config.GUARD, config.PASSIVE)  # not where it ran and how it was called
 MACHINE = ("python", "platform", "machine", "cpu")
 

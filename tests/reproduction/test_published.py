@@ -8,7 +8,7 @@ import yaml
 
 from pipelines import config
 from pipelines.commands import reproduce
-from pipelines.reproduction import benchmark
+from pipelines.reproduction import figure
 from pipelines.usage import UsageError
 
 UPSTREAM = Path(__file__).parent / "upstream.yaml"
@@ -39,7 +39,7 @@ def flat(node, path="") -> dict:
 
 @pytest.mark.parametrize("name", PUBLISHED)
 def test_the_figure_is_the_published_one(name):
-    stated, row = config.compose([f"experiment={name}"]).benchmark, upstream(name)
+    stated, row = config.compose([f"experiment={name}"]).figure, upstream(name)
     assert stated.value == pytest.approx(row["figure"] / 100)
     assert {metric: pytest.approx(value * 100) for metric, value in stated.others.items()} == row[
         "others"
@@ -94,20 +94,20 @@ WHOLE = {
 }
 
 
-def departures(name: str, *overrides: str) -> benchmark.Departures:
+def departures(name: str, *overrides: str) -> figure.Departures:
     """Of the recipe on data of full size, under these overrides."""
     cfg = config.compose([f"experiment=published/{name}", *overrides])
-    return benchmark.departures(cfg, WHOLE[name.partition("_")[0]], reproduce._resolved)
+    return figure.departures(cfg, WHOLE[name.partition("_")[0]], reproduce._resolved)
 
 
 @pytest.mark.parametrize(
     ("override", "line"),
     [
         ("trainer.train_steps=3", "trainer.train_steps: 33264 -> 3"),
-        ("benchmark.value=0", "benchmark.value: 0.368 -> 0.0"),
-        ("benchmark.tolerance=1", "benchmark.tolerance: 0.005 -> 1.0"),
-        ("benchmark.metric=AP50", "benchmark.metric: AP -> AP50"),
-        ("benchmark.examples={train:24}", "benchmark.examples.train: 118287 -> 24"),
+        ("figure.value=0", "figure.value: 0.368 -> 0.0"),
+        ("figure.tolerance=1", "figure.tolerance: 0.005 -> 1.0"),
+        ("figure.metric=AP50", "figure.metric: AP -> AP50"),
+        ("figure.examples={train:24}", "figure.examples.train: 118287 -> 24"),
         ("scale_learning_rate=1", "scale_learning_rate: None -> 1"),
         ("task.init_checkpoint=null", "task.init_checkpoint: gs://"),
         ("dataset.keep_category_ids=false", "dataset.keep_category_ids: True -> False"),
@@ -130,9 +130,9 @@ def test_whatever_departs_from_the_recipe_is_listed_and_makes_it_a_rescaled_run(
     assert any(changed.startswith(line) for changed in found.changed), found
     cfg = config.compose(["experiment=published/coco_retinanet_r50fpn_640_72ep", override])
     for value in (0.001, 0.99):
-        verdict = benchmark.judge(cfg, {"AP": value, "AP50": value}, found)
+        verdict = figure.judge(cfg, {"AP": value, "AP50": value}, found)
         assert (verdict.word, verdict.stated, verdict.tolerance) == (
-            benchmark.RESCALED,
+            figure.RESCALED,
             0.368,
             0.005,
         )
@@ -143,17 +143,17 @@ def test_starting_weights_the_recipe_does_not_have_make_it_a_rescaled_run():
     found = departures("imagenet_resnet50_90ep", "task.init_checkpoint=somewhere")
     assert (
         found.changed == ("task.init_checkpoint: None -> somewhere",)
-        and found.word == benchmark.RESCALED
+        and found.word == figure.RESCALED
     )
 
 
 def test_a_copy_of_the_starting_weights_cannot_be_told_from_others_and_the_verdict_says_so():
     name = "coco_retinanet_r50fpn_640_72ep"
     found = departures(name, "task.init_checkpoint=/copy/ckpt-1", "runtime=tpu")
-    assert found.changed == () and found.word == benchmark.UNVERIFIED
+    assert found.changed == () and found.word == figure.UNVERIFIED
     assert found.unverified[0].endswith(" -> /copy/ckpt-1, content not verified")
     cfg = config.compose([f"experiment=published/{name}"])
-    assert benchmark.judge(cfg, {"AP": 0.4}, found).lines()[-1] == "not verified"
+    assert figure.judge(cfg, {"AP": 0.4}, found).lines()[-1] == "not verified"
 
 
 @pytest.mark.parametrize(
@@ -163,14 +163,14 @@ def test_another_seed_or_machine_is_no_departure_but_is_said(override):
     found = departures("imagenet_resnet50_90ep", override)
     assert found.word is None and found.noted
     cfg = config.compose(["experiment=published/imagenet_resnet50_90ep", override])
-    lines = benchmark.judge(cfg, {"accuracy": 0.759}, found).lines()
-    assert lines[-1] == benchmark.REPRODUCED and any("no departure: " in line for line in lines)
+    lines = figure.judge(cfg, {"accuracy": 0.759}, found).lines()
+    assert lines[-1] == figure.REPRODUCED and any("no departure: " in line for line in lines)
 
 
 def test_thread_counts_that_a_recipe_states_belong_to_it():
     cfg = config.compose(["experiment=resnet", "threads.intra_op=7"])
     stated = config.compose(["experiment=resnet"]).threads.intra_op
-    found = benchmark.departures(cfg, {}, reproduce._resolved)
+    found = figure.departures(cfg, {}, reproduce._resolved)
     assert f"threads.intra_op: {stated} -> 7" in (found.noted if stated is None else found.changed)
 
 
@@ -179,28 +179,28 @@ def test_places_and_what_is_noted_beside_are_no_departure(tmp_path):
         "imagenet_resnet50_90ep", f"data_dir={tmp_path}", f"run_dir={tmp_path}", f"dataset.root={tmp_path}",
         "dataset.images={train:a,validation:b}", "trainer.max_to_keep=1", "flight=off", "runner=dask",
     )  # fmt: skip
-    assert found == benchmark.Departures()
+    assert found == figure.Departures()
 
 
 def test_other_data_make_it_a_rescaled_run():
     cfg = config.compose(["experiment=published/coco_retinanet_r50fpn_640_72ep"])
-    found = benchmark.departures(cfg, {"train": 24, "validation": 10}, reproduce._resolved)
+    found = figure.departures(cfg, {"train": 24, "validation": 10}, reproduce._resolved)
     assert found.changed == ("examples.train: 118287 -> 24", "examples.validation: 5000 -> 10")
 
 
 def test_the_recipe_itself_is_judged_by_its_tolerance():
     cfg = config.compose(["experiment=published/imagenet_resnet50_90ep", "runtime=cpu"])
     found = departures("imagenet_resnet50_90ep")
-    assert found == benchmark.Departures()
-    assert benchmark.judge(cfg, {"accuracy": 0.759}, found).word == benchmark.REPRODUCED
-    assert benchmark.judge(cfg, {"accuracy": 0.757}, found).word == benchmark.MISSED
+    assert found == figure.Departures()
+    assert figure.judge(cfg, {"accuracy": 0.759}, found).word == figure.REPRODUCED
+    assert figure.judge(cfg, {"accuracy": 0.757}, found).word == figure.MISSED
 
 
 def test_a_checkpoint_that_does_not_answer_is_not_replaced_by_another_training(monkeypatch):
     monkeypatch.setattr(reproduce, "_reachable", lambda address: False)
     cfg = config.compose(["experiment=published/coco_retinanet_r50fpn_640_72ep", "runtime=tpu"])
     with pytest.raises(UsageError, match="not verified") as error:
-        reproduce._refuse_hopeless(cfg, benchmark.Departures())
+        reproduce._refuse_hopeless(cfg, figure.Departures())
     assert "null" not in str(error.value)
 
 
@@ -260,5 +260,5 @@ def test_the_whole_path_runs_on_a_fixture_in_the_published_layout(name, trellis,
     )
     assert printed.strip().splitlines()[-1] == "rescaled"
     document = json.loads((run_dir / "reproduction.json").read_text())
-    assert document["word"] == "rescaled" and document["stated"] == recipe.benchmark.value
+    assert document["word"] == "rescaled" and document["stated"] == recipe.figure.value
     assert any(change.startswith("examples.train") for change in document["departures"]["changed"])

@@ -14,7 +14,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from pipelines import config
-from pipelines.config import Benchmark, Config, differences
+from pipelines.config import Config, Figure, differences
 from pipelines.usage import UsageError
 
 REPRODUCED, MISSED, RESCALED, UNVERIFIED = (
@@ -87,16 +87,16 @@ def recipe(cfg: Config) -> Config:
     return config.compose([f"experiment={choice(cfg)}"])
 
 
-def stated(cfg: Config) -> Benchmark:
+def stated(cfg: Config) -> Figure:
     """Returns the figure that the experiment's file states.
 
     Raises:
         UsageError: it states none.
     """
-    figure = recipe(cfg).benchmark
+    figure = recipe(cfg).figure
     if figure is None:
         raise UsageError(
-            f"experiment {cfg.name} states no figure (benchmark:); those that do: make list, published/…"
+            f"experiment {cfg.name} states no figure (figure:); those that do: make list, published/…"
         )
     return figure
 
@@ -124,7 +124,7 @@ def departures(
             noted.append(line)
         else:
             changed.append(line)
-    counts = written.benchmark.examples if written.benchmark else {}
+    counts = written.figure.examples if written.figure else {}
     changed += differences(counts, {split: examples.get(split) for split in counts}, "examples")
     return Departures(tuple(changed), tuple(unverified), tuple(noted))
 
@@ -166,7 +166,7 @@ def judge(cfg: Config, metrics: dict[str, float], found: Departures) -> Verdict:
     figure: Any = stated(cfg)
     if figure.metric not in metrics:
         raise UsageError(
-            f"benchmark.metric: the run has no {figure.metric!r}; it has: {', '.join(sorted(metrics))}"
+            f"figure.metric: the run has no {figure.metric!r}; it has: {', '.join(sorted(metrics))}"
         )
     value = metrics[figure.metric]
     word = found.word or (REPRODUCED if value >= figure.value - figure.tolerance else MISSED)

@@ -5,7 +5,7 @@ import shlex
 import pytest
 
 from pipelines import config
-from pipelines.search import commandline, proposals, space
+from pipelines.sweeps import commandline, proposals, space
 from pipelines.usage import UsageError
 
 EMBEDDED = [name for name in config.options("experiment") if "/" not in name]

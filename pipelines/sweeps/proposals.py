@@ -8,7 +8,7 @@ import random
 from collections.abc import Sequence
 from typing import Any
 
-from pipelines.search.space import Parameter, Point, Space
+from pipelines.sweeps.space import Parameter, Point, Space
 
 STARTUP = 5  # random points before TPE has enough results to learn from
 

@@ -19,7 +19,7 @@ from hydra.core.override_parser.types import (
 from hydra.errors import HydraException
 
 from pipelines import config
-from pipelines.search.space import MOST, SHORT
+from pipelines.sweeps.space import MOST, SHORT
 from pipelines.usage import UsageError
 
 OURS = (

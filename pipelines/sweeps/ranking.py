@@ -11,8 +11,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from pipelines.search.commandline import make
-from pipelines.search.trials import Trial, brief, label, short
+from pipelines.sweeps.commandline import make
+from pipelines.sweeps.trials import Trial, brief, label, short
 
 MOST_ROWS = 25  # of the picture and the table on screen; ranking.csv has them all
 MOST_PANELS = 3

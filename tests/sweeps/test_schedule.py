@@ -1,5 +1,6 @@
 """The course of a sweep with trials that are over at once: what is run, what is not, what is remembered."""
 
+import contextlib
 import io
 import itertools
 import json
@@ -12,12 +13,12 @@ import pytest
 
 from pipelines import config
 from pipelines.commands import sweep as sweep_command
-from pipelines.search import commandline, ranking, schedule
-from pipelines.search.display import Display
-from pipelines.search.ledger import Ledger
-from pipelines.search.schedule import Schedule
-from pipelines.search.space import Parameter, Space
-from pipelines.search.trials import Trial
+from pipelines.sweeps import commandline, ranking, schedule
+from pipelines.sweeps.display import Display
+from pipelines.sweeps.ledger import Ledger
+from pipelines.sweeps.schedule import Schedule
+from pipelines.sweeps.space import Parameter, Space
+from pipelines.sweeps.trials import Trial
 from pipelines.usage import UsageError
 
 
@@ -199,7 +200,7 @@ def test_no_trial_starts_once_the_source_has_been_edited(sweep, tmp_path, monkey
 
 def test_a_trial_ends_with_its_sweep(tmp_path):
     script = (
-        "import time; from pathlib import Path; from pipelines.search.trials import Trial\n"
+        "import time; from pathlib import Path; from pipelines.sweeps.trials import Trial\n"
         f"trial = Trial('t', {{}}, ['experiment=resnet', 'data_dir={tmp_path}'], Path('{tmp_path}/run'))\n"
         "trial.start(); print(trial._process.pid, flush=True); time.sleep(600)"
     )
@@ -208,10 +209,8 @@ def test_a_trial_ends_with_its_sweep(tmp_path):
     assert Path(f"/proc/{pid}").exists()
     sweep.kill()
     sweep.wait()
-    try:
+    with contextlib.suppress(psutil.NoSuchProcess):
         psutil.Process(pid).wait(30)
-    except psutil.NoSuchProcess:
-        pass
 
 
 def test_another_metric_than_the_headline_may_be_ranked(sweep):

@@ -11,7 +11,7 @@ from rich.live import Live
 from rich.table import Table
 from rich.text import Text
 
-from pipelines.search.trials import Trial
+from pipelines.sweeps.trials import Trial
 
 REFRESH_S = 1.0
 ORDER = {"running": 0, "interrupted": 1, "failed": 2, "finished": 3, "waiting": 4}

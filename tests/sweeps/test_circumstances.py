@@ -4,10 +4,10 @@ import pytest
 
 from pipelines import config
 from pipelines.commands import sweep
-from pipelines.search import circumstances, commandline
-from pipelines.search.ledger import Ledger
-from pipelines.search.schedule import Schedule
-from pipelines.search.space import Parameter, Space
+from pipelines.sweeps import circumstances, commandline
+from pipelines.sweeps.ledger import Ledger
+from pipelines.sweeps.schedule import Schedule
+from pipelines.sweeps.space import Parameter, Space
 from pipelines.system import processes
 
 PACKAGES = ["numpy==2.3.5", "pytest==9.0.0", "tensorflow==2.20.0"]

@@ -12,8 +12,8 @@ import time
 from pathlib import Path
 from typing import Any
 
-from pipelines.search.circumstances import digest
-from pipelines.search.space import Point
+from pipelines.sweeps.circumstances import digest
+from pipelines.sweeps.space import Point
 from pipelines.system import durable
 
 

@@ -8,10 +8,10 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from pipelines.config import differences
-from pipelines.search import proposals, trials
-from pipelines.search.ledger import Ledger
-from pipelines.search.space import Point, Space
-from pipelines.search.trials import Trial
+from pipelines.sweeps import proposals, trials
+from pipelines.sweeps.ledger import Ledger
+from pipelines.sweeps.space import Point, Space
+from pipelines.sweeps.trials import Trial
 
 INTERVAL_S = 0.25
 MOST_REASONS = 3  # that a line names

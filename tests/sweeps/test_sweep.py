@@ -121,7 +121,7 @@ def test_kills_of_trials_and_of_the_sweep_lose_and_repeat_nothing(trellis, tiny,
     for name in ("ranking.png", "ranking.csv"):
         assert (tmp_path / "sweep" / name).stat().st_size > 100
     assert len(events(tmp_path, "finished")) == 4
-    client, parent, children = recorded(tmp_path)
+    client, _, children = recorded(tmp_path)
     assert len(children) == 4 and {run.info.status for run in children} == {"FINISHED"}
     for run in children:
         history = [
