@@ -32,7 +32,7 @@ LIBRARIES = {
 SHARED = "pipelines.data.manifest"  # what was built: the one thing that every subject may know of another
 # What every floor stands on; each knows those before it, and its own folder.
 GROUND = ("pipelines.usage", "pipelines.outside", "pipelines.system")
-GROUND_LIBRARIES = {"psutil"}
+GROUND_LIBRARIES = {"psutil", "google_crc32c"}
 COMMANDS = {"reproduce": {"train"}}  # a command that may run another
 
 

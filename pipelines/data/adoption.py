@@ -19,7 +19,6 @@ from etils import epath
 from pipelines.config import Dataset
 from pipelines.data import (
     build,
-    checks,
     content,
     folders,
     images,
@@ -28,7 +27,6 @@ from pipelines.data import (
     masks,
     runners,
     summary,
-    tfrecord,
 )
 from pipelines.data.images import Image
 from pipelines.data.index import Index
@@ -36,6 +34,7 @@ from pipelines.data.manifest import Manifest
 from pipelines.data.sources import Example, Listing, Rejected, Tally
 from pipelines.data.summary import Summary
 from pipelines.data.validation import Validation, decoded_before, refuse_adopted
+from pipelines.system import durable, tfrecord
 from pipelines.usage import UsageError
 
 SHOWN = 100  # rejects of one file that are written down
@@ -107,7 +106,7 @@ def scan(named: tuple[str, str], adoption: Adoption) -> str:
     shard, digest = named
     folder = epath.Path(adoption.folder)
     counted = Summary(file=shard, inputs=digest, sha256=digest, bytes=(folder / shard).stat().length)
-    lengths, partial = array("I"), checks.place(folder, f"{shard}.{os.getpid()}.partial")
+    lengths = array("I")
     with (folder / shard).open("rb") as records:
         for number, serialized in enumerate(_framed(records, shard, counted)):
             lengths.append(len(serialized))
@@ -127,8 +126,8 @@ def scan(named: tuple[str, str], adoption: Adoption) -> str:
             finally:
                 counted.read(objects)
             counted.count({**record, "sha256": hashlib.sha256(image.content).hexdigest()}, image)
-    tfrecord.write_lengths(lengths, manifest.lengths_file(folder / shard), partial)
-    summary.write(counted, folder, partial)
+    durable.write_whole(manifest.lengths_file(folder / shard), tfrecord.as_bytes(lengths))
+    summary.write(counted, folder)
     return shard
 
 

@@ -36,6 +36,7 @@ from pipelines.data.sources import Listing, Reject
 from pipelines.data.summary import Summary
 from pipelines.data.validation import Undecodable, Validation, decoded_before
 from pipelines.outside import printable, redacted
+from pipelines.system import durable
 from pipelines.usage import UsageError
 
 LONGEST = 1000  # characters of one field of a reject
@@ -144,15 +145,16 @@ def _whole(folder: epath.Path, known: Summary) -> bool:
 def _taken_over(old: epath.Path, new: epath.Path, known: Summary) -> bool:
     if not _whole(old, known):
         return False
-    partial = checks.place(new, f"{known.file}.{os.getpid()}.partial")
     if old != new:
-        _link(old / known.file, new / known.file, partial)
-        _link(manifest.lengths_file(old / known.file), manifest.lengths_file(new / known.file), partial)
-    summary.write(known, new, partial)
+        beside = checks.place(new, "")
+        _link(old / known.file, new / known.file, beside)
+        _link(manifest.lengths_file(old / known.file), manifest.lengths_file(new / known.file), beside)
+    summary.write(known, new)
     return True
 
 
-def _link(old: epath.Path, new: epath.Path, partial: epath.Path) -> None:
+def _link(old: epath.Path, new: epath.Path, beside: epath.Path) -> None:
+    partial = durable.partial(new, beside)
     partial.unlink(missing_ok=True)
     try:
         os.link(old, partial)
@@ -312,9 +314,7 @@ def finish(target: epath.Path, built: Manifest, summaries: list[Summary], known:
     known.stamps = manifest.stamps(built)
     checks.write(target, known)
     for name, text in ((SHARDS, json.dumps({one.file: vars(one) for one in summaries})), (manifest.FILE, built.to_json())):
-        partial = checks.place(target, f"{name}.partial")
-        partial.write_text(text)
-        partial.replace(target / name)
+        durable.write_whole(target / name, text, checks.place(target, ""))
     (target / "index").rmtree(missing_ok=True)
     shards = {one.file for one in summaries}
     _clear(target, shards | {SHARDS, manifest.FILE, manifest.REJECTS, checks.BESIDE})

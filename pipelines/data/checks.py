@@ -10,6 +10,7 @@ from dataclasses import asdict, dataclass, field
 from etils import epath
 
 from pipelines.data import files
+from pipelines.system import durable
 
 BESIDE = ".shards"
 CHECKS = "checks.json"
@@ -79,6 +80,4 @@ def add_undecodable(folder: epath.Path, reasons: dict[str, str]) -> None:
 
 
 def _put(folder: epath.Path, name: str, document: dict) -> None:
-    partial = place(folder, f"{name}.{os.getpid()}.partial")
-    partial.write_text(json.dumps(document))
-    partial.replace(place(folder, name))
+    durable.write_whole(place(folder, name), json.dumps(document))

@@ -14,6 +14,7 @@ from etils import epath
 from pipelines import config
 from pipelines.config import Dataset, absolute
 from pipelines.data import encoders, files, folders
+from pipelines.system import durable
 from pipelines.usage import UsageError, file_name, nearest
 
 EMBEDDED = {"digits": 2, "digit_scenes": 2, "digit_masks": 2}  # generators of `embedded`; the number goes up with their bytes
@@ -165,10 +166,7 @@ class Digests:
         return {name: entry[2] for name, entry in known.items()}, listed.unfit
 
     def _remember(self, memory: epath.Path, known: dict[str, list]) -> None:
-        self._folder.mkdir(parents=True, exist_ok=True)
-        partial = memory.with_name(f"{memory.name}.{os.getpid()}")
-        partial.write_text(json.dumps(known))
-        partial.replace(memory)
+        durable.write_whole(memory, json.dumps(known))
 
 
 def _digests(place: str, names: list[str]) -> dict[str, Digest | tuple[str, str]]:

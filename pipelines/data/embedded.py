@@ -15,6 +15,8 @@ from PIL import Image
 from pycocotools import mask as rle
 from sklearn.datasets import load_digits, load_sample_images
 
+from pipelines.system import durable
+
 SIZE = 128  # pixels, both sides of a scene
 SCENES = {"train": 4000, "validation": 200}
 DIGITS = {"train": 1437, "validation": 360}
@@ -39,7 +41,7 @@ def generate(name: str, folder: Path, seed: int) -> None:
 
     The folder appears at once and whole: it is written beside its place and renamed.
     """
-    partial = folder.with_name(folder.name + ".partial")
+    partial = folder.with_name(folder.name + durable.PARTIAL)
     shutil.rmtree(partial, ignore_errors=True)
     partial.mkdir(parents=True)
     WRITERS[name](partial, np.random.RandomState(seed))

@@ -12,9 +12,10 @@ from etils import epath
 
 from pipelines import config
 from pipelines.config import Dataset, absolute
-from pipelines.data import checks, content, tfrecord
+from pipelines.data import checks, content
 from pipelines.data.checks import Stamp
 from pipelines.outside import printable
+from pipelines.system import tfrecord
 from pipelines.usage import UsageError
 
 FILE = "manifest.json"

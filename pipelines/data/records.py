@@ -4,7 +4,6 @@ Positions in the index travel through the shuffle, images do not: whoever writes
 """
 
 import hashlib
-import os
 import socket
 from array import array
 from collections import Counter
@@ -24,11 +23,11 @@ from pipelines.data import (
     runners,
     sources,
     summary,
-    tfrecord,
 )
 from pipelines.data.index import Index
 from pipelines.data.sources import Example, Rejected
 from pipelines.data.summary import Summary
+from pipelines.system import durable, tfrecord
 from pipelines.usage import UsageError
 
 OTHERWISE = "encodes otherwise than where the build was started"
@@ -113,9 +112,9 @@ def write_shard(grouped: tuple[str, Iterable[tuple[int, int]]], job: Job) -> str
     shard, located = grouped
     folder = epath.Path(job.folder)
     counted = Summary(file=shard, inputs=job.index.shards[shard])
-    partial = checks.place(folder, f"{shard}.{socket.gethostname()}.{os.getpid()}.partial")
     sha256, lengths = hashlib.sha256(), array("I")
-    with partial.open("wb") as file, job.index.file(index.split_of(shard)).open("rb") as lines:
+    written = durable.whole(folder / shard, checks.place(folder, ""))
+    with written as file, job.index.file(index.split_of(shard)).open("rb") as lines:
         for _, at in sorted(position for position in located if position[1] >= 0):
             lines.seek(at)
             record = _record(index.parse(lines.readline()), job, counted)
@@ -128,9 +127,8 @@ def write_shard(grouped: tuple[str, Iterable[tuple[int, int]]], job: Job) -> str
                 sha256.update(part)
                 counted.bytes += len(part)
     counted.sha256 = sha256.hexdigest()
-    partial.replace(folder / shard)
-    tfrecord.write_lengths(lengths, manifest.lengths_file(folder / shard), partial)
-    summary.write(counted, folder, partial)
+    durable.write_whole(manifest.lengths_file(folder / shard), tfrecord.as_bytes(lengths))
+    summary.write(counted, folder)
     return shard
 
 

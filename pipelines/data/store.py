@@ -1,11 +1,10 @@
 """From a composed data set to records on disk: found where they are built, else built."""
 
-import fcntl
 import logging
-import os
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from types import ModuleType
 
 from etils import epath
@@ -15,6 +14,7 @@ from pipelines.config import Config, Dataset
 from pipelines.data import checks, content, files, manifest, silenced, without_tables
 from pipelines.data.manifest import Manifest
 from pipelines.data.validation import Undecodable, Validation, is_enough, refuse_adopted
+from pipelines.system import durable
 
 
 def obtain(cfg: Config, task: ModuleType) -> Manifest:
@@ -132,13 +132,12 @@ def _alone(folder: str) -> Iterator[None]:
     if "://" in folder:
         yield
         return
-    os.makedirs(os.path.dirname(folder), exist_ok=True)
-    with open(os.path.join(os.path.dirname(folder), f".{os.path.basename(folder)}.lock"), "w") as lock:
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            print(f"data: another process is building {folder}; waiting for it", flush=True)
-            fcntl.flock(lock, fcntl.LOCK_EX)
+    path = Path(folder)
+
+    def waiting() -> None:
+        print(f"data: another process is building {folder}; waiting for it", flush=True)
+
+    with durable.locked(path.with_name(f".{path.name}.lock"), waiting=waiting):
         yield
 
 

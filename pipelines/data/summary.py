@@ -12,6 +12,7 @@ from etils import epath
 from pipelines.data import checks
 from pipelines.data.images import Image
 from pipelines.data.sources import Example, Reject, Rejected, numeric
+from pipelines.system import durable
 
 SUFFIX = ".summary.json"
 
@@ -78,12 +79,11 @@ def _bin(value: float, width: int) -> int:
     return int(value) // width * width
 
 
-def write(summary: Summary, folder: epath.Path, partial: epath.Path) -> None:
+def write(summary: Summary, folder: epath.Path) -> None:
     """Puts a summary with its shard; it appears whole."""
     summary.contents.sort()
     summary.rejects.sort()
-    partial.write_text(json.dumps(vars(summary)))
-    partial.replace(checks.place(folder, summary.file + SUFFIX))
+    durable.write_whole(checks.place(folder, summary.file + SUFFIX), json.dumps(vars(summary)))
 
 
 def read(folder: epath.Path, shard: str) -> Summary | None:

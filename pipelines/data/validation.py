@@ -5,9 +5,7 @@ and answers in lines of JSON.
 """
 
 import json
-import os
 import subprocess
-import sys
 import tempfile
 from dataclasses import dataclass
 from typing import IO, Any, Self
@@ -18,6 +16,7 @@ from pipelines.config import Dataset
 from pipelines.data import checks
 from pipelines.data.checks import LEVELS, Checks
 from pipelines.data.manifest import Manifest, Shard
+from pipelines.system import processes
 from pipelines.usage import UsageError
 
 SAMPLE = 4  # records of each shard
@@ -56,8 +55,8 @@ class Validation:
             # A file, since nobody empties a pipe in between.
             self._errors = tempfile.TemporaryFile("w+")
             pipes: dict[str, Any] = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "stderr": self._errors}
-            command = [sys.executable, "-m", MODULE]
-            self._consumer = subprocess.Popen(command, text=True, env={**os.environ, **ENVIRONMENT}, **pipes)
+            command, environment = processes.this_tool(module=MODULE)
+            self._consumer = subprocess.Popen(command, text=True, env={**environment, **ENVIRONMENT}, **pipes)
         return self
 
     def __exit__(self, *_: object) -> None:

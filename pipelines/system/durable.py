@@ -8,7 +8,7 @@ import json
 import os
 import socket
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import IO, Any, Protocol, Self
 
@@ -50,7 +50,8 @@ def whole(file: AnyPath, folder: AnyPath | None = None) -> Iterator[IO[bytes]]:
             yield content
         unfinished.replace(file)
     except BaseException:
-        unfinished.unlink(missing_ok=True)
+        with suppress(OSError):  # What went wrong is told, not that it could not be cleared away.
+            unfinished.unlink(missing_ok=True)
         raise
 
 

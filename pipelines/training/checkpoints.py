@@ -11,6 +11,7 @@ from typing import Any
 import tensorflow as tf
 from official.core import train_utils
 
+from pipelines.system import durable
 from pipelines.training.faults import NotSaved
 from pipelines.usage import UsageError
 
@@ -237,9 +238,7 @@ def _write_state(folder: Path, prefixes: list[str]) -> None:
     names = [Path(prefix).name for prefix in prefixes]
     lines = [f'model_checkpoint_path: "{names[0]}"']
     lines += [f'all_model_checkpoint_paths: "{name}"' for name in reversed(names)]
-    temporary = folder / "checkpoint.tmp"
-    temporary.write_text("\n".join(lines) + "\n")
-    temporary.replace(folder / "checkpoint")
+    durable.write_whole(folder / "checkpoint", "\n".join(lines) + "\n")
 
 
 def _named(folder: Path) -> str | None:

@@ -6,7 +6,6 @@ that the model's output depends on).
 """
 
 import functools
-import json
 import threading
 from collections.abc import Callable
 from pathlib import Path
@@ -15,6 +14,7 @@ from typing import Any
 import numpy as np
 import tensorflow as tf
 
+from pipelines.system import durable
 from pipelines.training import tracing
 from pipelines.training.stream import Stream
 
@@ -73,19 +73,19 @@ class Flight:
 
     def begin(self, step: int, weights: Callable[[], str]) -> None:
         """Drops what an earlier start wrote beyond `step`, from which this one goes on; a new run notes its first weights."""
-        lines = (
-            self._file.read_text().splitlines(keepends=True) if step and self._file.exists() else []
-        )
-        kept = [line for line in lines if line.endswith("\n") and json.loads(line)["step"] <= step]
-        temporary = self._file.with_suffix(".tmp")
-        temporary.write_text("".join(kept) if step else _line({"step": 0, "variables": weights()}))
-        temporary.replace(self._file)
+        if step:
+            kept = [
+                record for record, _ in durable.read_lines(self._file) if record["step"] <= step
+            ]
+        else:
+            kept = [{"step": 0, "variables": weights()}]
+        durable.write_whole(self._file, durable.as_lines(*kept))
 
     def write(self, first: int, last: int, weights: Callable[[], str] | None) -> np.ndarray:
         """Writes steps `first` + 1 to `last`, `variables` with the last of them; returns their losses, float32 of shape [steps]."""
         rows = np.arange(first, last) % self._block
         inputs, figures = self._inputs.numpy()[rows], self._figures.numpy()[rows]
-        lines = []
+        records = []
         for place, (checksum, (loss, norm)) in enumerate(zip(inputs, figures, strict=True)):
             record = {
                 "step": first + place + 1,
@@ -100,9 +100,8 @@ class Flight:
                 record["order"] = f"{order:08x}"
             if weights and first + place + 1 == last:
                 record["variables"] = weights()
-            lines.append(_line(record))
-        with open(self._file, "a") as file:
-            file.write("".join(lines))
+            records.append(record)
+        durable.append(self._file, durable.as_lines(*records))
         return figures[:, 0]
 
 
@@ -134,7 +133,3 @@ def _bits(tensor: tf.Tensor) -> tf.Tensor:
 
 def _put(variable: tf.Variable, row: tf.Tensor, value: tf.Tensor) -> None:
     variable.assign(tf.tensor_scatter_nd_update(variable.read_value(), [[row]], [value]))
-
-
-def _line(record: dict[str, Any]) -> str:
-    return json.dumps(record) + "\n"

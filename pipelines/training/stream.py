@@ -13,18 +13,17 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-import google_crc32c
 import numpy as np
 import tensorflow as tf
 from etils import epath
 from official.core import input_reader
 
 from pipelines.data import manifest
+from pipelines.system import tfrecord
+from pipelines.system.tfrecord import FOOTER, HEADER
 from pipelines.training import tracing, undecodable, unplaced
 from pipelines.training.randomness import Draws
 from pipelines.usage import UsageError
-
-HEADER, FOOTER = 12, 4  # bytes around a record: length and its checksum; the record's checksum
 
 
 class Records:
@@ -60,11 +59,7 @@ class Records:
             file.seek(int(self._start[index]))
             content = file.read(length + FOOTER)
         record, stored = content[:length], int.from_bytes(content[length:], "little")
-        crc = google_crc32c.value(record)
-        if (
-            len(content) < length + FOOTER
-            or ((crc >> 15 | crc << 17) + 0xA282EAD8) & 0xFFFFFFFF != stored
-        ):
+        if len(content) < length + FOOTER or tfrecord.checksum(record) != stored:
             raise ValueError(
                 f"{shard}: record {index} of the split, at byte {self._start[index]}, is damaged"
             )
@@ -78,17 +73,16 @@ def _lengths(shard: str) -> np.ndarray:
         lengths = np.fromfile(listed, "<u4").astype(np.int64)
         if int((lengths + HEADER + FOOTER).sum()) == size:
             return lengths
-    found, at = [], 0
+    from_headers, end = [], 0
     with open(shard, "rb") as file:
-        while header := file.read(8):
-            found.append(int.from_bytes(header, "little"))
-            at += found[-1] + HEADER + FOOTER
-            if at > size:
+        for length in tfrecord.lengths(file):
+            from_headers.append(length)
+            end += HEADER + length + FOOTER
+            if end > size:
                 raise UsageError(
                     f"{shard}: cut short; build it again, with the command that built it and verify=true"
                 )
-            file.seek(at)
-    return np.array(found, np.int64)
+    return np.array(from_headers, np.int64)
 
 
 @dataclass

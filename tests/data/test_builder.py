@@ -7,8 +7,8 @@ from typing import Any
 
 import pytest
 
-from pipelines.data import tfrecord
 from pipelines.data.manifest import Manifest
+from pipelines.system import tfrecord
 from pipelines.usage import UsageError
 from tasks import _wire
 from tests.data.test_links import TOLERANT, rejects

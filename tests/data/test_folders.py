@@ -25,8 +25,9 @@ from PIL import Image
 
 import tasks
 from pipelines.config import Dataset
-from pipelines.data import build, content, manifest, records, tfrecord
+from pipelines.data import build, content, manifest, records
 from pipelines.data.manifest import Manifest
+from pipelines.system import tfrecord
 from pipelines.usage import UsageError
 from tests.fuzzing import examples, mutated
 

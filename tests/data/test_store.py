@@ -21,9 +21,10 @@ os.environ.setdefault("TF_USE_LEGACY_KERAS", "1")
 import tensorflow as tf
 
 from pipelines.config import compose
-from pipelines.data import checks, manifest, summary, tfrecord
+from pipelines.data import checks, manifest, summary
 from pipelines.data.manifest import Manifest
 from pipelines.data.summary import Summary
+from pipelines.system import tfrecord
 from pipelines.usage import UsageError
 from tasks import _wire
 from tests.data.conftest import coco, save
@@ -180,7 +181,7 @@ def test_shards_of_an_interrupted_build_are_known_by_their_bytes_not_their_size(
     built = build(*overrides)
     folder = epath.Path(built.directory)
     for entry in json.loads((folder / "shards.json").read_text()).values():
-        summary.write(Summary(**entry), folder, folder / "partial")
+        summary.write(Summary(**entry), folder)
     (folder / "manifest.json").unlink()
     (folder / "shards.json").unlink()
     zeroed = Path(built.directory, built.splits["train"].shards[0].file)

@@ -17,8 +17,9 @@ os.environ.setdefault("TF_USE_LEGACY_KERAS", "1")
 import tensorflow as tf
 
 import tasks
-from pipelines.data import checks, images, manifest, masks, sources, tfrecord
+from pipelines.data import checks, images, manifest, masks, sources
 from pipelines.data.manifest import Manifest
+from pipelines.system import tfrecord
 from pipelines.usage import UsageError
 from tasks import _wire
 from tests.data.test_rejects import TOLERANT, folder, picture, rejects

@@ -7,7 +7,8 @@ from pathlib import Path
 import pytest
 from etils import epath
 
-from pipelines.data import checks, manifest, tfrecord
+from pipelines.data import checks, manifest
+from pipelines.system import tfrecord
 
 SHORT = [
     "trainer.train_steps=6",

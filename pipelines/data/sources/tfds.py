@@ -7,7 +7,7 @@ import struct
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
-from pipelines.data import files, sources, tfrecord
+from pipelines.data import files, sources
 from pipelines.data.content import ALL
 from pipelines.data.images import Image
 from pipelines.data.masks import encode_classes, pixels, read_classes
@@ -19,6 +19,7 @@ from pipelines.data.sources import (
     Request,
     Tally,
 )
+from pipelines.system import tfrecord
 from pipelines.usage import UsageError
 
 Parse = Callable[[bytes], dict[str, list[Any]]]
