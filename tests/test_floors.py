@@ -33,6 +33,15 @@ SHARED = "pipelines.data.manifest"  # what was built: the one thing that every s
 # What every floor stands on; each knows those before it, and its own folder.
 GROUND = ("pipelines.usage", "pipelines.outside", "pipelines.system")
 GROUND_LIBRARIES = {"psutil", "google_crc32c"}
+# What only one room may say, since every room asks it: copies of it drift apart.
+WRITTEN_ONCE = {
+    "PYTHONPATH": "pipelines/system/processes.py",
+    "sched_getaffinity": "pipelines/system/processes.py",
+    "cpu_count": "pipelines/system/processes.py",
+    "prctl": "pipelines/system/processes.py",
+    "fcntl": "pipelines/system/durable.py",
+    "google_crc32c": "pipelines/system/tfrecord.py",
+}
 COMMANDS = {"reproduce": {"train"}}  # a command that may run another
 
 
@@ -107,6 +116,13 @@ def test_a_file_imports_only_its_own_floor_and_those_below(file: Path) -> None:
 def test_the_ground_needs_no_framework(file: Path) -> None:
     packages = {module.split(".")[0] for module, _ in imports(file)} - set(FOLDERS)
     assert packages - sys.stdlib_module_names - GROUND_LIBRARIES == set()
+
+
+@pytest.mark.parametrize("word", WRITTEN_ONCE)
+def test_what_the_ground_does_is_written_there_alone(word: str) -> None:
+    rooms = [file for file in FILES if file.parts[0] in ("pipelines", "tasks")]
+    writers = [file for file in rooms if word in (ROOT / file).read_text()]
+    assert writers == [Path(WRITTEN_ONCE[word])]
 
 
 @pytest.mark.parametrize("file", FILES, ids=str)
