@@ -50,7 +50,9 @@ class Adoption:
     first_label: int
 
 
-def run(dataset: Dataset, task: ModuleType, folder: str, *, found: content.Found, runner: dict[str, Any]) -> Manifest:
+def run(
+    dataset: Dataset, task: ModuleType, folder: str, *, found: content.Found, runner: dict[str, Any]
+) -> Manifest:
     """Scans the files and writes a manifest for them.
 
     Raises:
@@ -61,18 +63,29 @@ def run(dataset: Dataset, task: ModuleType, folder: str, *, found: content.Found
     files = dict(_linked(target, found))
     labels = tuple(str(label) for label in dataset.labels or ())
     if dataset.task == "segmentation" and not labels:
-        raise UsageError("dataset.labels: masks carry no names; write dataset.labels=[background,…] in the order of the classes")
+        raise UsageError(
+            "dataset.labels: masks carry no names; write dataset.labels=[background,…] in the order of the classes"
+        )
     listing = Listing(labels, False, ())
     with Validation(dataset, decoded_before(target)) as validation:
         _scan(Adoption(folder, task.decode, labels, task.FIRST_LABEL), files, runner)
         scanned = [summary.read(target, shard) for shard in sorted(files)]
         summaries = [one for one in scanned if one is not None]
-        listed = Index(folder, files, {split: sum(one.examples for one in summaries if index.split_of(one.file) == split) for split in found.places["images"]})
+        listed = Index(
+            folder,
+            files,
+            {
+                split: sum(one.examples for one in summaries if index.split_of(one.file) == split)
+                for split in found.places["images"]
+            },
+        )
         build.write_rejects(target, listed, summaries)
         _refuse(summaries, target)
         listing, summaries = _named(labels, task.FIRST_LABEL, summaries)
         build.require_all(dataset.source, listing, listed, summaries)
-        built = build.describe(dataset, task, target, listing=listing, listed=listed, summaries=summaries, found=found)
+        built = build.describe(
+            dataset, task, target, listing=listing, listed=listed, summaries=summaries, found=found
+        )
         refuse_adopted(validation.undecodable(built))
         validation.check(built)
     build.finish(target, built, summaries, validation.known)
@@ -83,7 +96,9 @@ def _linked(target: epath.Path, found: content.Found) -> Iterator[tuple[str, str
     """(name of the link, digest of the file) for every file, by split."""
     for split, place in found.places["images"].items():
         if split not in ("train", "validation"):
-            raise UsageError("dataset.images: say which files are which: dataset.images={train:<folder or pattern>,validation:<folder or pattern>}")
+            raise UsageError(
+                "dataset.images: say which files are which: dataset.images={train:<folder or pattern>,validation:<folder or pattern>}"
+            )
         for name, (_, advice) in found.unfit.get("images", {}).get(split, {}).items():
             raise UsageError(f"dataset.images.{split}: {folders.path_of(place, name)}: {advice}")
         files = {name: digest for name, digest in found.digests["images"][split].items()}
@@ -98,14 +113,20 @@ def _linked(target: epath.Path, found: content.Found) -> Iterator[tuple[str, str
 
 def _scan(adoption: Adoption, files: dict[str, str], runner: dict[str, Any]) -> None:
     with runners.pipeline(runner, shards=len(files)) as pipeline:
-        pipeline | "Name the files" >> beam.Create(sorted(files.items()), reshuffle=False) | "Scan each file" >> beam.Map(scan, adoption)
+        (
+            pipeline
+            | "Name the files" >> beam.Create(sorted(files.items()), reshuffle=False)
+            | "Scan each file" >> beam.Map(scan, adoption)
+        )
 
 
 def scan(named: tuple[str, str], adoption: Adoption) -> str:
     """Reads one file and writes the lengths of its records, and what is in it, beside its link."""
     shard, digest = named
     folder = epath.Path(adoption.folder)
-    counted = Summary(file=shard, inputs=digest, sha256=digest, bytes=(folder / shard).stat().length)
+    counted = Summary(
+        file=shard, inputs=digest, sha256=digest, bytes=(folder / shard).stat().length
+    )
     lengths = array("I")
     with (folder / shard).open("rb") as records:
         for number, serialized in enumerate(_framed(records, shard, counted)):
@@ -119,7 +140,11 @@ def scan(named: tuple[str, str], adoption: Adoption) -> str:
                 _check(record, image, adoption)
                 _check_masks(record, image, adoption)
             except (ValueError, Rejected) as error:
-                code, advice = (error.code, error.advice) if isinstance(error, Rejected) else ("record_malformed", str(error))
+                code, advice = (
+                    (error.code, error.advice)
+                    if isinstance(error, Rejected)
+                    else ("record_malformed", str(error))
+                )
                 if len(counted.rejects) < SHOWN:
                     counted.reject(example, Rejected(code, advice))
                 continue
@@ -135,22 +160,36 @@ def _framed(records: Any, shard: str, counted: Summary) -> Iterator[bytes]:
     try:
         yield from tfrecord.read(records)
     except ValueError as error:
-        counted.reject(Example(index.split_of(shard), "file", shard, shard, "", {}), Rejected("file_corrupt", f"{error}; fetch the file again"))
+        counted.reject(
+            Example(index.split_of(shard), "file", shard, shard, "", {}),
+            Rejected("file_corrupt", f"{error}; fetch the file again"),
+        )
 
 
 def _check(record: dict[str, Any], image: Image, adoption: Adoption) -> None:
     """Sizes and labels; names the labels, by the data set's list or by number."""
     if (record["height"], record["width"]) not in ((0, 0), (image.height, image.width)):
-        raise Rejected("image_size", f"the record says {record['width']}x{record['height']}, the image is {image.width}x{image.height}")
+        raise Rejected(
+            "image_size",
+            f"the record says {record['width']}x{record['height']}, the image is {image.width}x{image.height}",
+        )
     for item in record.get("objects", [record] if "label" in record else []):
         number = item["label"] - adoption.first_label
         if number < 0 or (adoption.labels and number >= len(adoption.labels)):
-            raise Rejected("unknown_class", f"label {item['label']} is not one of dataset.labels, which start at {adoption.first_label}")
+            raise Rejected(
+                "unknown_class",
+                f"label {item['label']} is not one of dataset.labels, which start at {adoption.first_label}",
+            )
         # Number and name travel together until every file has been read.
-        item["text"] = f"{item['label']}\0{adoption.labels[number] if adoption.labels else item['text']}"
+        item["text"] = (
+            f"{item['label']}\0{adoption.labels[number] if adoption.labels else item['text']}"
+        )
         top, left, bottom, right = item.get("box", (0, 0, 1, 1))
         if not (0 <= top < bottom <= 1 and 0 <= left < right <= 1):
-            raise Rejected("box_malformed", f"box {item['box']} is not (ymin, xmin, ymax, xmax) as fractions of the image")
+            raise Rejected(
+                "box_malformed",
+                f"box {item['box']} is not (ymin, xmin, ymax, xmax) as fractions of the image",
+            )
 
 
 def _check_masks(record: dict[str, Any], image: Image, adoption: Adoption) -> None:
@@ -162,29 +201,60 @@ def _check_masks(record: dict[str, Any], image: Image, adoption: Adoption) -> No
         record["pixels"] = masks.pixels(classes, numbered)
     for item in record.get("objects", ()):
         if item["mask"] is not None and (most := int(_mask(item["mask"], image).max())) > 1:
-            raise Rejected("mask_malformed", f"a mask has the value {most}; an object's pixels are 1, all others 0")
+            raise Rejected(
+                "mask_malformed",
+                f"a mask has the value {most}; an object's pixels are 1, all others 0",
+            )
 
 
 def _mask(content: bytes, image: Image) -> np.ndarray:
     values = masks.as_tensorflow_reads(content)
     if values.shape != (image.height, image.width):
-        raise Rejected("mask_size", f"the mask is {values.shape[1]}x{values.shape[0]}, the image {image.width}x{image.height}")
+        raise Rejected(
+            "mask_size",
+            f"the mask is {values.shape[1]}x{values.shape[0]}, the image {image.width}x{image.height}",
+        )
     return values
 
 
 def _refuse(summaries: list[Summary], target: epath.Path) -> None:
     rejects = [reject for one in summaries for reject in one.rejects]
     if rejects:
-        shown = "\n".join(f"{file} record {record}: {code}: {advice}" for _, file, record, code, advice, *_ in rejects[:3])
-        raise UsageError(f"{len(rejects)} records do not fit, and adopted files are not rewritten:\n{shown}\nall of them: {target}/{manifest.REJECTS}")
+        shown = "\n".join(
+            f"{file} record {record}: {code}: {advice}"
+            for _, file, record, code, advice, *_ in rejects[:3]
+        )
+        raise UsageError(
+            f"{len(rejects)} records do not fit, and adopted files are not rewritten:\n{shown}\nall of them: {target}/{manifest.REJECTS}"
+        )
 
 
-def _named(labels: tuple[str, ...], first_label: int, summaries: list[Summary]) -> tuple[Listing, list[Summary]]:
+def _named(
+    labels: tuple[str, ...], first_label: int, summaries: list[Summary]
+) -> tuple[Listing, list[Summary]]:
     """Class names in the order of their numbers, and counts under those names."""
-    names = {int(number): text for one in summaries for number, _, text in (key.partition("\0") for key in one.classes)}
+    names = {
+        int(number): text
+        for one in summaries
+        for number, _, text in (key.partition("\0") for key in one.classes)
+    }
     count = len(labels) or max(names, default=first_label - 1) - first_label + 1
-    known = tuple(labels[place] if labels else names.get(place + first_label) or f"class {place + first_label}" for place in range(count))
-    renamed = [replace(one, classes={known[int(key.partition("\0")[0]) - first_label]: number for key, number in one.classes.items()}) for one in summaries]
+    known = tuple(
+        labels[place]
+        if labels
+        else names.get(place + first_label) or f"class {place + first_label}"
+        for place in range(count)
+    )
+    renamed = [
+        replace(
+            one,
+            classes={
+                known[int(key.partition("\0")[0]) - first_label]: number
+                for key, number in one.classes.items()
+            },
+        )
+        for one in summaries
+    ]
     has_masks = 0 < sum(one.objects for one in summaries) == sum(one.masks for one in summaries)
     tally = Tally(sum(one.examples_read for one in summaries))
     return Listing(known, has_masks, (), tally=tally), renamed

@@ -49,7 +49,9 @@ def records(built: Manifest, limit: int) -> Iterator[tuple[str, int, tf.Tensor]]
     """(file, number, serialized record) of every shard, the first `limit` of each."""
     for split in built.splits.values():
         for shard in split.shards:
-            dataset = tf.data.TFRecordDataset(f"{built.directory}/{shard.file}" if "/" not in shard.file else shard.file)
+            dataset = tf.data.TFRecordDataset(
+                f"{built.directory}/{shard.file}" if "/" not in shard.file else shard.file
+            )
             for number, record in enumerate(dataset.take(limit or -1)):
                 yield shard.file, number, record
 
@@ -57,7 +59,9 @@ def records(built: Manifest, limit: int) -> Iterator[tuple[str, int, tf.Tensor]]
 def _classification(record: tf.Tensor, built: Manifest) -> list[str]:
     decoded = classification_input.Decoder().decode(record)
     label = int(decoded["image/class/label"])
-    return [] if 0 <= label < len(built.labels) else [f"label {label} of {len(built.labels)} classes"]
+    return (
+        [] if 0 <= label < len(built.labels) else [f"label {label} of {len(built.labels)} classes"]
+    )
 
 
 def detection_decoder(built: Manifest) -> tf_example_decoder.TfExampleDecoder:
@@ -66,32 +70,58 @@ def detection_decoder(built: Manifest) -> tf_example_decoder.TfExampleDecoder:
 
 
 def _detection(record: tf.Tensor, built: Manifest) -> list[str]:
-    decoded = {name: value.numpy() for name, value in detection_decoder(built).decode(record).items()}
-    boxes, classes, count = decoded["groundtruth_boxes"], decoded["groundtruth_classes"], len(decoded["groundtruth_classes"])
+    decoded = {
+        name: value.numpy() for name, value in detection_decoder(built).decode(record).items()
+    }
+    boxes, classes, count = (
+        decoded["groundtruth_boxes"],
+        decoded["groundtruth_classes"],
+        len(decoded["groundtruth_classes"]),
+    )
     checks = {
         f"{len(boxes)} boxes, {count} classes": len(boxes) == count,
         "a box leaves the image": bool(np.all((boxes >= 0) & (boxes <= 1))),
         "a box has no area": bool(np.all(boxes[:, :2] < boxes[:, 2:])),
-        f"a class is outside 1 to {len(built.labels)}": bool(np.all((classes >= 1) & (classes <= len(built.labels)))),
+        f"a class is outside 1 to {len(built.labels)}": bool(
+            np.all((classes >= 1) & (classes <= len(built.labels)))
+        ),
         f"source_id {decoded['source_id']!r} is no number": decoded["source_id"].isdigit(),
-        f"height and width say {decoded['height']}x{decoded['width']}, the image is {decoded['image'].shape}": decoded["image"].shape[:2] == (decoded["height"], decoded["width"]),
+        f"height and width say {decoded['height']}x{decoded['width']}, the image is {decoded['image'].shape}": decoded[
+            "image"
+        ].shape[:2]
+        == (decoded["height"], decoded["width"]),
     }
     if built.has_masks:
         shape = decoded["groundtruth_instance_masks"].shape
-        checks[f"masks have shape {shape}"] = count == 0 or shape == (count, *decoded["image"].shape[:2])
+        checks[f"masks have shape {shape}"] = count == 0 or shape == (
+            count,
+            *decoded["image"].shape[:2],
+        )
     return [problem for problem, fine in checks.items() if not fine]
 
 
 def _segmentation(record: tf.Tensor, built: Manifest) -> list[str]:
     decoded = segmentation_input.Decoder().decode(record)
-    mask = tf.io.decode_image(decoded["image/segmentation/class/encoded"], channels=1)[..., 0].numpy()
+    mask = tf.io.decode_image(decoded["image/segmentation/class/encoded"], channels=1)[
+        ..., 0
+    ].numpy()
     image = tf.io.decode_image(decoded["image/encoded"], channels=3)
-    problems = [] if mask.shape == tuple(image.shape[:2]) else [f"the mask is {mask.shape}, the image {image.shape}"]
-    unknown = [int(value) for value in np.unique(mask) if value >= len(built.labels) and value != 255]
+    problems = (
+        []
+        if mask.shape == tuple(image.shape[:2])
+        else [f"the mask is {mask.shape}, the image {image.shape}"]
+    )
+    unknown = [
+        int(value) for value in np.unique(mask) if value >= len(built.labels) and value != 255
+    ]
     return problems + ([f"classes {unknown} of {len(built.labels)}"] if unknown else [])
 
 
-JUDGES: dict[str, Callable[[tf.Tensor, Manifest], list[str]]] = {"classification": _classification, "detection": _detection, "segmentation": _segmentation}
+JUDGES: dict[str, Callable[[tf.Tensor, Manifest], list[str]]] = {
+    "classification": _classification,
+    "detection": _detection,
+    "segmentation": _segmentation,
+}
 
 
 def parser(built: Manifest) -> Callable[[tf.Tensor], Any]:
@@ -99,13 +129,17 @@ def parser(built: Manifest) -> Callable[[tf.Tensor], Any]:
     size = [SIZE, SIZE]
     if built.task == "classification":
         decoder: Any = classification_input.Decoder()
-        parse = classification_input.Parser(size, len(built.labels), decode_jpeg_only=set(built.formats) <= {"jpeg"}).parse_fn(is_training=False)
+        parse = classification_input.Parser(
+            size, len(built.labels), decode_jpeg_only=set(built.formats) <= {"jpeg"}
+        ).parse_fn(is_training=False)
     elif built.task == "segmentation":
         decoder = segmentation_input.Decoder()
         parse = segmentation_input.Parser(size).parse_fn(is_training=False)
     else:
         decoder = detection_decoder(built)
-        parse = retinanet_input.Parser(size, min_level=3, max_level=5, num_scales=1, aspect_ratios=[1.0], anchor_size=4.0).parse_fn(is_training=False)
+        parse = retinanet_input.Parser(
+            size, min_level=3, max_level=5, num_scales=1, aspect_ratios=[1.0], anchor_size=4.0
+        ).parse_fn(is_training=False)
     return lambda record: parse(decoder.decode(record))
 
 
@@ -118,20 +152,33 @@ def as_decoded(built: Manifest, count: int) -> Iterator[Picture]:
 
 def _decoded_class(record: tf.Tensor, built: Manifest, caption: str) -> Picture:
     decoded = classification_input.Decoder().decode(record)
-    return Picture(_image(decoded["image/encoded"]), f"{built.labels[int(decoded['image/class/label'])]}   {caption}")
+    return Picture(
+        _image(decoded["image/encoded"]),
+        f"{built.labels[int(decoded['image/class/label'])]}   {caption}",
+    )
 
 
 def _decoded_objects(record: tf.Tensor, built: Manifest, caption: str) -> Picture:
-    decoded = {name: value.numpy() for name, value in detection_decoder(built).decode(record).items()}
+    decoded = {
+        name: value.numpy() for name, value in detection_decoder(built).decode(record).items()
+    }
     height, width = decoded["image"].shape[:2]
     boxes = decoded["groundtruth_boxes"] * [height, width, height, width]
     masks = decoded["groundtruth_instance_masks"] if built.has_masks else ()
-    return Picture(decoded["image"], caption, boxes, [int(label) - 1 for label in decoded["groundtruth_classes"]], masks)
+    return Picture(
+        decoded["image"],
+        caption,
+        boxes,
+        [int(label) - 1 for label in decoded["groundtruth_classes"]],
+        masks,
+    )
 
 
 def _decoded_classes(record: tf.Tensor, built: Manifest, caption: str) -> Picture:
     decoded = segmentation_input.Decoder().decode(record)
-    classes = tf.io.decode_image(decoded["image/segmentation/class/encoded"], channels=1)[..., 0].numpy()
+    classes = tf.io.decode_image(decoded["image/segmentation/class/encoded"], channels=1)[
+        ..., 0
+    ].numpy()
     return Picture(_image(decoded["image/encoded"]), caption, classes=classes)
 
 
@@ -149,23 +196,36 @@ DECODED: dict[str, Callable[[tf.Tensor, Manifest, str], Picture]] = {
 def as_trained(params: Any, built: Manifest, count: int) -> Iterator[Picture]:
     """Training batches as the experiment's own task gives them to its model: augmented, resized, its targets decoded."""
     dataset = task_factory.get_task(params.task).build_inputs(params.task.train_data)
-    pictures = (picture for images, labels in dataset for picture in _pictures(images.numpy(), labels, built))
+    pictures = (
+        picture
+        for images, labels in dataset
+        for picture in _pictures(images.numpy(), labels, built)
+    )
     yield from itertools.islice(pictures, count)
 
 
 def _pictures(images: np.ndarray, labels: Any, built: Manifest) -> Iterator[Picture]:
     for number, pixels in enumerate(images):
-        shown = (pixels.astype(np.float32) * preprocess_ops.STDDEV_NORM + preprocess_ops.MEAN_NORM) * 255
+        shown = (
+            pixels.astype(np.float32) * preprocess_ops.STDDEV_NORM + preprocess_ops.MEAN_NORM
+        ) * 255
         image = np.clip(shown, 0, 255).astype(np.uint8)
         if built.task == "classification":
             label = labels[number].numpy()
             yield Picture(image, built.labels[int(label.argmax() if label.ndim else label)])
         elif built.task == "segmentation":
             classes = labels["masks"][number, ..., 0].numpy().astype(np.int32)
-            yield Picture(image, "", classes=np.where((classes < 0) | (classes > 255), 255, classes))
+            yield Picture(
+                image, "", classes=np.where((classes < 0) | (classes > 255), 255, classes)
+            )
         else:
             boxes, classes = _targets(labels, number)
-            yield Picture(image, f"{len(boxes)} objects to learn", boxes, [int(label) - 1 for label in classes])
+            yield Picture(
+                image,
+                f"{len(boxes)} objects to learn",
+                boxes,
+                [int(label) - 1 for label in classes],
+            )
 
 
 def _targets(labels: Any, number: int) -> tuple[np.ndarray, np.ndarray]:
@@ -177,10 +237,17 @@ def _targets(labels: Any, number: int) -> tuple[np.ndarray, np.ndarray]:
     for level, targets in labels["cls_targets"].items():
         classes = tf.reshape(targets[number], [-1]).numpy()
         anchors = tf.reshape(labels["anchor_boxes"][level][number], [-1, 4])
-        boxes = box_ops.decode_boxes(tf.reshape(labels["box_targets"][level][number], [-1, 4]), anchors).numpy()
+        boxes = box_ops.decode_boxes(
+            tf.reshape(labels["box_targets"][level][number], [-1, 4]), anchors
+        ).numpy()
         # Many anchors learn one box.
-        found |= {tuple(round(float(value)) for value in boxes[place]): int(classes[place]) for place in np.flatnonzero(classes > 0)}
-    return np.array(list(found), np.float32).reshape(-1, 4), np.array(list(found.values()), np.int64)
+        found |= {
+            tuple(round(float(value)) for value in boxes[place]): int(classes[place])
+            for place in np.flatnonzero(classes > 0)
+        }
+    return np.array(list(found), np.float32).reshape(-1, 4), np.array(
+        list(found.values()), np.int64
+    )
 
 
 def undecodable(shard: str) -> list[tuple[int, str, str, str]]:
@@ -204,7 +271,10 @@ def _refused(numbered: tuple[int, bytes]) -> tuple[int, str, str, str] | None:
         reason = _words(error)
     else:
         # Other tools' records of a class may come without the sizes.
-        if all(size in ((), (0,), (found,)) for size, found in zip(sizes, decoded.shape[:2], strict=True)):
+        if all(
+            size in ((), (0,), (found,))
+            for size, found in zip(sizes, decoded.shape[:2], strict=True)
+        ):
             return None
         reason = f"it decodes to {decoded.shape[1]}x{decoded.shape[0]} pixels, which its header does not say"
     name = b"".join(features["image/filename"].bytes_list.value[:1]).decode("utf-8", "replace")

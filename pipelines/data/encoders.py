@@ -50,7 +50,11 @@ def used(dataset: Dataset) -> dict[str, str]:
             found[f"convert {trait} to {treatment}"] = conversion(trait, treatment)
     if dataset.task == "segmentation":
         found["class masks"] = class_masks()
-    if dataset.task == "detection" and dataset.source in WITH_OBJECT_MASKS and dataset.include_masks is not False:
+    if (
+        dataset.task == "detection"
+        and dataset.source in WITH_OBJECT_MASKS
+        and dataset.include_masks is not False
+    ):
         found["object masks"] = object_masks()
     return found
 
@@ -60,7 +64,10 @@ def libraries() -> dict[str, str]:
     # Pillow: only where something is built or asked for.
     from PIL import features
 
-    codecs = {f"pillow's {name}": str(features.version(name)) for name in ("libjpeg_turbo", "jpg", "zlib", "webp", "libtiff")}
+    codecs = {
+        f"pillow's {name}": str(features.version(name))
+        for name in ("libjpeg_turbo", "jpg", "zlib", "webp", "libtiff")
+    }
     packages = {name: importlib.metadata.version(name) for name in ("pillow", "pycocotools")}
     return {"zlib": zlib.ZLIB_RUNTIME_VERSION, **packages, **codecs}
 
@@ -87,9 +94,16 @@ def object_masks() -> str:
 
     row, column = np.mgrid[:61, :83]
     pixels = (row * column // 7 + row * row // 3) % 5 < 2
-    star = [[10.4, 3.2, 70.7, 20.5, 33.3, 57.9, 5.1, 30.2, 60.6, 44.4], [40.0, 2.0, 80.5, 2.5, 61.25, 40.75]]
+    star = [
+        [10.4, 3.2, 70.7, 20.5, 33.3, 57.9, 5.1, 30.2, 60.6, 44.4],
+        [40.0, 2.0, 80.5, 2.5, 61.25, 40.75],
+    ]
     runs = {"size": [61, 83], "counts": [100, 50, 200, 700, 61 * 83 - 1050]}
-    return _digest(masks.encode_object(star, 61, 83), masks.encode_object(runs, 61, 83), masks.encode_pixels(pixels))
+    return _digest(
+        masks.encode_object(star, 61, 83),
+        masks.encode_object(runs, 61, 83),
+        masks.encode_pixels(pixels),
+    )
 
 
 @functools.cache
@@ -112,10 +126,14 @@ def _probe(trait: str) -> bytes:
 
     row, column = np.mgrid[:48, :64]
     levels = (row * column // 11 + 3 * column) % 256
-    colours = np.stack([levels, 255 - levels, row * 5, (column * 4 + row) % 256], axis=-1).astype(np.uint8)
+    colours = np.stack([levels, 255 - levels, row * 5, (column * 4 + row) % 256], axis=-1).astype(
+        np.uint8
+    )
     if trait in ("palette", "gif"):
         picture = Image.fromarray(levels.astype(np.uint8)).convert("P")
-        picture.putpalette(bytes((entry * step) % 256 for entry in range(256) for step in (1, 3, 7)))
+        picture.putpalette(
+            bytes((entry * step) % 256 for entry in range(256) for step in (1, 3, 7))
+        )
     elif trait == "alpha":
         picture = Image.fromarray(colours)
     elif trait == "sixteen_bit":

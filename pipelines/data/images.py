@@ -56,9 +56,13 @@ def check_treatments(convert: Mapping[str, str] | None) -> None:
     """
     for trait, treatment in (convert or {}).items():
         if trait not in TREATMENTS:
-            raise UsageError(f"dataset.convert: no trait {trait!r}; there are: {', '.join(TREATMENTS)}")
+            raise UsageError(
+                f"dataset.convert: no trait {trait!r}; there are: {', '.join(TREATMENTS)}"
+            )
         if treatment not in TREATMENTS[trait]:
-            raise UsageError(f"dataset.convert.{trait}: no treatment {treatment!r}; there are: {', '.join(TREATMENTS[trait])}")
+            raise UsageError(
+                f"dataset.convert.{trait}: no treatment {treatment!r}; there are: {', '.join(TREATMENTS[trait])}"
+            )
 
 
 def read(content: bytes, convert: Mapping[str, str] | None = None) -> Image:
@@ -71,8 +75,13 @@ def read(content: bytes, convert: Mapping[str, str] | None = None) -> Image:
     treatments = {trait: (convert or {}).get(trait, TREATMENTS[trait][0]) for trait in image.traits}
     for trait, treatment in treatments.items():
         if treatment == "reject":
-            choice = " or ".join(f"{{{trait}:{name}}}" for name in TREATMENTS[trait] if name != "reject")
-            raise Rejected(f"image_{trait}", f"Model Garden cannot be trusted with it; convert it with dataset.convert={choice}")
+            choice = " or ".join(
+                f"{{{trait}:{name}}}" for name in TREATMENTS[trait] if name != "reject"
+            )
+            raise Rejected(
+                f"image_{trait}",
+                f"Model Garden cannot be trusted with it; convert it with dataset.convert={choice}",
+            )
     wanted = {treatment for treatment in treatments.values() if treatment != "keep"}
     return _converted(image, wanted) if wanted else image
 
@@ -86,11 +95,22 @@ def inspect(content: bytes) -> Image:
     if not content:
         raise Rejected("image_empty", "the file has zero bytes; fetch it again")
     try:
-        image = _jpeg(content) if content[:2] == b"\xff\xd8" else _png(content) if content[:8] == b"\x89PNG\r\n\x1a\n" else _other(content)
+        image = (
+            _jpeg(content)
+            if content[:2] == b"\xff\xd8"
+            else _png(content)
+            if content[:8] == b"\x89PNG\r\n\x1a\n"
+            else _other(content)
+        )
     except (struct.error, IndexError):
-        raise Rejected("image_truncated", "the file ends inside its header; fetch it again") from None
+        raise Rejected(
+            "image_truncated", "the file ends inside its header; fetch it again"
+        ) from None
     if image.height * image.width > MAX_PIXELS:
-        raise Rejected("image_too_large", f"{image.width}x{image.height} pixels; more than {MAX_PIXELS} is taken for an attack")
+        raise Rejected(
+            "image_too_large",
+            f"{image.width}x{image.height} pixels; more than {MAX_PIXELS} is taken for an attack",
+        )
     if not image.height * image.width:
         raise Rejected("image_corrupt", f"the header says {image.width}x{image.height} pixels")
     return image
@@ -134,7 +154,10 @@ def _check_frame(marker: int, precision: int) -> None:
 
 def undecodable(reason: str) -> tuple[str, str]:
     """Code and advice for an image that TensorFlow cannot decode."""
-    return "image_undecodable", f"TensorFlow cannot decode it ({reason}); write it anew as 8-bit JPEG or PNG, or remove it"
+    return (
+        "image_undecodable",
+        f"TensorFlow cannot decode it ({reason}); write it anew as 8-bit JPEG or PNG, or remove it",
+    )
 
 
 def _orientation(exif: bytes) -> int:
@@ -162,7 +185,10 @@ def _png(content: bytes) -> Image:
         if end > len(content):
             break
         if zlib.crc32(view[at + 4 : end - 4]) != struct.unpack_from(">I", content, end - 4)[0]:
-            raise Rejected("image_corrupt", f"wrong checksum in the PNG's {kind.decode('latin-1')} chunk; fetch it again")
+            raise Rejected(
+                "image_corrupt",
+                f"wrong checksum in the PNG's {kind.decode('latin-1')} chunk; fetch it again",
+            )
         if kind == b"IHDR":
             header = struct.unpack_from(">IIBB", content, at + 8)
         pixels |= kind == b"IDAT"
@@ -170,7 +196,9 @@ def _png(content: bytes) -> Image:
             if not pixels:
                 raise Rejected(*undecodable("a PNG without pixels"))
             width, height, depth, colour = header
-            traits = {3: ("palette",), 4: ("alpha",), 6: ("alpha",)}.get(colour, ()) + (("sixteen_bit",) if depth == 16 else ())
+            traits = {3: ("palette",), 4: ("alpha",), 6: ("alpha",)}.get(colour, ()) + (
+                ("sixteen_bit",) if depth == 16 else ()
+            )
             return Image(content, "png", height, width, traits)
         at = end
     raise Rejected("image_truncated", "the PNG ends early; fetch it again")
@@ -187,7 +215,9 @@ def _other(content: bytes) -> Image:
     except OSError as error:
         if "truncated" in str(error):
             raise Rejected("image_truncated", "the file ends early; fetch it again") from None
-        raise Rejected("image_unreadable", "the bytes are no image; replace or remove the file") from None
+        raise Rejected(
+            "image_unreadable", "the bytes are no image; replace or remove the file"
+        ) from None
     except Exception as error:
         raise Rejected("image_corrupt", f"{error!r}; fetch it again") from None
     if kind not in TREATMENTS:
@@ -200,13 +230,24 @@ def _converted(image: Image, treatments: set[str]) -> Image:
         opened = Pillow.open(io.BytesIO(image.content))
         opened.load()
     except Exception as error:
-        raise Rejected("image_corrupt", f"cannot be decoded for its conversion: {error!r}") from None
-    kind = "jpeg" if "jpeg" in treatments or (image.format == "jpeg" and "png" not in treatments) else "png"
+        raise Rejected(
+            "image_corrupt", f"cannot be decoded for its conversion: {error!r}"
+        ) from None
+    kind = (
+        "jpeg"
+        if "jpeg" in treatments or (image.format == "jpeg" and "png" not in treatments)
+        else "png"
+    )
     try:
         content, (width, height) = _saved(opened, kind, upright="apply" in treatments)
     except Exception as error:
-        raise Rejected("image_unconvertible", f"cannot be written as {kind}, which has its limits: {error!r}; convert it yourself") from None
-    return replace(image, content=content, format=kind, height=height, width=width, traits=(), turned=False)
+        raise Rejected(
+            "image_unconvertible",
+            f"cannot be written as {kind}, which has its limits: {error!r}; convert it yourself",
+        ) from None
+    return replace(
+        image, content=content, format=kind, height=height, width=width, traits=(), turned=False
+    )
 
 
 def _saved(picture: Pillow.Image, kind: str, *, upright: bool) -> tuple[bytes, tuple[int, int]]:

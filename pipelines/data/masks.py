@@ -43,7 +43,9 @@ def _encoded(encoded: dict[str, Any], height: int, width: int) -> bytes:
     left, top, box_width, box_height = (int(value) for value in rle.toBbox(encoded))
     if box_width <= 0 or box_height <= 0:
         raise Rejected("mask_empty", "the mask covers no pixel of the image")
-    rows = np.zeros((height, 1 + (width + 7) // 8), np.uint8)  # the first byte of a row names its filter: none
+    rows = np.zeros(
+        (height, 1 + (width + 7) // 8), np.uint8
+    )  # the first byte of a row names its filter: none
     first = left // 8 * 8
     pixels = _columns(encoded["counts"], height, first, left + box_width)[top : top + box_height]
     packed = np.packbits(pixels, axis=1)
@@ -54,46 +56,84 @@ def _encoded(encoded: dict[str, Any], height: int, width: int) -> bytes:
 def _columns(counts: bytes, height: int, first: int, end: int) -> np.ndarray:
     """Pixels of some columns, uint8 of shape [height, columns], from the library's run lengths: it decodes whole images only."""
     codes = np.frombuffer(counts, np.uint8).astype(np.int64) - 48
-    ends = np.flatnonzero(codes & 0x20 == 0)  # A number ends where no further five bits are announced.
+    ends = np.flatnonzero(
+        codes & 0x20 == 0
+    )  # A number ends where no further five bits are announced.
     starts = np.append(0, ends[:-1] + 1)
     places = 5 * (np.arange(len(codes)) - np.repeat(starts, ends - starts + 1))
-    runs = np.add.reduceat((codes & 0x1F) << places, starts) - ((codes[ends] & 0x10) << (places[ends] + 1))
-    runs[1::2], runs[2::2] = np.cumsum(runs[1::2]), np.cumsum(runs[2::2])  # From the fourth on, differences from the last but one.
+    runs = np.add.reduceat((codes & 0x1F) << places, starts) - (
+        (codes[ends] & 0x10) << (places[ends] + 1)
+    )
+    runs[1::2], runs[2::2] = (
+        np.cumsum(runs[1::2]),
+        np.cumsum(runs[2::2]),
+    )  # From the fourth on, differences from the last but one.
     edges = np.clip(np.cumsum(runs), first * height, end * height)
-    return np.repeat(np.arange(len(edges), dtype=np.uint8) & 1, np.diff(edges, prepend=first * height)).reshape(end - first, height).T
+    return (
+        np.repeat(np.arange(len(edges), dtype=np.uint8) & 1, np.diff(edges, prepend=first * height))
+        .reshape(end - first, height)
+        .T
+    )
 
 
 def _png(rows: np.ndarray, width: int, *, depth: int, palette: bytes = b"") -> bytes:
     """Rows with their filter bytes as PNG: of grey, or of a palette's entries."""
     header = struct.pack(">IIBBBBB", width, len(rows), depth, 3 if palette else 0, 0, 0, 0)
-    parts = [(b"IHDR", header), (b"PLTE", palette), (b"IDAT", zlib.compress(rows, 1)), (b"IEND", b"")]
-    return _HEAD + b"".join(_chunk(kind, content) for kind, content in parts if content or kind == b"IEND")
+    parts = [
+        (b"IHDR", header),
+        (b"PLTE", palette),
+        (b"IDAT", zlib.compress(rows, 1)),
+        (b"IEND", b""),
+    ]
+    return _HEAD + b"".join(
+        _chunk(kind, content) for kind, content in parts if content or kind == b"IEND"
+    )
 
 
 def _chunk(kind: bytes, content: bytes) -> bytes:
-    return struct.pack(">I", len(content)) + kind + content + struct.pack(">I", zlib.crc32(content, zlib.crc32(kind)))
+    return (
+        struct.pack(">I", len(content))
+        + kind
+        + content
+        + struct.pack(">I", zlib.crc32(content, zlib.crc32(kind)))
+    )
 
 
 def _run_lengths(segmentation: Any, height: int, width: int) -> dict[str, Any]:
     try:
         if isinstance(segmentation, dict):
             if list(segmentation["size"]) != [height, width]:
-                raise Rejected("mask_size", f"run lengths are for {segmentation['size']}, the image is {[height, width]}")
+                raise Rejected(
+                    "mask_size",
+                    f"run lengths are for {segmentation['size']}, the image is {[height, width]}",
+                )
             if isinstance(segmentation["counts"], list):
                 _check_runs(segmentation["counts"], height * width)
-                return rle.frPyObjects({"size": [height, width], "counts": _joined(segmentation["counts"])}, height, width)
+                return rle.frPyObjects(
+                    {"size": [height, width], "counts": _joined(segmentation["counts"])},
+                    height,
+                    width,
+                )
             return _compressed(segmentation["counts"], height, width)
         polygons = [[float(number) for number in polygon] for polygon in segmentation]
     except Rejected:
         raise
     except Exception as error:
-        raise Rejected("mask_malformed", f"polygons or run lengths cannot be read: {error!r}") from None
+        raise Rejected(
+            "mask_malformed", f"polygons or run lengths cannot be read: {error!r}"
+        ) from None
     if not polygons or any(len(polygon) < 6 or len(polygon) % 2 for polygon in polygons):
         raise Rejected("mask_malformed", "a polygon needs three points or more, as x, y, x, y, …")
     if not all(np.isfinite(polygon).all() and np.abs(polygon).max() < 1e6 for polygon in polygons):
-        raise Rejected("mask_malformed", "a polygon has a coordinate that is not a number, or far outside the image")
+        raise Rejected(
+            "mask_malformed",
+            "a polygon has a coordinate that is not a number, or far outside the image",
+        )
     if sum(map(_outline, polygons)) > LONGEST_OUTLINE:
-        raise Rejected("mask_malformed", f"the outline is longer than {LONGEST_OUTLINE} pixels; the coordinates are not those of this image")
+        raise Rejected(
+            "mask_malformed",
+            f"the outline is longer than {LONGEST_OUTLINE} pixels; the coordinates are not those of this image",
+        )
     return rle.merge(rle.frPyObjects(polygons, height, width))
 
 
@@ -104,8 +144,14 @@ def _outline(polygon: list[float]) -> float:
 
 
 def _check_runs(counts: list[int], pixels: int) -> None:
-    if any(not isinstance(count, int) or isinstance(count, bool) or count < 0 for count in counts) or sum(counts) != pixels:
-        raise Rejected("mask_malformed", f"run lengths must be whole numbers that add up to the image's {pixels} pixels")
+    if (
+        any(not isinstance(count, int) or isinstance(count, bool) or count < 0 for count in counts)
+        or sum(counts) != pixels
+    ):
+        raise Rejected(
+            "mask_malformed",
+            f"run lengths must be whole numbers that add up to the image's {pixels} pixels",
+        )
 
 
 def _compressed(counts: str, height: int, width: int) -> dict[str, Any]:
@@ -121,7 +167,9 @@ def _compressed(counts: str, height: int, width: int) -> dict[str, Any]:
             more = bool(byte & 0x20)
             at, shift = at + 1, shift + 5
             if shift > 5 * DIGITS:
-                raise Rejected("mask_malformed", f"a compressed run length has more than {DIGITS} digits")
+                raise Rejected(
+                    "mask_malformed", f"a compressed run length has more than {DIGITS} digits"
+                )
             if not more and byte & 0x10:
                 value |= -1 << shift
         runs.append(value + runs[-2] if len(runs) > 2 else value)
@@ -157,7 +205,9 @@ def read_classes(content: bytes) -> np.ndarray:
     """
     picture = _opened(content)
     if picture.mode not in ("L", "P", "1"):
-        raise Rejected("mask_mode", f"a mask has one 8-bit channel, this one has mode {picture.mode}")
+        raise Rejected(
+            "mask_mode", f"a mask has one 8-bit channel, this one has mode {picture.mode}"
+        )
     return np.asarray(picture, np.uint8)
 
 
@@ -169,8 +219,12 @@ def as_tensorflow_reads(content: bytes) -> np.ndarray:
     """
     picture = _opened(content)
     if picture.mode not in ("L", "P", "1", "RGB", "RGBA", "LA"):
-        raise Rejected("mask_mode", f"a mask has one 8-bit channel, this one has mode {picture.mode}")
-    return np.asarray(picture if picture.mode == "L" else picture.convert("RGB").convert("L"), np.uint8)
+        raise Rejected(
+            "mask_mode", f"a mask has one 8-bit channel, this one has mode {picture.mode}"
+        )
+    return np.asarray(
+        picture if picture.mode == "L" else picture.convert("RGB").convert("L"), np.uint8
+    )
 
 
 def pixels(classes: np.ndarray, labels: Sequence[Any]) -> dict[str, int]:
@@ -180,7 +234,9 @@ def pixels(classes: np.ndarray, labels: Sequence[Any]) -> dict[str, int]:
         Rejected: a value is no class.
     """
     counts = np.bincount(classes.ravel(), minlength=256)
-    unknown = [int(value) for value in np.flatnonzero(counts) if value >= len(labels) and value != IGNORED]
+    unknown = [
+        int(value) for value in np.flatnonzero(counts) if value >= len(labels) and value != IGNORED
+    ]
     if unknown:
         advice = "name them in dataset.labels, or map them with dataset.remap (255 is ignored)"
         raise Rejected("unknown_class", f"pixel values {unknown} are no classes; {advice}")
@@ -195,7 +251,10 @@ def read_segments(content: bytes) -> np.ndarray:
     """
     picture = _opened(content)
     if picture.mode != "RGB":
-        raise Rejected("mask_mode", f"a panoptic PNG has three 8-bit channels, this one has mode {picture.mode}")
+        raise Rejected(
+            "mask_mode",
+            f"a panoptic PNG has three 8-bit channels, this one has mode {picture.mode}",
+        )
     return np.asarray(picture, np.int32) @ np.array([1, 256, 65536], np.int32)
 
 

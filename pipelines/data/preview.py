@@ -37,7 +37,9 @@ def sheet(pictures: Iterable[Picture], names: Sequence[str], file: epath.Path) -
     rows = -(-len(tiles) // COLUMNS)
     canvas = Image.new("RGB", (COLUMNS * (SIDE + 4), rows * (SIDE + CAPTION + 4)), "white")
     for number, tile in enumerate(tiles):
-        canvas.paste(tile, (number % COLUMNS * (SIDE + 4), number // COLUMNS * (SIDE + CAPTION + 4)))
+        canvas.paste(
+            tile, (number % COLUMNS * (SIDE + 4), number // COLUMNS * (SIDE + CAPTION + 4))
+        )
     content = io.BytesIO()
     canvas.save(content, "PNG")
     file.parent.mkdir(parents=True, exist_ok=True)
@@ -61,14 +63,24 @@ def _tile(picture: Picture, names: Sequence[str]) -> Image.Image:
         pixels[shown] = 0.5 * pixels[shown] + 0.5 * colours[picture.classes[shown]]
     height, width = pixels.shape[:2]
     scale = SIDE / max(height, width)
-    image = Image.fromarray(pixels.astype(np.uint8)).resize((max(1, round(width * scale)), max(1, round(height * scale))))
+    image = Image.fromarray(pixels.astype(np.uint8)).resize(
+        (max(1, round(width * scale)), max(1, round(height * scale)))
+    )
     tile = Image.new("RGB", (SIDE, SIDE + CAPTION), "white")
     tile.paste(image, (0, 0))
     draw = ImageDraw.Draw(tile)
     for box, label in zip(picture.boxes, picture.labels, strict=True):
         top, left, bottom, right = (round(float(value) * scale) for value in box)
-        draw.rectangle((left, top, max(left, right - 1), max(top, bottom - 1)), outline=_colour(label), width=2)
-        draw.text((left + 3, top + 1), _name(label, names), fill="white", stroke_width=1, stroke_fill="black")
+        draw.rectangle(
+            (left, top, max(left, right - 1), max(top, bottom - 1)), outline=_colour(label), width=2
+        )
+        draw.text(
+            (left + 3, top + 1),
+            _name(label, names),
+            fill="white",
+            stroke_width=1,
+            stroke_fill="black",
+        )
     draw.text((2, SIDE + 1), printable(picture.caption, 42), fill="black")
     return tile
 
@@ -91,7 +103,9 @@ def page(built: Manifest, image: str, file: epath.Path) -> None:
         _bars(f"Rejected, by reason (each one in {manifest.REJECTS})", built.rejects),
     ]
     style = "body{font:14px sans-serif;margin:2em}table{border-spacing:0}td{padding:1px 8px}.bar{background:#4a7;height:12px}.warning{background:#fd8;padding:6px}img{max-width:100%}"
-    file.write_text(f"<!doctype html><meta charset=utf-8><title>{html.escape(built.dataset)}</title><style>{style}</style>{''.join(sections)}\n")
+    file.write_text(
+        f"<!doctype html><meta charset=utf-8><title>{html.escape(built.dataset)}</title><style>{style}</style>{''.join(sections)}\n"
+    )
 
 
 def _bars(title: str, counts: Mapping[str, int]) -> str:
@@ -99,5 +113,8 @@ def _bars(title: str, counts: Mapping[str, int]) -> str:
         return ""
     most = max(counts.values()) or 1
     bar = "<tr><td>{}</td><td align=right>{}</td><td><div class=bar style='width:{}px'></div></td></tr>"
-    rows = "".join(bar.format(html.escape(printable(name)), count, round(400 * count / most)) for name, count in counts.items())
+    rows = "".join(
+        bar.format(html.escape(printable(name)), count, round(400 * count / most))
+        for name, count in counts.items()
+    )
     return f"<h2>{html.escape(title)}</h2><table>{rows}</table>"

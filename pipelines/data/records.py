@@ -45,12 +45,16 @@ class Job:
     encode: Callable[[dict[str, Any]], bytes]
     encoders: Mapping[str, str]  # as they are where the build was started
     shards: tuple[str, ...]  # those to be written
-    undecodable: Mapping[str, str] = field(default_factory=dict)  # images by SHA-256, with TensorFlow's reason
+    undecodable: Mapping[str, str] = field(
+        default_factory=dict
+    )  # images by SHA-256, with TensorFlow's reason
 
 
 def write(job: Job, runner: dict[str, Any]) -> None:
     """Writes the job's shards, each with a summary beside it."""
-    with runners.pipeline(runner, examples=sum(job.index.examples.values()), shards=len(job.shards)) as pipeline:
+    with runners.pipeline(
+        runner, examples=sum(job.index.examples.values()), shards=len(job.shards)
+    ) as pipeline:
         pipeline | "Read the source" >> ReadSource(job) | "Write the shards" >> WriteShards(job)
 
 
@@ -64,8 +68,16 @@ class ReadSource(beam.PTransform):
     def expand(self, pipeline: beam.Pipeline) -> beam.PCollection:
         splits = Counter(index.split_of(shard) for shard in self._job.shards)
         # As many parts as shards: a runner that keeps a collection's partitions spreads the shards over as many workers.
-        parts = [(split, part, min(count, PARTS)) for split, count in sorted(splits.items()) for part in range(min(count, PARTS))]
-        return pipeline | "Name parts of the index" >> beam.Create(parts, reshuffle=False) | "List positions" >> beam.FlatMap(positions, self._job)
+        parts = [
+            (split, part, min(count, PARTS))
+            for split, count in sorted(splits.items())
+            for part in range(min(count, PARTS))
+        ]
+        return (
+            pipeline
+            | "Name parts of the index" >> beam.Create(parts, reshuffle=False)
+            | "List positions" >> beam.FlatMap(positions, self._job)
+        )
 
 
 def positions(named: tuple[str, int, int], job: Job) -> Iterator[tuple[str, tuple[int, int]]]:
@@ -98,7 +110,11 @@ class WriteShards(beam.PTransform):
         self._job = job
 
     def expand(self, located: beam.PCollection) -> beam.PCollection:
-        return located | "Group by shard" >> beam.GroupByKey() | "Write each shard" >> beam.Map(write_shard, self._job)
+        return (
+            located
+            | "Group by shard" >> beam.GroupByKey()
+            | "Write each shard" >> beam.Map(write_shard, self._job)
+        )
 
 
 def write_shard(grouped: tuple[str, Iterable[tuple[int, int]]], job: Job) -> str:
@@ -137,7 +153,9 @@ def _refuse_other_encoders(job: Job) -> None:
     if here != dict(job.encoders):
         others = ", ".join(name for name in job.encoders if here.get(name) != job.encoders[name])
         libraries = ", ".join(f"{name} {version}" for name, version in encoders.libraries().items())
-        raise UsageError(f"worker {socket.gethostname()} {OTHERWISE} ({others}); it has {libraries}: install what is there")
+        raise UsageError(
+            f"worker {socket.gethostname()} {OTHERWISE} ({others}); it has {libraries}: install what is there"
+        )
 
 
 def _record(example: Example, job: Job, counted: Summary) -> dict[str, Any] | None:
@@ -146,7 +164,11 @@ def _record(example: Example, job: Job, counted: Summary) -> dict[str, Any] | No
     objects = sources.objects_of(source, example, job.request)
     counted.read(objects)
     try:
-        content = source.content(example, job.request) if hasattr(source, "content") else _content(example)
+        content = (
+            source.content(example, job.request)
+            if hasattr(source, "content")
+            else _content(example)
+        )
         image = images.read(content, job.request.dataset.convert)
         sha256 = hashlib.sha256(image.content).hexdigest()
         if sha256 in job.undecodable:
@@ -176,6 +198,10 @@ def _content(example: Example) -> bytes:
     try:
         return sources.read(example, example.file)
     except FileNotFoundError:
-        raise Rejected("image_missing", "the file is not there; add it or remove its entry") from None
+        raise Rejected(
+            "image_missing", "the file is not there; add it or remove its entry"
+        ) from None
     except OSError as error:
-        raise Rejected("image_unreadable", f"the file cannot be opened: {error.strerror or error}") from None
+        raise Rejected(
+            "image_unreadable", f"the file cannot be opened: {error.strerror or error}"
+        ) from None

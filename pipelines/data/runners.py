@@ -50,7 +50,9 @@ main(sys.argv)'"""
 
 
 @contextmanager
-def pipeline(runner: dict[str, Any], *, examples: int = 0, shards: int = 1) -> Iterator[beam.Pipeline]:
+def pipeline(
+    runner: dict[str, Any], *, examples: int = 0, shards: int = 1
+) -> Iterator[beam.Pipeline]:
     """A pipeline on the runner that `runner=` chose; it has run when the block ends.
 
     Args:
@@ -63,18 +65,25 @@ def pipeline(runner: dict[str, Any], *, examples: int = 0, shards: int = 1) -> I
         yield started
 
 
-def create(runner: dict[str, Any], *, examples: int = 0, shards: int = 1) -> tuple[PipelineRunner, PipelineOptions]:
+def create(
+    runner: dict[str, Any], *, examples: int = 0, shards: int = 1
+) -> tuple[PipelineRunner, PipelineOptions]:
     """The runner that `runner=` chose, with its options.
 
     Raises:
         UsageError: there is no such engine, it is not installed, an option is missing, or Beam does not know it.
     """
-    engine, given = runner.get("engine", "local"), {name: value for name, value in (runner.get("options") or {}).items() if value is not None}
+    engine, given = (
+        runner.get("engine", "local"),
+        {name: value for name, value in (runner.get("options") or {}).items() if value is not None},
+    )
     if engine not in RUNNERS:
         raise UsageError(f"runner.engine: no engine {engine!r}; there are: {', '.join(RUNNERS)}")
     for name in REQUIRED.get(engine, ()):
         if name not in given:
-            raise UsageError(f'runner.options.{name}: {engine} needs it; as in: make data DATA=coco ARGS="runner={engine} runner.options.{name}=…"')
+            raise UsageError(
+                f'runner.options.{name}: {engine} needs it; as in: make data DATA=coco ARGS="runner={engine} runner.options.{name}=…"'
+            )
     if engine == "local":
         processes = runner.get("processes") or (cores() if examples >= MANY else 1)
         if processes > 1 and shards > 1:
@@ -88,11 +97,15 @@ def _created(engine: str, *, processes: bool) -> PipelineRunner:
     name = RUNNERS[engine]
     try:
         if name is None:
-            return FnApiRunner(SubprocessSDKEnvironment.from_command_string(WORKER) if processes else None)
+            return FnApiRunner(
+                SubprocessSDKEnvironment.from_command_string(WORKER) if processes else None
+            )
         return create_runner(name)
     except (ImportError, AttributeError) as error:
         extra = EXTRAS.get(engine, engine)
-        raise UsageError(f"runner {engine} is not installed ({error}); install apache-beam[{extra}]") from None
+        raise UsageError(
+            f"runner {engine} is not installed ({error}); install apache-beam[{extra}]"
+        ) from None
 
 
 def _refuse_unknown(options: dict[str, Any]) -> None:
@@ -100,10 +113,14 @@ def _refuse_unknown(options: dict[str, Any]) -> None:
     parser = argparse.ArgumentParser(add_help=False, allow_abbrev=False, conflict_handler="resolve")
     for owner in PipelineOptions.__subclasses__():
         owner._add_argparse_args(parser)  # type: ignore[attr-defined]
-    known = {action.dest for action in parser._actions} | {string.lstrip("-") for action in parser._actions for string in action.option_strings}
+    known = {action.dest for action in parser._actions} | {
+        string.lstrip("-") for action in parser._actions for string in action.option_strings
+    }
     for name in options:
         if name not in known:
-            raise UsageError(f"runner.options.{name}: Beam has no such option{nearest(name, sorted(known))}")
+            raise UsageError(
+                f"runner.options.{name}: Beam has no such option{nearest(name, sorted(known))}"
+            )
 
 
 def flags(options: dict[str, Any]) -> list[str]:

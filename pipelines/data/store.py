@@ -39,7 +39,10 @@ def obtain(cfg: Config, task: ModuleType) -> Manifest:
             manifest.check_rejects(built, dataset.max_reject_fraction)
             print(f"data: {_described(built)}")
             return built
-        print(f"data: building {dataset.name} with the {cfg.runner.get('engine', 'local')} runner in {folder}", flush=True)
+        print(
+            f"data: building {dataset.name} with the {cfg.runner.get('engine', 'local')} runner in {folder}",
+            flush=True,
+        )
         with silenced(logging.WARNING), without_tables():
             from pipelines.data import adoption, build  # Beam: seconds, warnings.
 
@@ -48,7 +51,10 @@ def obtain(cfg: Config, task: ModuleType) -> Manifest:
     print(f"data: wrote {_described(built)}")
     if clipped := built.counts.get("boxes_clipped"):
         print(f"data: {clipped} boxes reached over the edge of their image and were cut there")
-    for line in (*manifest.describe_rejects(built), *(f"warning: {warning}" for warning in built.warnings)):
+    for line in (
+        *manifest.describe_rejects(built),
+        *(f"warning: {warning}" for warning in built.warnings),
+    ):
         print(f"data: {line}")
     return built
 
@@ -66,7 +72,9 @@ def _is_usable(built: Manifest, dataset: Dataset, *, thorough: bool) -> bool:
     if not is_enough(dataset, known):
         refused = _check(built, dataset, known)
         for image in refused:
-            print(f"data: {image.shard} record {image.record}: TensorFlow cannot decode the image ({image.reason})")
+            print(
+                f"data: {image.shard} record {image.record}: TensorFlow cannot decode the image ({image.reason})"
+            )
             (folder / image.shard).unlink(missing_ok=True)
         if refused:
             return False
@@ -79,11 +87,16 @@ def _is_usable(built: Manifest, dataset: Dataset, *, thorough: bool) -> bool:
 
 def _check(built: Manifest, dataset: Dataset, known: checks.Checks) -> list[Undecodable]:
     """Reads back what was not read back before; returns the images that the shards must do without."""
-    print(f"data: checking the records of {built.directory} (dataset.validate={dataset.validate})", flush=True)
+    print(
+        f"data: checking the records of {built.directory} (dataset.validate={dataset.validate})",
+        flush=True,
+    )
     with Validation(dataset, known) as validation:
         refused = validation.undecodable(built)
         if refused and dataset.source != "tfrecord":
-            checks.add_undecodable(epath.Path(built.directory), {image.sha256: image.reason for image in refused})
+            checks.add_undecodable(
+                epath.Path(built.directory), {image.sha256: image.reason for image in refused}
+            )
             return refused
         refuse_adopted(refused)
         validation.check(built)
@@ -92,7 +105,11 @@ def _check(built: Manifest, dataset: Dataset, known: checks.Checks) -> list[Unde
 
 def _described(built: Manifest) -> str:
     examples = " + ".join(f"{split.examples} {name}" for name, split in built.splits.items())
-    rejected = f", {sum(built.rejects.values())} rejected (see {manifest.REJECTS})" if built.rejects else ""
+    rejected = (
+        f", {sum(built.rejects.values())} rejected (see {manifest.REJECTS})"
+        if built.rejects
+        else ""
+    )
     return f"{examples} examples, {len(built.labels)} classes{rejected} in {built.directory}"
 
 
@@ -139,5 +156,3 @@ def _alone(folder: str) -> Iterator[None]:
 
     with durable.locked(path.with_name(f".{path.name}.lock"), waiting=waiting):
         yield
-
-

@@ -21,7 +21,11 @@ from pipelines.usage import UsageError
 
 SAMPLE = 4  # records of each shard
 MODULE = "pipelines.data.consumer"
-ENVIRONMENT = {"TF_USE_LEGACY_KERAS": "1", "TF_CPP_MIN_LOG_LEVEL": "3", "CUDA_VISIBLE_DEVICES": "-1"}
+ENVIRONMENT = {
+    "TF_USE_LEGACY_KERAS": "1",
+    "TF_CPP_MIN_LOG_LEVEL": "3",
+    "CUDA_VISIBLE_DEVICES": "-1",
+}
 
 
 @dataclass(frozen=True)
@@ -44,7 +48,9 @@ class Validation:
 
     def __init__(self, dataset: Dataset, known: Checks) -> None:
         if dataset.validate not in LEVELS:
-            raise UsageError(f"dataset.validate: no mode {dataset.validate!r}; there are: {', '.join(LEVELS)}")
+            raise UsageError(
+                f"dataset.validate: no mode {dataset.validate!r}; there are: {', '.join(LEVELS)}"
+            )
         self.known = known
         self._asked = dataset.validate
         self._consumer: subprocess.Popen[str] | None = None
@@ -54,9 +60,15 @@ class Validation:
         if self._asked != "none":
             # A file, since nobody empties a pipe in between.
             self._errors = tempfile.TemporaryFile("w+")
-            pipes: dict[str, Any] = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "stderr": self._errors}
+            pipes: dict[str, Any] = {
+                "stdin": subprocess.PIPE,
+                "stdout": subprocess.PIPE,
+                "stderr": self._errors,
+            }
             command, environment = processes.this_tool(module=MODULE)
-            self._consumer = subprocess.Popen(command, text=True, env={**environment, **ENVIRONMENT}, **pipes)
+            self._consumer = subprocess.Popen(
+                command, text=True, env={**environment, **ENVIRONMENT}, **pipes
+            )
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -85,13 +97,22 @@ class Validation:
         Raises:
             UsageError: a record does not come through; it is named.
         """
-        self.known.decoded = sorted({shard.sha256 for shard in _shards(built)} & set(self.known.decoded))
+        self.known.decoded = sorted(
+            {shard.sha256 for shard in _shards(built)} & set(self.known.decoded)
+        )
         if self._consumer is None:
             return
         limit = 0 if self._asked == "full" else SAMPLE
         answer = self._ask({"check": built.to_json(), "directory": built.directory, "limit": limit})
         if answer["problems"]:
-            raise UsageError("\n".join(["Model Garden cannot read the records as they should be:", *answer["problems"][:10]]))
+            raise UsageError(
+                "\n".join(
+                    [
+                        "Model Garden cannot read the records as they should be:",
+                        *answer["problems"][:10],
+                    ]
+                )
+            )
         self.known.level = self._asked
 
     def _ask(self, request: dict[str, Any]) -> dict[str, Any]:
@@ -116,20 +137,32 @@ def refuse_adopted(refused: list[Undecodable]) -> None:
         UsageError: there are any; the first are named.
     """
     if refused:
-        shown = [f"{image.shard} record {image.record} ({image.file}): {image.reason}" for image in refused[:3]]
-        raise UsageError("\n".join([f"TensorFlow cannot decode {len(refused)} images of the records:", *shown]))
+        shown = [
+            f"{image.shard} record {image.record} ({image.file}): {image.reason}"
+            for image in refused[:3]
+        ]
+        raise UsageError(
+            "\n".join([f"TensorFlow cannot decode {len(refused)} images of the records:", *shown])
+        )
 
 
 def is_enough(dataset: Dataset, known: Checks) -> bool:
     """Whether data that were checked so far are checked as far as the data set asks."""
-    return dataset.validate in LEVELS and LEVELS.index(known.level) >= LEVELS.index(dataset.validate)
+    return dataset.validate in LEVELS and LEVELS.index(known.level) >= LEVELS.index(
+        dataset.validate
+    )
 
 
 def decoded_before(target: epath.Path) -> Checks:
     """What a build of a data set starts from: its shards' images may have been decoded under another fingerprint."""
     name = target.name.rsplit("-", 1)[0]
-    folders = {file.parent.parent for file in target.parent.glob(f"{name}-*/{checks.BESIDE}/{checks.CHECKS}")}
-    return Checks(decoded=sorted({sha256 for folder in folders for sha256 in checks.read(folder).decoded}))
+    folders = {
+        file.parent.parent
+        for file in target.parent.glob(f"{name}-*/{checks.BESIDE}/{checks.CHECKS}")
+    }
+    return Checks(
+        decoded=sorted({sha256 for folder in folders for sha256 in checks.read(folder).decoded})
+    )
 
 
 def _shards(built: Manifest) -> list[Shard]:

@@ -34,9 +34,15 @@ def prepared(root: Path, records: list[dict[str, Any]], stated: int | None = Non
     folder = root / "tiny" / "1.0.0"
     folder.mkdir(parents=True)
     file = folder / "tiny-train.tfrecord-00000-of-00001"
-    file.write_bytes(b"".join(part for record in records for part in tfrecord.frame(_wire.serialize(record))))
+    file.write_bytes(
+        b"".join(part for record in records for part in tfrecord.frame(_wire.serialize(record)))
+    )
     lengths = [str(len(records) if stated is None else stated)]
-    info = {"name": "tiny", "fileFormat": "tfrecord", "splits": [{"name": "train", "shardLengths": lengths}]}
+    info = {
+        "name": "tiny",
+        "fileFormat": "tfrecord",
+        "splits": [{"name": "train", "shardLengths": lengths}],
+    }
     (folder / "dataset_info.json").write_text(json.dumps(info))
     for feature in ("objects-label", "label"):
         (folder / f"{feature}.labels.txt").write_text("cat\ndog\n")
@@ -65,7 +71,9 @@ def test_a_record_that_is_no_example_is_rejected(build: Build, tmp_path: Path) -
     with file.open("ab") as records:
         records.write(b"".join(tfrecord.frame(b"\xff\xff\xff nonsense")))
     built = build(*GIVEN, f"dataset.root={tmp_path}", TOLERANT, "dataset.validation_fraction=0")
-    assert list(rejects(built).values()) == ["record_corrupt"] and built.counts["examples_read"] == 4
+    assert (
+        list(rejects(built).values()) == ["record_corrupt"] and built.counts["examples_read"] == 4
+    )
 
 
 def cut(file: Path) -> None:
@@ -106,13 +114,16 @@ def test_a_file_of_a_builder_that_is_broken_is_named(
 def test_a_builder_that_states_other_counts_stops_the_build(build: Build, tmp_path: Path) -> None:
     prepared(tmp_path, [features(number) for number in range(6)], stated=8)
     with pytest.raises(
-        UsageError, match="dataset_info.json says 8 records, the files have 6; prepare the builder again"
+        UsageError,
+        match="dataset_info.json says 8 records, the files have 6; prepare the builder again",
     ):
         build(*GIVEN, f"dataset.root={tmp_path}")
 
 
 def test_a_builder_is_named_within_its_root(build: Build, tmp_path: Path) -> None:
-    with pytest.raises(UsageError, match=r"dataset.builder: '\.\.' cannot be part of a file's name"):
+    with pytest.raises(
+        UsageError, match=r"dataset.builder: '\.\.' cannot be part of a file's name"
+    ):
         build("dataset=tfds", "dataset.builder=../x:1.0.0", f"dataset.root={tmp_path}")
     prepared(tmp_path, [features(0)])
     with pytest.raises(UsageError, match="has no split to train on"):

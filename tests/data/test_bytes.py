@@ -23,7 +23,10 @@ from pipelines.system import tfrecord
 from pipelines.usage import UsageError
 from tests.fuzzing import examples, guided, mutated
 
-SECONDS, MEGABYTES = 5, 700  # of one file of a few kilobytes; the largest image that is taken has 180 million pixels
+SECONDS, MEGABYTES = (
+    5,
+    700,
+)  # of one file of a few kilobytes; the largest image that is taken has 180 million pixels
 PIXELS = np.random.RandomState(0).randint(0, 255, (9, 12, 4), np.uint8)
 
 
@@ -53,7 +56,11 @@ PICTURES = [
 ]
 CONVERSIONS: list[dict[str, str] | None] = [
     None,
-    {trait: next(name for name in names if name in ("png", "apply")) for trait, names in images.TREATMENTS.items() if {"png", "apply"} & {*names}},
+    {
+        trait: next(name for name in names if name in ("png", "apply"))
+        for trait, names in images.TREATMENTS.items()
+        if {"png", "apply"} & {*names}
+    },
     {trait: "jpeg" for trait, names in images.TREATMENTS.items() if "jpeg" in names},
 ]
 
@@ -82,15 +89,28 @@ def checksummed(content: bytes) -> bytes:
 def header(width: int, height: int) -> bytes:
     """A BMP of one bit a pixel, all black."""
     row = (width + 31) // 32 * 4
-    start = struct.pack("<IIiiHHIIiiII", 62 + row * height, 40, width, height, 1, 1, 0, row * height, 0, 0, 2, 2)
-    return b"BM" + start[:4] + struct.pack("<HHI", 0, 0, 62) + start[4:] + b"\0\0\0\0\xff\xff\xff\0" + bytes(row * height)
+    start = struct.pack(
+        "<IIiiHHIIiiII", 62 + row * height, 40, width, height, 1, 1, 0, row * height, 0, 0, 2, 2
+    )
+    return (
+        b"BM"
+        + start[:4]
+        + struct.pack("<HHI", 0, 0, 62)
+        + start[4:]
+        + b"\0\0\0\0\xff\xff\xff\0"
+        + bytes(row * height)
+    )
 
 
 @examples(250)
 @given(content=mutated(PICTURES), convert=st.sampled_from(CONVERSIONS), repaired=st.booleans())
-@example(content=header(70_000, 1), convert={"bmp": "jpeg"}, repaired=False).via("no JPEG can have more than 65535 columns")
+@example(content=header(70_000, 1), convert={"bmp": "jpeg"}, repaired=False).via(
+    "no JPEG can have more than 65535 columns"
+)
 @pytest.mark.filterwarnings("ignore")
-def test_an_image_is_read_or_rejected(content: bytes, convert: dict[str, str] | None, repaired: bool) -> None:
+def test_an_image_is_read_or_rejected(
+    content: bytes, convert: dict[str, str] | None, repaired: bool
+) -> None:
     content = checksummed(content) if repaired else content
     with bounded(), guided(images):
         try:
@@ -116,20 +136,42 @@ def test_a_mask_is_read_or_rejected(content: bytes, repaired: bool) -> None:
                 assert pixels.ndim == 2 and pixels.dtype == kind
 
 
-numbers = st.one_of(st.integers(-3, 40), st.floats(), st.sampled_from([1e6, -999_999, 999_999.5, 2**70, None, "7", True, 1e-300]))
+numbers = st.one_of(
+    st.integers(-3, 40),
+    st.floats(),
+    st.sampled_from([1e6, -999_999, 999_999.5, 2**70, None, "7", True, 1e-300]),
+)
 polygons = st.lists(st.lists(numbers, max_size=14), max_size=4)
 letters = st.text(st.characters(min_codepoint=44, max_codepoint=116), max_size=30)
-counts = st.one_of(st.lists(st.one_of(st.integers(-1, 800), numbers), max_size=6), letters, st.sampled_from(["\0", "é", None, 5]))
-lengths = st.fixed_dictionaries({}, optional={"size": st.sampled_from([[24, 32], [24, 32, 1], [1, 1], "24", None, 24]), "counts": counts})
+counts = st.one_of(
+    st.lists(st.one_of(st.integers(-1, 800), numbers), max_size=6),
+    letters,
+    st.sampled_from(["\0", "é", None, 5]),
+)
+lengths = st.fixed_dictionaries(
+    {},
+    optional={
+        "size": st.sampled_from([[24, 32], [24, 32, 1], [1, 1], "24", None, 24]),
+        "counts": counts,
+    },
+)
 segmentations = st.one_of(polygons, lengths, st.none(), letters, numbers)
 
 
 @examples(250)
 @given(segmentation=segmentations)
-@example(segmentation={"size": [24, 32], "counts": "o" * 400_000}).via("one number of endless digits took 16 seconds")
-@example(segmentation={"size": [24, 32], "counts": [0, 0, 0, 0, 768]}).via("the library's box of empty runs had no pixels")
-@example(segmentation={"size": [24, 32], "counts": [0, 0, 700, 20, 0, 0, 48]}).via("the same around a run that has some")
-@example(segmentation=[[-9e5, -9e5, 9e5, 9e5] * 40]).via("a zigzag far outside took gigabytes, and the process with it")
+@example(segmentation={"size": [24, 32], "counts": "o" * 400_000}).via(
+    "one number of endless digits took 16 seconds"
+)
+@example(segmentation={"size": [24, 32], "counts": [0, 0, 0, 0, 768]}).via(
+    "the library's box of empty runs had no pixels"
+)
+@example(segmentation={"size": [24, 32], "counts": [0, 0, 700, 20, 0, 0, 48]}).via(
+    "the same around a run that has some"
+)
+@example(segmentation=[[-9e5, -9e5, 9e5, 9e5] * 40]).via(
+    "a zigzag far outside took gigabytes, and the process with it"
+)
 def test_an_objects_mask_is_encoded_or_rejected(segmentation: Any) -> None:
     with bounded(), guided(masks):
         try:
@@ -142,25 +184,42 @@ def test_an_objects_mask_is_encoded_or_rejected(segmentation: Any) -> None:
 
 
 DOCUMENTS = [
-    json.dumps({"info": {"year": 2017}, "images": [{"id": 1, "file_name": "ü.jpg"}, {"id": 2}], "annotations": [[1.5, None, True, "x"]] * 3}).encode(),
-    json.dumps({"images": [], "annotations": [], "categories": [{"id": 1, "name": 'a"\\b'}]}, indent=1, ensure_ascii=False).encode("utf-8-sig"),
+    json.dumps(
+        {
+            "info": {"year": 2017},
+            "images": [{"id": 1, "file_name": "ü.jpg"}, {"id": 2}],
+            "annotations": [[1.5, None, True, "x"]] * 3,
+        }
+    ).encode(),
+    json.dumps(
+        {"images": [], "annotations": [], "categories": [{"id": 1, "name": 'a"\\b'}]},
+        indent=1,
+        ensure_ascii=False,
+    ).encode("utf-8-sig"),
 ]
 
 
 @examples(200)
 @given(content=mutated(DOCUMENTS), chunk=st.sampled_from([1, 7, 4096]))
-@example(content=b'{"images":[' + b"9" * 5000 + b"]}", chunk=4096).via("a number longer than Python converts")
-@example(content=b'{[1]: 2}', chunk=4096).via("a key that is no text")
+@example(content=b'{"images":[' + b"9" * 5000 + b"]}", chunk=4096).via(
+    "a number longer than Python converts"
+)
+@example(content=b"{[1]: 2}", chunk=4096).via("a key that is no text")
 def test_a_document_is_streamed_or_refused(content: bytes, chunk: int) -> None:
     before, stream.CHUNK = stream.CHUNK, chunk
     try:
         with bounded(), guided(stream):
-            found = list(stream.elements(io.BytesIO(content), "some.json", {"images", "annotations"}))
+            found = list(
+                stream.elements(io.BytesIO(content), "some.json", {"images", "annotations"})
+            )
     except UsageError as error:
         assert "some.json" in str(error)
     else:
         for section, first, text, _ in found:
-            assert section in ("images", "annotations") and content[first : first + len(text)].decode("latin-1") == text
+            assert (
+                section in ("images", "annotations")
+                and content[first : first + len(text)].decode("latin-1") == text
+            )
     finally:
         stream.CHUNK = before
 

@@ -23,21 +23,53 @@ Build = Callable[..., Manifest]
 
 
 def command(root: Path, data_dir: Path, *more: str) -> list[str]:
-    overrides = [f"dataset.images={root}/images", f"dataset.annotations={root}/images.json", "dataset.shards={train:8}", "dataset.validate=none"]
-    return [sys.executable, "-m", "pipelines", "data", "dataset=coco", *overrides, f"data_dir={data_dir}", *more]
+    overrides = [
+        f"dataset.images={root}/images",
+        f"dataset.annotations={root}/images.json",
+        "dataset.shards={train:8}",
+        "dataset.validate=none",
+    ]
+    return [
+        sys.executable,
+        "-m",
+        "pipelines",
+        "data",
+        "dataset=coco",
+        *overrides,
+        f"data_dir={data_dir}",
+        *more,
+    ]
 
 
 def start(arguments: list[str], **more: object) -> subprocess.Popen[str]:
-    return subprocess.Popen(arguments, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, start_new_session=True, **more)  # type: ignore[call-overload]
+    return subprocess.Popen(
+        arguments,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        start_new_session=True,
+        **more,
+    )  # type: ignore[call-overload]
 
 
 def leftovers(folder: Path) -> list[str]:
-    names = [file.relative_to(folder).as_posix() for file in folder.rglob("*") if not file.name.endswith((".tfrecord", ".tfrecord.lengths"))]
-    return [name for name in names if name not in ("manifest.json", "rejects.jsonl", "shards.json", ".shards", ".shards/checks.json")]
+    names = [
+        file.relative_to(folder).as_posix()
+        for file in folder.rglob("*")
+        if not file.name.endswith((".tfrecord", ".tfrecord.lengths"))
+    ]
+    return [
+        name
+        for name in names
+        if name
+        not in ("manifest.json", "rejects.jsonl", "shards.json", ".shards", ".shards/checks.json")
+    ]
 
 
 @pytest.mark.slow
-def test_killed_at_random_moments_then_run_again_gives_the_same_bytes(build: Build, tmp_path: Path) -> None:
+def test_killed_at_random_moments_then_run_again_gives_the_same_bytes(
+    build: Build, tmp_path: Path
+) -> None:
     coco(tmp_path / "images", 400)
     whole = build(*command(tmp_path, tmp_path)[4:-1])
     moments = random.Random(0)
@@ -53,7 +85,11 @@ def test_killed_at_random_moments_then_run_again_gives_the_same_bytes(build: Bui
             victim.communicate()
         subprocess.run(command(tmp_path, data_dir), check=True, capture_output=True)
         again = build(*command(tmp_path, tmp_path)[4:-1], data_dir=data_dir)
-        assert digests(again) == digests(whole) and again == whole and lengths(again, "train") == lengths(whole, "train")
+        assert (
+            digests(again) == digests(whole)
+            and again == whole
+            and lengths(again, "train") == lengths(whole, "train")
+        )
         assert leftovers(Path(again.directory)) == []
 
 
@@ -62,7 +98,10 @@ def test_killed_while_a_shard_is_being_written(build: Build, tmp_path: Path) -> 
     coco(tmp_path / "images", 2000)
     victim = start(command(tmp_path, tmp_path / "data"))
     until = time.monotonic() + 60
-    while not list((tmp_path / "data").glob("coco-*/.shards/*.summary.json")) and time.monotonic() < until:
+    while (
+        not list((tmp_path / "data").glob("coco-*/.shards/*.summary.json"))
+        and time.monotonic() < until
+    ):
         time.sleep(0.002)
     os.killpg(victim.pid, signal.SIGKILL)
     victim.communicate()
@@ -70,7 +109,9 @@ def test_killed_while_a_shard_is_being_written(build: Build, tmp_path: Path) -> 
     assert not (folder / "manifest.json").exists()
     kept = {file: file.stat().st_mtime_ns for file in folder.glob("*.tfrecord")}
     built = build(*command(tmp_path, tmp_path)[4:-1])
-    assert kept and all(file.stat().st_mtime_ns == time_of for file, time_of in list(kept.items())[:1])
+    assert kept and all(
+        file.stat().st_mtime_ns == time_of for file, time_of in list(kept.items())[:1]
+    )
     assert built == build(*command(tmp_path, tmp_path)[4:-1], data_dir=tmp_path / "other")
     assert leftovers(Path(built.directory)) == []
 
@@ -91,18 +132,26 @@ def starve() -> None:
     resource.setrlimit(resource.RLIMIT_FSIZE, (20_000, 20_000))
 
 
-def test_a_full_disk_is_said_and_nothing_half_written_is_found(build: Build, tmp_path: Path) -> None:
+def test_a_full_disk_is_said_and_nothing_half_written_is_found(
+    build: Build, tmp_path: Path
+) -> None:
     coco(tmp_path / "images", 60)
-    victim = start([*command(tmp_path, tmp_path / "data"), "dataset.shards={train:1}"], preexec_fn=starve)
+    victim = start(
+        [*command(tmp_path, tmp_path / "data"), "dataset.shards={train:1}"], preexec_fn=starve
+    )
     output = victim.communicate()[0]
     assert victim.returncode == 2, output
     assert "File too large" in output and "make room" in output and "Traceback" not in output
-    assert not list((tmp_path / "data").glob("coco-*/*.tfrecord")) and not list((tmp_path / "data").glob("coco-*/manifest.json"))
+    assert not list((tmp_path / "data").glob("coco-*/*.tfrecord")) and not list(
+        (tmp_path / "data").glob("coco-*/manifest.json")
+    )
     built = build(*command(tmp_path, tmp_path)[4:-1], "dataset.shards={train:1}")
     assert built.counts["examples_written"] == 60 and leftovers(Path(built.directory)) == []
 
 
-def test_one_percent_changed_or_added_rewrites_only_the_shards_it_falls_into(build: Build, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_one_percent_changed_or_added_rewrites_only_the_shards_it_falls_into(
+    build: Build, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     coco(tmp_path / "images", 297)
     overrides = [*command(tmp_path, tmp_path)[4:7], "dataset.shards={train:32,validation:8}"]
     before = build(*overrides)
@@ -112,12 +161,24 @@ def test_one_percent_changed_or_added_rewrites_only_the_shards_it_falls_into(bui
     after = build(*overrides)
     dataset = compose(overrides).dataset
     assert dataset is not None
-    places = {(sources.split_of(ALL, key, dataset), sources.position(key)) for key in ("7", "298", "299")}
-    expected = {index.shard_name(split, position % len(after.splits[split].shards), len(after.splits[split].shards)) for split, position in places}
-    assert f"{40 - len(expected)} of 40 shards are as they were; writing {len(expected)}" in capsys.readouterr().out
+    places = {
+        (sources.split_of(ALL, key, dataset), sources.position(key)) for key in ("7", "298", "299")
+    }
+    expected = {
+        index.shard_name(
+            split, position % len(after.splits[split].shards), len(after.splits[split].shards)
+        )
+        for split, position in places
+    }
+    assert (
+        f"{40 - len(expected)} of 40 shards are as they were; writing {len(expected)}"
+        in capsys.readouterr().out
+    )
     for split in after.splits.values():
         for shard in split.shards:
             for name in (shard.file, f".shards/{shard.file}.lengths"):
                 old, new = (Path(built.directory, name).stat() for built in (before, after))
-                assert (old.st_ino == new.st_ino and old.st_mtime_ns == new.st_mtime_ns) == (shard.file not in expected)
+                assert (old.st_ino == new.st_ino and old.st_mtime_ns == new.st_mtime_ns) == (
+                    shard.file not in expected
+                )
     assert build(*overrides, data_dir=tmp_path / "fresh") == after

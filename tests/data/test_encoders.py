@@ -20,7 +20,12 @@ from tests.data.conftest import coco
 
 Build = Callable[..., Manifest]
 GOLDEN = golden.FOLDER / "encoders.txt"
-CONVERSIONS = [(trait, name) for trait, names in images.TREATMENTS.items() for name in names if name not in encoders.AS_IT_IS]
+CONVERSIONS = [
+    (trait, name)
+    for trait, names in images.TREATMENTS.items()
+    for name in names
+    if name not in encoders.AS_IT_IS
+]
 # What of the libraries can change an encoder's bytes.
 OURS = ("zlib", "pycocotools")
 PILLOWS = ("pillow", "pillow's libjpeg_turbo", "pillow's zlib", "pillow's webp")
@@ -28,10 +33,19 @@ PILLOWS = ("pillow", "pillow's libjpeg_turbo", "pillow's zlib", "pillow's webp")
 
 def made() -> dict[str, str]:
     """`<encoder>  <libraries>` with the digest of its bytes here."""
-    found = {"class masks": (OURS[:1], encoders.class_masks()), "object masks": (OURS, encoders.object_masks())}
-    found |= {f"convert {trait} to {name}": (PILLOWS, encoders.conversion(trait, name)) for trait, name in CONVERSIONS}
+    found = {
+        "class masks": (OURS[:1], encoders.class_masks()),
+        "object masks": (OURS, encoders.object_masks()),
+    }
+    found |= {
+        f"convert {trait} to {name}": (PILLOWS, encoders.conversion(trait, name))
+        for trait, name in CONVERSIONS
+    }
     versions = encoders.libraries()
-    return {f"{name} | {', '.join(f'{one} {versions[one]}' for one in used)}": digest for name, (used, digest) in found.items()}
+    return {
+        f"{name} | {', '.join(f'{one} {versions[one]}' for one in used)}": digest
+        for name, (used, digest) in found.items()
+    }
 
 
 def known() -> dict[str, str]:
@@ -47,8 +61,14 @@ def test_each_encoder_makes_the_bytes_that_are_on_record() -> None:
     on_record = known()
     unknown = [f"{name} | {digest}" for name, digest in here.items() if name not in on_record]
     if unknown:
-        warnings.warn("no digest on record for these libraries; `make golden` adds to tests/golden/encoders.txt:\n" + "\n".join(unknown), stacklevel=1)
-    assert {name: digest for name, digest in here.items() if on_record.get(name, digest) != digest} == {}
+        warnings.warn(
+            "no digest on record for these libraries; `make golden` adds to tests/golden/encoders.txt:\n"
+            + "\n".join(unknown),
+            stacklevel=1,
+        )
+    assert {
+        name: digest for name, digest in here.items() if on_record.get(name, digest) != digest
+    } == {}
     assert {name.split(" | ")[0] for name in here} == {name.split(" | ")[0] for name in on_record}
 
 
@@ -56,7 +76,10 @@ def test_each_encoder_makes_the_bytes_that_are_on_record() -> None:
     ("overrides", "uses"),
     [
         (["dataset=digits"], []),
-        (["dataset=image_folder", "dataset.convert={webp:jpeg,cmyk:keep}"], ["convert webp to jpeg"]),
+        (
+            ["dataset=image_folder", "dataset.convert={webp:jpeg,cmyk:keep}"],
+            ["convert webp to jpeg"],
+        ),
         (["dataset=digit_masks"], ["class masks"]),
         (["dataset=coco"], ["object masks"]),
         (["dataset=coco", "dataset.include_masks=false"], []),
@@ -64,7 +87,9 @@ def test_each_encoder_makes_the_bytes_that_are_on_record() -> None:
         (["dataset=tfrecord", "dataset.task=segmentation"], []),
     ],
 )
-def test_only_the_encoders_that_a_data_set_uses_are_its_own(overrides: list[str], uses: list[str]) -> None:
+def test_only_the_encoders_that_a_data_set_uses_are_its_own(
+    overrides: list[str], uses: list[str]
+) -> None:
     dataset = compose(overrides).dataset
     assert dataset is not None and list(encoders.used(dataset)) == uses
 
@@ -91,39 +116,68 @@ def test_another_quality_or_compression_is_another_recipe(monkeypatch: pytest.Mo
     assert (recipe(), recipe(task="segmentation")) == (plain, masked)
 
 
-def test_other_bytes_are_other_data_and_never_beside_the_first(build: Build, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+def test_other_bytes_are_other_data_and_never_beside_the_first(
+    build: Build,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
     file, _ = coco(tmp_path / "images", 30)
-    overrides = ["dataset=coco", f"dataset.images={tmp_path}/images", f"dataset.annotations={file}", "dataset.shards={train:4}"]
+    overrides = [
+        "dataset=coco",
+        f"dataset.images={tmp_path}/images",
+        f"dataset.annotations={file}",
+        "dataset.shards={train:4}",
+    ]
     one = build(*overrides)
     monkeypatch.setattr(masks, "_PALETTE", b"\x00\x00\x00\x01\x01\x02")
     encoders.object_masks.cache_clear()
     other = build(*overrides)
     assert other.directory != one.directory and other.encoders != one.encoders
     assert "are as they were" not in capsys.readouterr().out
-    first, second = ({shard.sha256 for shard in built.splits["train"].shards} for built in (one, other))
+    first, second = (
+        {shard.sha256 for shard in built.splits["train"].shards} for built in (one, other)
+    )
     assert not first & second
     monkeypatch.undo()
     encoders.object_masks.cache_clear()
 
 
-def test_a_worker_that_encodes_otherwise_stops_the_build(build: Build, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_worker_that_encodes_otherwise_stops_the_build(
+    build: Build, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     file, _ = coco(tmp_path / "images")
     job = records.Job
-    monkeypatch.setattr(records, "Job", lambda *fields: job(*fields[:5], {"object masks": "elsewhere"}, *fields[6:]))
-    with pytest.raises(UsageError, match=r"worker \S+ encodes otherwise than where the build was started \(object masks\); it has zlib [\d.]+"):
+    monkeypatch.setattr(
+        records, "Job", lambda *fields: job(*fields[:5], {"object masks": "elsewhere"}, *fields[6:])
+    )
+    with pytest.raises(
+        UsageError,
+        match=r"worker \S+ encodes otherwise than where the build was started \(object masks\); it has zlib [\d.]+",
+    ):
         build("dataset=coco", f"dataset.images={tmp_path}/images", f"dataset.annotations={file}")
 
 
 @pytest.mark.parametrize("changed", ["images/003.jpg", "images.json"])
-def test_a_file_that_changes_while_it_is_built_from_stops_the_build(build: Build, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, changed: str) -> None:
+def test_a_file_that_changes_while_it_is_built_from_stops_the_build(
+    build: Build, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, changed: str
+) -> None:
     annotations, _ = coco(tmp_path / "images")
-    overrides = ["dataset=coco", f"dataset.images={tmp_path}/images", f"dataset.annotations={annotations}"]
+    overrides = [
+        "dataset=coco",
+        f"dataset.images={tmp_path}/images",
+        f"dataset.annotations={annotations}",
+    ]
     file = tmp_path / changed
     whole, find = file.read_bytes(), content.find
 
     def found(data_dir: str, dataset: Dataset) -> content.Found:
         listed = find(data_dir, dataset)
-        file.write_bytes(whole + b" " if changed.endswith("json") else (tmp_path / "images" / "004.jpg").read_bytes())
+        file.write_bytes(
+            whole + b" "
+            if changed.endswith("json")
+            else (tmp_path / "images" / "004.jpg").read_bytes()
+        )
         return listed
 
     monkeypatch.setattr(content, "find", found)
@@ -137,7 +191,12 @@ def test_a_file_that_changes_while_it_is_built_from_stops_the_build(build: Build
 
 def test_digests_of_encoders_need_no_tensorflow_and_little_time() -> None:
     code = "import sys; from pipelines.data import encoders; encoders.class_masks(); encoders.object_masks(); print({'tensorflow', 'apache_beam'} & set(sys.modules))"
-    assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout == "set()\n"
+    assert (
+        subprocess.run(
+            [sys.executable, "-c", code], capture_output=True, text=True, check=True
+        ).stdout
+        == "set()\n"
+    )
 
 
 def test_masks_of_probes_decode_to_their_pixels() -> None:

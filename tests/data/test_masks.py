@@ -26,7 +26,9 @@ def test_columns_of_run_lengths_are_those_of_the_library(kind):
         first = random.randint(width)
         end = random.randint(first, width) + 1
         counts = rle.encode(np.asfortranarray(pixels))["counts"]
-        np.testing.assert_array_equal(masks._columns(counts, height, first, end), pixels[:, first:end])
+        np.testing.assert_array_equal(
+            masks._columns(counts, height, first, end), pixels[:, first:end]
+        )
 
 
 def test_beam_is_imported_without_tables_which_can_be_imported_later():

@@ -23,7 +23,10 @@ TOLERANT = "dataset.max_reject_fraction=1"
 
 
 def rejects(built: Manifest) -> list[dict[str, Any]]:
-    return [json.loads(line) for line in (Path(built.directory) / "rejects.jsonl").read_text().splitlines()]
+    return [
+        json.loads(line)
+        for line in (Path(built.directory) / "rejects.jsonl").read_text().splitlines()
+    ]
 
 
 def codes(built: Manifest) -> list[str]:
@@ -34,9 +37,14 @@ def add_up(built: Manifest) -> bool:
     counts = built.counts
     return (
         counts["examples_read"] == counts["examples_written"] + counts["examples_rejected"]
-        and counts["objects_read"] == counts["objects_written"] + counts["objects_rejected"] + counts["objects_of_rejected_examples"]
+        and counts["objects_read"]
+        == counts["objects_written"]
+        + counts["objects_rejected"]
+        + counts["objects_of_rejected_examples"]
         and counts["examples_written"] == sum(split.examples for split in built.splits.values())
-        and sum(built.rejects.values()) == counts["examples_rejected"] + counts["objects_rejected"] == len(rejects(built))
+        and sum(built.rejects.values())
+        == counts["examples_rejected"] + counts["objects_rejected"]
+        == len(rejects(built))
     )
 
 
@@ -55,21 +63,39 @@ BROKEN_OBJECTS: dict[str, tuple[dict[str, Any], str]] = {
     "polygon of text": ({"segmentation": [["a", 2, 3, 4, 5, 6]]}, "mask_malformed"),
     "polygon far away": ({"segmentation": [[1e30, 2, 3, 4, 5, 6]]}, "mask_malformed"),
     "polygon outside": ({"segmentation": [[100, 100, 110, 100, 110, 110]]}, "mask_empty"),
-    "runs do not add up": ({"segmentation": {"size": [24, 32], "counts": [1, 2]}}, "mask_malformed"),
-    "runs of another size": ({"segmentation": {"size": [48, 32], "counts": [0, 1536]}}, "mask_size"),
-    "compressed nonsense": ({"segmentation": {"size": [24, 32], "counts": "zzzzzz~~~~"}}, "mask_malformed"),
+    "runs do not add up": (
+        {"segmentation": {"size": [24, 32], "counts": [1, 2]}},
+        "mask_malformed",
+    ),
+    "runs of another size": (
+        {"segmentation": {"size": [48, 32], "counts": [0, 1536]}},
+        "mask_size",
+    ),
+    "compressed nonsense": (
+        {"segmentation": {"size": [24, 32], "counts": "zzzzzz~~~~"}},
+        "mask_malformed",
+    ),
     "no mask": ({"segmentation": []}, "mask_missing"),
 }
 
 
 def test_every_broken_object_is_rejected_with_its_reason(build: Build, tmp_path: Path) -> None:
     _, document = coco(tmp_path / "images", 30)
-    for annotation, (broken, _) in zip(document["annotations"], BROKEN_OBJECTS.values(), strict=False):
+    for annotation, (broken, _) in zip(
+        document["annotations"], BROKEN_OBJECTS.values(), strict=False
+    ):
         annotation.update(broken)
     file = save(tmp_path / "images", document)
-    built = build("dataset=coco", f"dataset.images={tmp_path}/images", f"dataset.annotations={file}", TOLERANT)
+    built = build(
+        "dataset=coco", f"dataset.images={tmp_path}/images", f"dataset.annotations={file}", TOLERANT
+    )
     by_record = {reject["record"]: reject["code"] for reject in rejects(built)}
-    expected = {str(annotation["id"]): code for annotation, (_, code) in zip(document["annotations"], BROKEN_OBJECTS.values(), strict=False)}
+    expected = {
+        str(annotation["id"]): code
+        for annotation, (_, code) in zip(
+            document["annotations"], BROKEN_OBJECTS.values(), strict=False
+        )
+    }
     assert by_record == expected
     assert add_up(built) and built.counts["objects_read"] == 90
     assert all(reject["advice"] and reject["file"] for reject in rejects(built))
@@ -79,7 +105,9 @@ def test_overhanging_boxes_are_clipped_and_counted(build: Build, tmp_path: Path)
     _, document = coco(tmp_path / "images")
     document["annotations"][0]["bbox"] = [-4, 4, 16, 100]
     file = save(tmp_path / "images", document)
-    built = build("dataset=coco", f"dataset.images={tmp_path}/images", f"dataset.annotations={file}")
+    built = build(
+        "dataset=coco", f"dataset.images={tmp_path}/images", f"dataset.annotations={file}"
+    )
     assert built.counts["boxes_clipped"] == 1 and not built.rejects
 
 
@@ -92,9 +120,18 @@ def test_annotations_that_belong_nowhere_are_rejected(build: Build, tmp_path: Pa
     document["images"].append(dict(document["images"][0]))
     document["images"].append({"file_name": "x.jpg"})
     file = save(tmp_path / "images", document)
-    built = build("dataset=coco", f"dataset.images={tmp_path}/images", f"dataset.annotations={file}", TOLERANT)
-    assert sorted(codes(built)) == ["annotation_malformed"] * 2 + ["duplicate_annotation_id", "duplicate_image_id", "image_malformed", "unknown_image"]
-    assert add_up(built) and built.counts["examples_read"] == 22 and built.counts["objects_read"] == 61
+    built = build(
+        "dataset=coco", f"dataset.images={tmp_path}/images", f"dataset.annotations={file}", TOLERANT
+    )
+    assert sorted(codes(built)) == ["annotation_malformed"] * 2 + [
+        "duplicate_annotation_id",
+        "duplicate_image_id",
+        "image_malformed",
+        "unknown_image",
+    ]
+    assert (
+        add_up(built) and built.counts["examples_read"] == 22 and built.counts["objects_read"] == 61
+    )
 
 
 def picture(mode: str = "RGB", **how: Any) -> bytes:
@@ -147,7 +184,9 @@ def folder(root: Path, files: dict[str, bytes], fill: int = 12) -> Path:
 
 
 def test_every_broken_image_is_rejected_with_its_reason(build: Build, tmp_path: Path) -> None:
-    root = folder(tmp_path / "images", {name: content for name, (content, _) in BROKEN_IMAGES.items()})
+    root = folder(
+        tmp_path / "images", {name: content for name, (content, _) in BROKEN_IMAGES.items()}
+    )
     (tmp_path / "outside.png").write_bytes(picture())
     (root / "a" / "link.png").symlink_to(tmp_path / "outside.png")
     (root / "stray.png").write_bytes(picture())
@@ -156,29 +195,44 @@ def test_every_broken_image_is_rejected_with_its_reason(build: Build, tmp_path: 
     built = build("dataset=image_folder", f"dataset.images={root}", TOLERANT)
     found = {os.path.basename(reject["file"]): reject["code"] for reject in rejects(built)}
     expected = {name: code for name, (_, code) in BROKEN_IMAGES.items()}
-    assert found == expected | {"link.png": "path_escapes", "stray.png": "unknown_class", "caf\udce9.png": "file_name_not_utf8"}
+    assert found == expected | {
+        "link.png": "path_escapes",
+        "stray.png": "unknown_class",
+        "caf\udce9.png": "file_name_not_utf8",
+    }
     assert add_up(built) and built.counts["examples_written"] == 12
 
 
-def test_missing_images_and_wrong_sizes_take_their_objects_with_them(build: Build, tmp_path: Path) -> None:
+def test_missing_images_and_wrong_sizes_take_their_objects_with_them(
+    build: Build, tmp_path: Path
+) -> None:
     _, document = coco(tmp_path / "images", 20)
     (tmp_path / "images" / "003.jpg").unlink()
     document["images"][4]["width"] = 640
     document["images"][5]["file_name"] = "../images/006.jpg"
     document["images"][6]["file_name"] = "/etc/hostname"
     file = save(tmp_path / "images", document)
-    built = build("dataset=coco", f"dataset.images={tmp_path}/images", f"dataset.annotations={file}", TOLERANT)
+    built = build(
+        "dataset=coco", f"dataset.images={tmp_path}/images", f"dataset.annotations={file}", TOLERANT
+    )
     assert sorted(codes(built)) == ["image_missing", "image_size", "path_escapes", "path_escapes"]
     assert add_up(built)
 
 
 def test_too_many_rejects_stop_the_build_and_say_how_to_go_on(build: Build, tmp_path: Path) -> None:
     root = folder(tmp_path / "images", {"empty.png": b""})
-    with pytest.raises(UsageError, match=r"7\.7% of the examples \(1 of 13\) were rejected, .* allows 1\.0%:\n  1 image_empty, as a/empty.png .*: the file has zero bytes.*\n.*rejects.jsonl\n.*max_reject_fraction=0.08"):
+    with pytest.raises(
+        UsageError,
+        match=r"7\.7% of the examples \(1 of 13\) were rejected, .* allows 1\.0%:\n  1 image_empty, as a/empty.png .*: the file has zero bytes.*\n.*rejects.jsonl\n.*max_reject_fraction=0.08",
+    ):
         build("dataset=image_folder", f"dataset.images={root}")
-    assert next((tmp_path / "data").glob("image_folder-*/rejects.jsonl")).read_text().count("\n") == 1
+    assert (
+        next((tmp_path / "data").glob("image_folder-*/rejects.jsonl")).read_text().count("\n") == 1
+    )
     assert not list((tmp_path / "data").glob("image_folder-*/manifest.json"))
-    built = build("dataset=image_folder", f"dataset.images={root}", "dataset.max_reject_fraction=0.08")
+    built = build(
+        "dataset=image_folder", f"dataset.images={root}", "dataset.max_reject_fraction=0.08"
+    )
     assert built.counts["examples_rejected"] == 1
     with pytest.raises(UsageError, match="max_reject_fraction"):
         build("dataset=image_folder", f"dataset.images={root}")
@@ -207,7 +261,11 @@ def test_a_trait_is_converted_only_when_asked(trait: str) -> None:
         with pytest.raises(sources.Rejected, match=f"dataset.convert={{{trait}:{treatment}}}"):
             images.read(content)
     converted = images.read(content, {trait: treatment})
-    assert converted.content != content and converted.traits == () and (converted.height, converted.width) == shape
+    assert (
+        converted.content != content
+        and converted.traits == ()
+        and (converted.height, converted.width) == shape
+    )
     assert np.asarray(Image.open(io.BytesIO(converted.content))).shape == (*shape, 3)
 
 
@@ -221,7 +279,9 @@ def test_sixteen_bits_are_reduced_to_the_high_byte_when_asked() -> None:
 
 def test_an_unknown_treatment_is_refused(build: Build, tmp_path: Path) -> None:
     root = folder(tmp_path / "images", {})
-    with pytest.raises(UsageError, match="dataset.convert.gif: no treatment 'avif'; there are: reject, png, jpeg"):
+    with pytest.raises(
+        UsageError, match="dataset.convert.gif: no treatment 'avif'; there are: reject, png, jpeg"
+    ):
         build("dataset=image_folder", f"dataset.images={root}", "dataset.convert={gif:avif}")
 
 
@@ -232,11 +292,16 @@ def test_an_unknown_treatment_is_refused(build: Build, tmp_path: Path) -> None:
         ("[]", "expected '{'"),
         ("{}", "no images"),
         ('{"images": [], "categories": []}', "no annotations; it lists 0 images"),
-        ('{"images": [{"id": 1, "file_name": "001.jpg"}], "categories": [{"id": 1, "name": "a"}], "annotations": [{"id": 1', "not JSON at byte 1.*is the file whole"),
+        (
+            '{"images": [{"id": 1, "file_name": "001.jpg"}], "categories": [{"id": 1, "name": "a"}], "annotations": [{"id": 1',
+            "not JSON at byte 1.*is the file whole",
+        ),
         ('{"images": [], "categories": [{"id": "x", "name": "a"}]}', "no whole number as id"),
     ],
 )
-def test_a_broken_annotation_file_is_named_with_the_byte(build: Build, tmp_path: Path, text: str, message: str) -> None:
+def test_a_broken_annotation_file_is_named_with_the_byte(
+    build: Build, tmp_path: Path, text: str, message: str
+) -> None:
     coco(tmp_path / "images", 1)
     file = tmp_path / "broken.json"
     file.write_text(text)

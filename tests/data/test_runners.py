@@ -28,7 +28,9 @@ def free_port() -> int:
 
 @contextmanager
 def running(*arguments: str) -> Iterator[subprocess.Popen[bytes]]:
-    process = subprocess.Popen([sys.executable, "-m", *arguments], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    process = subprocess.Popen(
+        [sys.executable, "-m", *arguments], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
+    )
     try:
         yield process
     finally:
@@ -49,7 +51,12 @@ def wait_for(port: int) -> None:
 @pytest.fixture
 def overrides(tmp_path: Path) -> list[str]:
     file, _ = coco(tmp_path / "images", 40)
-    return ["dataset=coco", f"dataset.images={tmp_path}/images", f"dataset.annotations={file}", "dataset.shards={train:5,validation:2}"]
+    return [
+        "dataset=coco",
+        f"dataset.images={tmp_path}/images",
+        f"dataset.annotations={file}",
+        "dataset.shards={train:5,validation:2}",
+    ]
 
 
 @pytest.fixture
@@ -58,34 +65,77 @@ def reference(build: Build, overrides: list[str], tmp_path: Path) -> str:
 
 
 @pytest.mark.slow
-def test_several_processes_write_the_same_bytes_and_keep_quiet(build: Build, overrides: list[str], reference: str, tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+def test_several_processes_write_the_same_bytes_and_keep_quiet(
+    build: Build,
+    overrides: list[str],
+    reference: str,
+    tmp_path: Path,
+    capfd: pytest.CaptureFixture[str],
+) -> None:
     capfd.readouterr()
-    assert build(*overrides, "runner=local", "runner.processes=2", data_dir=tmp_path / "local").to_json() == reference
+    assert (
+        build(
+            *overrides, "runner=local", "runner.processes=2", data_dir=tmp_path / "local"
+        ).to_json()
+        == reference
+    )
     printed = capfd.readouterr()
     assert "building" in printed.out and "INFO" not in printed.err and "WARNING" not in printed.err
 
 
 @pytest.mark.slow
-def test_a_portable_job_server_writes_the_same_bytes(build: Build, overrides: list[str], reference: str, tmp_path: Path) -> None:
+def test_a_portable_job_server_writes_the_same_bytes(
+    build: Build, overrides: list[str], reference: str, tmp_path: Path
+) -> None:
     port = free_port()
     with running("apache_beam.runners.portability.local_job_service_main", "--port", str(port)):
         wait_for(port)
-        built = build(*overrides, "runner=portable", f"runner.options.job_endpoint=localhost:{port}", data_dir=tmp_path / "portable")
+        built = build(
+            *overrides,
+            "runner=portable",
+            f"runner.options.job_endpoint=localhost:{port}",
+            data_dir=tmp_path / "portable",
+        )
     assert built.to_json() == reference
 
 
 @pytest.mark.slow
-def test_a_dask_scheduler_with_two_workers_writes_the_same_bytes(build: Build, overrides: list[str], reference: str, tmp_path: Path) -> None:
+def test_a_dask_scheduler_with_two_workers_writes_the_same_bytes(
+    build: Build, overrides: list[str], reference: str, tmp_path: Path
+) -> None:
     distributed = pytest.importorskip("distributed")
     port = free_port()
     address = f"tcp://127.0.0.1:{port}"
-    worker = ("distributed.cli.dask_worker", address, "--nthreads", "1", "--no-nanny", "--no-dashboard")
-    with running("distributed.cli.dask_scheduler", "--host", "127.0.0.1", "--port", str(port), "--no-dashboard"):
+    worker = (
+        "distributed.cli.dask_worker",
+        address,
+        "--nthreads",
+        "1",
+        "--no-nanny",
+        "--no-dashboard",
+    )
+    with running(
+        "distributed.cli.dask_scheduler",
+        "--host",
+        "127.0.0.1",
+        "--port",
+        str(port),
+        "--no-dashboard",
+    ):
         wait_for(port)
         with running(*worker), running(*worker):
-            built = build(*overrides, "runner=dask", f"runner.options.dask_client_address={address}", data_dir=tmp_path / "dask")
+            built = build(
+                *overrides,
+                "runner=dask",
+                f"runner.options.dask_client_address={address}",
+                data_dir=tmp_path / "dask",
+            )
             with distributed.Client(address) as client:
-                used = client.run(lambda: {"pipelines.data.records", "tensorflow"} & set(__import__("sys").modules))
+                used = client.run(
+                    lambda: (
+                        {"pipelines.data.records", "tensorflow"} & set(__import__("sys").modules)
+                    )
+                )
     # The scheduler may give all of so small a build to one of them.
     assert set().union(*used.values()) == {"pipelines.data.records"}
     assert built.to_json() == reference
@@ -104,7 +154,9 @@ GIVEN = {
 def test_every_runner_composes_and_its_options_are_beams(engine: str) -> None:
     given = [f"runner.options.{name}={value}" for name, value in GIVEN.get(engine, {}).items()]
     runner, composed = runners.create(compose([f"runner={engine}", *given]).runner)
-    assert type(runner).__name__ == {"local": "FnApiRunner", "direct": "FnApiRunner"}.get(engine, f"{engine.capitalize()}Runner")
+    assert type(runner).__name__ == {"local": "FnApiRunner", "direct": "FnApiRunner"}.get(
+        engine, f"{engine.capitalize()}Runner"
+    )
     for name, value in GIVEN.get(engine, {}).items():
         assert value in composed.get_all_options().values(), name
 
@@ -116,21 +168,35 @@ def test_dataflow_composes_or_says_what_to_install() -> None:
     except UsageError as error:
         assert "install apache-beam[gcp]" in str(error)
     else:
-        assert type(runner).__name__ == "DataflowRunner" and composed.get_all_options()["project"] == "p"
+        assert (
+            type(runner).__name__ == "DataflowRunner"
+            and composed.get_all_options()["project"] == "p"
+        )
 
 
 @pytest.mark.parametrize("engine", GIVEN)
 def test_a_required_option_is_named_with_the_command(engine: str) -> None:
     name = next(iter(GIVEN[engine]))
-    with pytest.raises(UsageError, match=re.escape(f'runner.options.{name}: {engine} needs it; as in: make data DATA=coco ARGS="runner={engine}')):
+    with pytest.raises(
+        UsageError,
+        match=re.escape(
+            f'runner.options.{name}: {engine} needs it; as in: make data DATA=coco ARGS="runner={engine}'
+        ),
+    ):
         runners.create(compose([f"runner={engine}"]).runner)
 
 
 def test_an_option_that_beam_would_drop_is_refused_with_the_nearest() -> None:
-    with pytest.raises(UsageError, match="direct_num_worker: Beam has no such option; did you mean direct_num_workers"):
+    with pytest.raises(
+        UsageError,
+        match="direct_num_worker: Beam has no such option; did you mean direct_num_workers",
+    ):
         runners.create(compose(["runner=direct", "+runner.options.direct_num_worker=2"]).runner)
 
 
 def test_an_unknown_engine_lists_those_there_are() -> None:
-    with pytest.raises(UsageError, match="no engine 'prism'; there are: local, direct, dask, portable, flink, spark, dataflow"):
+    with pytest.raises(
+        UsageError,
+        match="no engine 'prism'; there are: local, direct, dask, portable, flink, spark, dataflow",
+    ):
         runners.create({"engine": "prism"})

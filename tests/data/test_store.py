@@ -38,32 +38,55 @@ def digests(built: Manifest) -> list[str]:
 
 def examples(built: Manifest, split: str) -> list[dict]:
     folder = Path(built.directory)
-    return [_wire.parse(record) for shard in built.splits[split].shards for record in tfrecord.read((folder / shard.file).open("rb"))]
+    return [
+        _wire.parse(record)
+        for shard in built.splits[split].shards
+        for record in tfrecord.read((folder / shard.file).open("rb"))
+    ]
 
 
 def lengths(built: Manifest, split: str) -> list[int]:
-    return [int(length) for shard in built.splits[split].shards for length in np.fromfile(f"{built.directory}/.shards/{shard.file}.lengths", "<u4")]
+    return [
+        int(length)
+        for shard in built.splits[split].shards
+        for length in np.fromfile(f"{built.directory}/.shards/{shard.file}.lengths", "<u4")
+    ]
 
 
 def test_shuffled_input_writes_the_same_bytes(build: Build, tmp_path: Path) -> None:
     one, _ = coco(tmp_path / "one" / "images")
     two, _ = coco(tmp_path / "two" / "images", shuffled=7)
-    built = [build("dataset=coco", f"dataset.images={file.parent}/images", f"dataset.annotations={file}") for file in (one, two)]
+    built = [
+        build("dataset=coco", f"dataset.images={file.parent}/images", f"dataset.annotations={file}")
+        for file in (one, two)
+    ]
     assert built[0].directory != built[1].directory
     assert digests(built[0]) == digests(built[1])
 
 
 def test_more_shards_than_records_leaves_empty_shards(build: Build, tmp_path: Path) -> None:
     file, _ = coco(tmp_path / "images", 5)
-    built = build("dataset=coco", f"dataset.images={tmp_path}/images", f"dataset.annotations={file}", "dataset.shards={train:7}")
+    built = build(
+        "dataset=coco",
+        f"dataset.images={tmp_path}/images",
+        f"dataset.annotations={file}",
+        "dataset.shards={train:7}",
+    )
     assert len(built.splits["train"].shards) == 7
-    assert sum(shard.examples for shard in built.splits["train"].shards) == built.splits["train"].examples
+    assert (
+        sum(shard.examples for shard in built.splits["train"].shards)
+        == built.splits["train"].examples
+    )
     assert min(shard.bytes for shard in built.splits["train"].shards) == 0
 
 
-def test_a_users_coco_folder_gives_boxes_masks_and_labels_without_gaps(build: Build, tmp_path: Path) -> None:
+def test_a_users_coco_folder_gives_boxes_masks_and_labels_without_gaps(
+    build: Build, tmp_path: Path
+) -> None:
     file, _ = coco(tmp_path / "images")
-    built = build("dataset=coco", f"dataset.images={tmp_path}/images", f"dataset.annotations={file}")
+    built = build(
+        "dataset=coco", f"dataset.images={tmp_path}/images", f"dataset.annotations={file}"
+    )
     assert built.labels == ("cat", "dog") and built.has_masks and built.formats == ("jpeg",)
     assert sum(split.examples for split in built.splits.values()) == 10
     assert built.classes["train"]["cat"] == 2 * built.splits["train"].examples
@@ -73,7 +96,9 @@ def test_a_users_coco_folder_gives_boxes_masks_and_labels_without_gaps(build: Bu
     assert len(example["image/object/mask"]) == 3
 
 
-def test_a_second_build_returns_what_is_there_without_beam_or_tensorflow(build: Build, tmp_path: Path) -> None:
+def test_a_second_build_returns_what_is_there_without_beam_or_tensorflow(
+    build: Build, tmp_path: Path
+) -> None:
     file, _ = coco(tmp_path / "images")
     overrides = ["dataset=coco", f"dataset.images={tmp_path}/images", f"dataset.annotations={file}"]
     built = build(*overrides)
@@ -83,7 +108,12 @@ def test_a_second_build_returns_what_is_there_without_beam_or_tensorflow(build: 
         "data.run(config.compose(sys.argv[1:])); print({'apache_beam', 'tensorflow', 'cv2'} & set(sys.modules))"
     )
     before = resource.getrusage(resource.RUSAGE_CHILDREN)
-    done = subprocess.run([sys.executable, "-c", code, *overrides, f"data_dir={tmp_path}/data"], capture_output=True, text=True, check=True)
+    done = subprocess.run(
+        [sys.executable, "-c", code, *overrides, f"data_dir={tmp_path}/data"],
+        capture_output=True,
+        text=True,
+        check=True,
+    )
     after = resource.getrusage(resource.RUSAGE_CHILDREN)
     assert after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime < 2
     assert done.stdout.splitlines()[-1] == "set()"
@@ -94,7 +124,13 @@ def test_lengths_beside_a_shard_lead_to_each_of_its_records(build: Build, tmp_pa
     file, document = coco(tmp_path / "images", 30)
     document["images"][4]["width"] = 640  # a record that is left out
     save(tmp_path / "images", document)
-    built = build("dataset=coco", f"dataset.images={tmp_path}/images", f"dataset.annotations={file}", "dataset.shards={train:3}", "dataset.max_reject_fraction=1")
+    built = build(
+        "dataset=coco",
+        f"dataset.images={tmp_path}/images",
+        f"dataset.annotations={file}",
+        "dataset.shards={train:3}",
+        "dataset.max_reject_fraction=1",
+    )
     for shard in built.splits["train"].shards:
         content, at = Path(built.directory, shard.file).read_bytes(), 12
         records = list(tfrecord.read(io.BytesIO(content)))
@@ -131,28 +167,49 @@ def cut(file: Path) -> None:
 
 
 @pytest.mark.parametrize("damage", [Path.unlink, cut, flipped], ids=["missing", "cut", "flipped"])
-def test_find_names_a_damaged_shard_and_the_command_it_names_repairs_it(build: Build, tmp_path: Path, damage: Callable[[Path], None]) -> None:
+def test_find_names_a_damaged_shard_and_the_command_it_names_repairs_it(
+    build: Build, tmp_path: Path, damage: Callable[[Path], None]
+) -> None:
     file, _ = coco(tmp_path / "images")
-    overrides = ["dataset=coco", f"dataset.images={tmp_path}/images", f"dataset.annotations={file}", "dataset.validate=none"]
+    overrides = [
+        "dataset=coco",
+        f"dataset.images={tmp_path}/images",
+        f"dataset.annotations={file}",
+        "dataset.validate=none",
+    ]
     built = build(*overrides)
     shard = Path(built.directory) / built.splits["train"].shards[0].file
     content = shard.read_bytes()
     damage(shard)
     dataset = compose(overrides).dataset
     assert dataset is not None
-    with pytest.raises(UsageError, match=f"{shard.name} is missing or damaged; repair it with: trellis data dataset=coco ") as refused:
+    with pytest.raises(
+        UsageError,
+        match=f"{shard.name} is missing or damaged; repair it with: trellis data dataset=coco ",
+    ) as refused:
         manifest.find(str(tmp_path / "data"), dataset, built.version)
     command = shlex.split(str(refused.value).partition("with: ")[2])
-    subprocess.run([sys.executable, "-m", "pipelines", *command[1:]], check=True, capture_output=True)
+    subprocess.run(
+        [sys.executable, "-m", "pipelines", *command[1:]], check=True, capture_output=True
+    )
     assert shard.read_bytes() == content
     assert manifest.find(str(tmp_path / "data"), dataset, built.version) == built
 
 
-def test_a_shard_without_any_trace_of_its_damage_is_found_by_reading_all_of_them(build: Build, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_shard_without_any_trace_of_its_damage_is_found_by_reading_all_of_them(
+    build: Build, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     file, _ = coco(tmp_path / "images", 30)
-    overrides = ["dataset=coco", f"dataset.images={tmp_path}/images", f"dataset.annotations={file}", "dataset.shards={train:4}"]
+    overrides = [
+        "dataset=coco",
+        f"dataset.images={tmp_path}/images",
+        f"dataset.annotations={file}",
+        "dataset.shards={train:4}",
+    ]
     built = build(*overrides)
-    damaged, whole = (Path(built.directory, shard.file) for shard in built.splits["train"].shards[:2])
+    damaged, whole = (
+        Path(built.directory, shard.file) for shard in built.splits["train"].shards[:2]
+    )
     content, time_of = damaged.read_bytes(), whole.stat().st_mtime_ns
     flipped(damaged)
     # As if the stamps were taken after the bit had turned.
@@ -175,9 +232,16 @@ def test_data_that_were_copied_are_read_once_and_then_known(build: Build, tmp_pa
     assert checks.read(epath.Path(copied.directory)).stamps == manifest.stamps(copied)
 
 
-def test_shards_of_an_interrupted_build_are_known_by_their_bytes_not_their_size(build: Build, tmp_path: Path) -> None:
+def test_shards_of_an_interrupted_build_are_known_by_their_bytes_not_their_size(
+    build: Build, tmp_path: Path
+) -> None:
     file, _ = coco(tmp_path / "images", 30)
-    overrides = ["dataset=coco", f"dataset.images={tmp_path}/images", f"dataset.annotations={file}", "dataset.shards={train:4}"]
+    overrides = [
+        "dataset=coco",
+        f"dataset.images={tmp_path}/images",
+        f"dataset.annotations={file}",
+        "dataset.shards={train:4}",
+    ]
     built = build(*overrides)
     folder = epath.Path(built.directory)
     for entry in json.loads((folder / "shards.json").read_text()).values():
@@ -191,25 +255,45 @@ def test_shards_of_an_interrupted_build_are_known_by_their_bytes_not_their_size(
 
 
 @pytest.mark.parametrize("pattern", ["train-*", "train*", "*.tfrecord*", "*train*"])
-def test_patterns_that_people_type_match_shards_only(build: Build, tmp_path: Path, pattern: str) -> None:
+def test_patterns_that_people_type_match_shards_only(
+    build: Build, tmp_path: Path, pattern: str
+) -> None:
     file, _ = coco(tmp_path / "images")
-    overrides = ["dataset=coco", f"dataset.images={tmp_path}/images", f"dataset.annotations={file}", "dataset.shards={train:3}"]
+    overrides = [
+        "dataset=coco",
+        f"dataset.images={tmp_path}/images",
+        f"dataset.annotations={file}",
+        "dataset.shards={train:3}",
+    ]
     built = build(*overrides, "dataset.validation_fraction=0")
     shards = [f"{built.directory}/{shard.file}" for shard in built.splits["train"].shards]
     assert sorted(glob.glob(f"{built.directory}/{pattern}")) == shards
     assert sorted(tf.io.gfile.glob(f"{built.directory}/{pattern}")) == shards
-    assert len(list(tf.data.TFRecordDataset(tf.data.Dataset.list_files(f"{built.directory}/{pattern}")))) == 10
+    assert (
+        len(
+            list(
+                tf.data.TFRecordDataset(tf.data.Dataset.list_files(f"{built.directory}/{pattern}"))
+            )
+        )
+        == 10
+    )
 
 
-def test_folders_of_the_layout_before_are_left_alone_and_built_anew(build: Build, tmp_path: Path) -> None:
+def test_folders_of_the_layout_before_are_left_alone_and_built_anew(
+    build: Build, tmp_path: Path
+) -> None:
     file, _ = coco(tmp_path / "images")
     old = tmp_path / "data" / "coco-0123456789abcdef"
     old.mkdir(parents=True)
     (old / "train-00000-of-00001.tfrecord").write_bytes(b"")
     (old / "train-00000-of-00001.tfrecord.lengths").write_bytes(b"")
-    (old / "shards.json").write_text('{"train-00000-of-00001.tfrecord": {"file": "train-00000-of-00001.tfrecord", "inputs": "0", "gone": 1}}')
+    (old / "shards.json").write_text(
+        '{"train-00000-of-00001.tfrecord": {"file": "train-00000-of-00001.tfrecord", "inputs": "0", "gone": 1}}'
+    )
     (old / "manifest.json").write_text("{}")
-    built = build("dataset=coco", f"dataset.images={tmp_path}/images", f"dataset.annotations={file}")
+    built = build(
+        "dataset=coco", f"dataset.images={tmp_path}/images", f"dataset.annotations={file}"
+    )
     assert built.splits["train"].examples == 8 and len(list(old.iterdir())) == 4
 
 
@@ -235,11 +319,18 @@ def test_a_changed_image_is_other_data(build: Build, tmp_path: Path) -> None:
 
 def test_a_manifest_survives_its_own_text(build: Build, tmp_path: Path) -> None:
     file, _ = coco(tmp_path / "images")
-    built = build("dataset=coco", f"dataset.images={tmp_path}/images", f"dataset.annotations={file}")
+    built = build(
+        "dataset=coco", f"dataset.images={tmp_path}/images", f"dataset.annotations={file}"
+    )
     assert manifest.from_json(built.to_json(), built.directory) == built
-    assert manifest.load(built.directory).patterns() == {split: f"{built.directory}/{split}-*.tfrecord" for split in built.splits}
+    assert manifest.load(built.directory).patterns() == {
+        split: f"{built.directory}/{split}-*.tfrecord" for split in built.splits
+    }
 
 
 def test_missing_fields_are_named_with_the_command(build: Build) -> None:
-    with pytest.raises(UsageError, match=r"dataset.images=<path> dataset.annotations=<path>; as in: make data DATA=coco"):
+    with pytest.raises(
+        UsageError,
+        match=r"dataset.images=<path> dataset.annotations=<path>; as in: make data DATA=coco",
+    ):
         build("dataset=coco")
