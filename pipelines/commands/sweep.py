@@ -1,4 +1,4 @@
-"""Trains one experiment at every point of a search space.    make sweep EXP=resnet SWEEP=learning_rate ARGS="seed=1,2 jobs=2"
+"""Trains one experiment at every point of a space.    make sweep EXP=resnet SWEEP=learning_rate ARGS="seed=1,2 jobs=2"
 
 Lists and intervals on the command line are Hydra's: seed=1,2, choice(…), range(1,10), interval(0.01,1). Every trial is a
 process of its own; jobs=<n> trials at a time share the cores. The same command again runs only what is missing or failed.
@@ -8,6 +8,7 @@ import dataclasses
 import hashlib
 import json
 import re
+from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -16,13 +17,15 @@ import tasks
 from pipelines import config
 from pipelines.config import Config
 from pipelines.data import store
-from pipelines.sweeps import circumstances, commandline, ranking, space, trials
+from pipelines.sweeps import circumstances, commandline, picture, ranking, space
 from pipelines.sweeps.commandline import Request
 from pipelines.sweeps.display import Display
+from pipelines.sweeps.job import OUTPUT
+from pipelines.sweeps.labels import short
 from pipelines.sweeps.ledger import Ledger
 from pipelines.sweeps.schedule import Schedule
-from pipelines.sweeps.space import Point
-from pipelines.sweeps.trials import Trial
+from pipelines.sweeps.space import Point, Space
+from pipelines.sweeps.trial import Trial
 from pipelines.system import durable, processes
 from pipelines.system.signals import Interrupted, Interruption
 from pipelines.tracking import continuation, environment, journal, recording, runs
@@ -39,85 +42,97 @@ def main(overrides: Sequence[str]) -> int:
 
 def run(cfg: Config, request: Request, overrides: Sequence[str]) -> int:
     """Returns 0 when every trial finished, 1 when some failed, 128 plus the signal's number when interrupted."""
-    searched = space.read(cfg.sweep, request.lists, request.ranges)
+    visited = space.read(cfg.sweep, request.lists, request.ranges)
+    _refuse_other_jobs(cfg)
+    cfg = _placed(cfg, request)
+    runs.prepare(cfg)
+    again = commandline.make("sweep", overrides)
+    try:
+        with Interruption() as signals, runs.record(cfg) as recorder:
+            schedule = _schedule(cfg, request, visited)
+            _announce(cfg, schedule)
+            recorder.tags({"sweep": Path(cfg.run_dir).name, "method": visited.method})
+            signals.hold("the trials have saved")
+            try:
+                with Display(visited.goal) as display:
+                    schedule.run(display, signals.check)
+            finally:
+                _report(recorder, schedule, visited.goal, cfg.name)
+    except Interrupted as stop:
+        print(f"interrupted ({stop}); what is finished is kept. To resume: {again}")
+        return stop.exit_code
+    failed = sum(trial.state == "failed" for trial in schedule.trials)
+    if failed:
+        print(f"{failed} failed; the same command tries them again: {again}")
+    return ExitCode.FAILED if failed else ExitCode.DONE
+
+
+def _refuse_other_jobs(cfg: Config) -> None:
     if cfg.jobs < 1 or (cfg.jobs > 1 and cfg.runtime.get("num_gpus")):
         raise UsageError(
             f"jobs: {cfg.jobs}; at least 1, and on GPUs no more, since each trial takes all that are visible"
         )
-    cfg = _placed(cfg, request)
+
+
+def _schedule(cfg: Config, request: Request, visited: Space) -> Schedule:
     directory = Path(cfg.run_dir)
-    runs.prepare(cfg)
-    try:
-        with Interruption() as signals, runs.record(cfg) as recorder:
-            made = _Trials(cfg, request, directory)
-            schedule = Schedule(
-                searched,
-                Ledger(directory / "ledger.jsonl"),
-                made.prepare,
-                unchanged=made.refuse_other_code,
-                summary=recording.read_summary,
-                occupied=lambda run_dir: durable.held(journal.folder(run_dir) / "run.lock"),
-                metric=cfg.sweep.metric if cfg.sweep else None,
-                jobs=cfg.jobs,
-            )
-            done = sum(trial.earlier for trial in schedule.trials)
-            print(
-                f"sweep {directory.name}: {len(schedule.trials)} trials, {done} of them finished earlier; {cfg.jobs} at a time, "
-                f"{processes.share(cfg.jobs)} threads each; {directory}",
-                flush=True,
-            )
-            for reason in dict.fromkeys(filter(None, (trial.anew for trial in schedule.trials))):
-                count = sum(trial.anew == reason for trial in schedule.trials)
-                print(
-                    f"trained anew: {count} trials finished earlier, but under other circumstances: {reason}",
-                    flush=True,
-                )
-            recorder.tags({"sweep": directory.name, "method": searched.method})
-            signals.hold("the trials have saved")
-            try:
-                with Display(searched.goal) as display:
-                    schedule.run(display, signals.check)
-            finally:
-                _report(recorder, schedule, searched.goal, cfg.name)
-    except Interrupted as stop:
+    made = _Trials(cfg, request, directory)
+    return Schedule(
+        visited,
+        Ledger(directory / "ledger.jsonl"),
+        made.prepare,
+        unchanged=made.refuse_other_code,
+        summary=recording.read_summary,
+        occupied=lambda run_dir: durable.held(journal.folder(run_dir) / "run.lock"),
+        metric=cfg.sweep.metric if cfg.sweep else None,
+        jobs=cfg.jobs,
+    )
+
+
+def _announce(cfg: Config, schedule: Schedule) -> None:
+    done = sum(trial.earlier for trial in schedule.trials)
+    print(
+        f"sweep {Path(cfg.run_dir).name}: {len(schedule.trials)} trials, {done} of them finished earlier; {cfg.jobs} at a time, "
+        f"{processes.share(cfg.jobs)} threads each; {cfg.run_dir}",
+        flush=True,
+    )
+    reasons = Counter(trial.anew for trial in schedule.trials if trial.anew)
+    for reason, count in reasons.items():
         print(
-            f"interrupted ({stop}); what is finished is kept. To go on: {commandline.make('sweep', overrides)}"
+            f"trained anew: {count} trials finished earlier, but under other circumstances: {reason}",
+            flush=True,
         )
-        return stop.exit_code
-    failed = sum(trial.state == "failed" for trial in schedule.trials)
-    if failed:
-        print(
-            f"{failed} failed; the same command tries them again: {commandline.make('sweep', overrides)}"
-        )
-    return ExitCode.FAILED if failed else ExitCode.DONE
 
 
 class _Trials:
     """Makes trials of points; each data set is built and each experiment composed once."""
 
     def __init__(self, cfg: Config, request: Request, directory: Path) -> None:
-        self.cfg, self.request, self.directory = cfg, request, directory
-        self._packages, self._code = environment.packages(), circumstances.code()
+        self.cfg = cfg
+        self.request = request
+        self.directory = directory
+        self._packages = environment.packages()
+        self._code = circumstances.code()
         self._fingerprints: dict[str, str] = {}
         self._composed: dict[tuple[str, ...], Config] = {}
 
     def prepare(self, point: Point) -> Trial:
         """The trial of one point."""
         groups = {name: value for name, value in point.items() if name in config.GROUPS}
-        settings, overrides = space.settle(point, self._compose(space.settle(groups, self.cfg)[1]))
+        _, chosen = space.settle(groups, self.cfg)
+        settings, overrides = space.settle(point, self._compose(chosen))
         overrides = [*self.request.fixed, *overrides]
         cfg = config.compose(overrides)
-        base, around = (
-            space.identity(cfg, self._fingerprint(cfg)),
-            circumstances.describe(cfg, self._packages),
-        )
-        identity = hashlib.sha256(f"{base} {circumstances.digest(around)}".encode()).hexdigest()
+        base = space.identity(cfg, self._fingerprint(cfg))
+        around = circumstances.describe(cfg, self._packages)
+        text = f"{base} {circumstances.digest(around)}"
+        identity = hashlib.sha256(text.encode()).hexdigest()
         trial = Trial.at(self.directory, identity, settings, overrides)
-        trial.base, trial.circumstances = base, around
+        trial.base = base
+        trial.circumstances = around
+        share = processes.share(self.cfg.jobs)
         recorded = continuation.threads(trial.run_dir)
-        trial.recipe += config.thread_overrides(
-            cfg.threads, processes.share(self.cfg.jobs), recorded
-        )
+        trial.recipe += config.thread_overrides(cfg.threads, share, recorded)
         return trial
 
     def refuse_other_code(self) -> None:
@@ -144,7 +159,7 @@ class _Trials:
 
 
 def _placed(cfg: Config, request: Request) -> Config:
-    """The configuration of the parent run: named after what it searches, in a directory that the same command finds again."""
+    """The configuration of the parent run: named after what varies, in a directory that the same command finds again."""
     chosen = dict(text.split("=", 1) for text in request.own)
     if cfg.name == "none":
         names = request.lists.get("experiment")
@@ -153,15 +168,13 @@ def _placed(cfg: Config, request: Request) -> Config:
         cfg = dataclasses.replace(cfg, name="_".join(map(str, names))[:60])
     if "run_dir" in chosen:
         return cfg
-    varied = [
-        *filter(None, [chosen.get("sweep")]),
-        *map(trials.short, [*request.lists, *request.ranges]),
-    ]
+    words = [cfg.name, *map(short, [*request.lists, *request.ranges])]
+    if chosen.get("sweep"):
+        words.insert(1, chosen["sweep"])
+    name = re.sub(r"[^A-Za-z0-9_.-]+", "_", "-".join(dict.fromkeys(words)))
     identity = space.identity(config.compose(request.fixed), "")
-    name = re.sub(r"[^A-Za-z0-9_.-]+", "_", "-".join(dict.fromkeys([cfg.name, *varied])))
-    return dataclasses.replace(
-        cfg, run_dir=str(Path(cfg.runs_dir) / "sweeps" / f"{name}-{identity[:6]}")
-    )
+    run_dir = Path(cfg.runs_dir, "sweeps", f"{name}-{identity[:6]}")
+    return dataclasses.replace(cfg, run_dir=str(run_dir))
 
 
 def _report(recorder: Any, schedule: Schedule, goal: str, name: str) -> None:
@@ -175,19 +188,17 @@ def _report(recorder: Any, schedule: Schedule, goal: str, name: str) -> None:
     print(ranking.as_text(rows))
     for trial in schedule.trials:
         if trial.state == "failed":
-            print(f"failed: {trial.label}: {trial.reason}; {trial.run_dir / trials.OUTPUT}")
+            print(f"failed: {trial.label}: {trial.reason}; {trial.run_dir / OUTPUT}")
+    if not rows:
+        return
+    metric = rows[0].best.metric
+    title = f"{name}: {metric} of {len(rows)} settings"
+    picture.draw(rows, title, recorder.run_dir / "ranking.png")
+    recorder.file("ranking.png")
     best = ranking.winner(rows)
-    if rows:
-        metric = rows[0].best.metric
-        ranking.draw(
-            rows, f"{name}: {metric} of {len(rows)} settings", recorder.run_dir / "ranking.png"
-        )
-        recorder.file("ranking.png")
     if best:
-        recorder(
-            sum(trial.state == "finished" for trial in schedule.trials),
-            {f"validation/{metric}": best.mean},
-        )
+        finished = sum(trial.state == "finished" for trial in schedule.trials)
+        recorder(finished, {f"validation/{metric}": best.mean})
         print(
             f"best: {best.label}: {metric} {best.mean:.4f}; ranking.png, ranking.csv in {recorder.run_dir}"
         )

@@ -30,9 +30,11 @@ def describe(cfg: Config, packages: Sequence[str]) -> dict[str, Any]:
         packages: installed distributions, each `name==version`.
     """
     versions = dict(line.split("==", 1) for line in packages if line.startswith(COMPUTING))
-    found = {"code": code(cfg.imports), "libraries": versions, **arithmetic.describe()}
+    circumstances = {"code": code(cfg.imports), "libraries": versions, **arithmetic.describe()}
     weights = cfg.task.get("init_checkpoint")
-    return {**found, "starting weights": _content(weights)} if weights else found
+    if weights:
+        circumstances["starting weights"] = _content(weights)
+    return circumstances
 
 
 def digest(circumstances: Any) -> str:
@@ -42,22 +44,33 @@ def digest(circumstances: Any) -> str:
 
 def code(imports: Sequence[str] = (), root: Path = ROOT) -> str:
     """Digest of the Python source that trains: ours, and of `imports` what no installed distribution owns."""
-    files = [file for name in SOURCES for file in sorted((root / name).rglob("*.py"))]
+    files: list[Path] = []
+    for name in SOURCES:
+        files += sorted((root / name).rglob("*.py"))
     return _digest_of([*files, *_own_modules(imports)])
 
 
 def _own_modules(imports: Iterable[str]) -> Iterator[Path]:
     installed = Path(sysconfig.get_path("purelib"))
     for name in sorted({module.partition(".")[0] for module in imports}):
-        spec = importlib.util.find_spec(name) if name not in sys.builtin_module_names else None
-        places = (
-            [Path(place) for place in (spec.submodule_search_locations or [spec.origin or ""])]
-            if spec
-            else []
-        )
-        for place in places:
-            if not place.is_relative_to(installed):  # Installed modules count by their version.
-                yield from sorted(place.rglob("*.py")) if place.is_dir() else [place]
+        for path in _module_paths(name):
+            if path.is_relative_to(installed):
+                continue  # Installed modules count by their version.
+            if path.is_dir():
+                yield from sorted(path.rglob("*.py"))
+            else:
+                yield path
+
+
+def _module_paths(name: str) -> list[Path]:
+    """The folders of a package, or the file of a module."""
+    if name in sys.builtin_module_names:
+        return []
+    spec = importlib.util.find_spec(name)
+    if spec is None:
+        return []
+    paths = spec.submodule_search_locations or [spec.origin or ""]
+    return [Path(path) for path in paths]
 
 
 def _content(checkpoint: str) -> str:
@@ -67,21 +80,19 @@ def _content(checkpoint: str) -> str:
     path = Path(absolute(checkpoint))
     if path.is_dir():
         return _digest_of(sorted(path.rglob("*")))
-    parts = glob.glob(
-        f"{glob.escape(str(path))}.*"
-    )  # A checkpoint is named by what its files begin with.
+    # A checkpoint is named by what its files begin with.
+    parts = glob.glob(f"{glob.escape(str(path))}.*")
     return _digest_of([path, *map(Path, sorted(parts))])
 
 
 def _digest_of(files: Iterable[Path]) -> str:
-    found = hashlib.sha256()
+    total = hashlib.sha256()
     for file in files:
         if file.is_file():
-            with file.open("rb") as content:
-                name = "/".join(
-                    file.parts[-3:]
-                )  # Not the whole path: the same files may lie elsewhere.
-                found.update(
-                    f"{name}\n{hashlib.file_digest(content, 'sha256').hexdigest()}\n".encode()
-                )
-    return found.hexdigest()[:16]
+            with file.open("rb") as stream:
+                content = hashlib.file_digest(stream, "sha256").hexdigest()
+            name = "/".join(
+                file.parts[-3:]
+            )  # Not the whole path: the same files may lie elsewhere.
+            total.update(f"{name}\n{content}\n".encode())
+    return total.hexdigest()[:16]

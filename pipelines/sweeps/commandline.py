@@ -22,10 +22,8 @@ from pipelines import config
 from pipelines.sweeps.space import MOST, SHORT
 from pipelines.usage import UsageError
 
-OURS = (
-    *config.names(config.Config, config.VERB, verb="sweep"),
-    "run_dir",
-)  # about the sweep, not about its trials
+# About the sweep, not about its trials.
+OURS = (*config.names(config.Config, config.VERB, verb="sweep"), "run_dir")
 VARIABLES = {
     "experiment": "EXP",
     "dataset": "DATA",
@@ -54,27 +52,26 @@ def read(overrides: Sequence[str]) -> Request:
     request = Request()
     for text in overrides:
         override = _parse(text)
-        name, own = (
-            text.partition("=")[0],
-            text.lstrip("+").partition("=")[0].partition(".")[0] in OURS,
-        )
-        if override is not None and own and override.is_sweep_override():
-            raise UsageError(f"{text}: one value, please; this is about the sweep as a whole")
-        if own:
+        name = text.partition("=")[0]
+        several = override is not None and override.is_sweep_override()
+        if name.lstrip("+").partition(".")[0] in OURS:
+            if several:
+                raise UsageError(f"{text}: one value, please; this is about the sweep as a whole")
             request.own.append(text)
-        elif override is None or not (
-            override.is_sweep_override() or name in (*SHORT, "learning_rate")
-        ):
+        elif override is None or not (several or name in (*SHORT, "learning_rate")):
             request.fixed.append(text)
-        elif isinstance(interval := override.value(), IntervalSweep):
-            request.ranges[name] = {
-                "low": interval.start,
-                "high": interval.end,
-                "log": "log" in interval.tags,
-            }
         else:
-            request.lists[name] = _values(override)
+            _add(request, name, override)
     return request
+
+
+def _add(request: Request, name: str, override: Override) -> None:
+    interval = override.value()
+    if isinstance(interval, IntervalSweep):
+        ends = {"low": interval.start, "high": interval.end}
+        request.ranges[name] = {**ends, "log": "log" in interval.tags}
+    else:
+        request.lists[name] = _values(override)
 
 
 def make(verb: str, overrides: Sequence[str]) -> str:
@@ -83,12 +80,16 @@ def make(verb: str, overrides: Sequence[str]) -> str:
     rest: list[str] = []
     for text in overrides:
         name, _, value = text.partition("=")
-        plain = name in VARIABLES and shlex.quote(value) == value
-        (words if plain else rest).append(
-            f"{VARIABLES[name]}={value}" if plain else shlex.quote(text)
-        )
-    arguments = " ".join(rest).replace("\\", "\\\\").replace('"', '\\"').replace("$", "\\$\\$")
-    return " ".join(["make", verb, *words, *([f'ARGS="{arguments}"'] if rest else [])])
+        if name in VARIABLES and shlex.quote(value) == value:
+            words.append(f"{VARIABLES[name]}={value}")
+        else:
+            rest.append(shlex.quote(text))
+    if rest:
+        # What the shell reads inside double quotes; Make reads $$ as a dollar.
+        arguments = " ".join(rest).replace("\\", "\\\\").replace('"', '\\"')
+        arguments = arguments.replace("$", "\\$\\$")
+        words.append(f'ARGS="{arguments}"')
+    return " ".join(["make", verb, *words])
 
 
 def _parse(text: str) -> Override | None:
@@ -114,9 +115,10 @@ def _values(override: Override) -> list[Any]:
 
 
 def _refuse_endless(value: Any) -> None:
-    if isinstance(value, RangeSweep) and not abs(
-        float(value.stop) - float(value.start)
-    ) <= MOST * abs(value.step):
+    if not isinstance(value, RangeSweep):
+        return
+    length = abs(float(value.stop or 0) - float(value.start or 0))
+    if not length <= MOST * abs(value.step):  # Not `>`: NaN is refused too.
         raise ValueError(f"more than {MOST} values, or a step of nothing")
 
 

@@ -2,6 +2,7 @@
 
 import sys
 import time
+from collections import Counter
 from collections.abc import Sequence
 from types import TracebackType
 from typing import TextIO
@@ -11,7 +12,7 @@ from rich.live import Live
 from rich.table import Table
 from rich.text import Text
 
-from pipelines.sweeps.trials import Trial
+from pipelines.sweeps.trial import Trial
 
 REFRESH_S = 1.0
 ORDER = {"running": 0, "interrupted": 1, "failed": 2, "finished": 3, "waiting": 4}
@@ -23,11 +24,12 @@ class Display:
     def __init__(self, goal: str, stream: TextIO = sys.stdout) -> None:
         """Chooses by what `stream` is."""
         self._console = Console(file=stream)
-        # Refreshed by the sweep itself: with a thread beside it, starting processes would not be safe.
-        self._live = (
-            Live(console=self._console, auto_refresh=False) if self._console.is_terminal else None
-        )
-        self._goal, self._stream = goal, stream
+        self._live: Live | None = None
+        if self._console.is_terminal:
+            # Refreshed by the sweep itself: with a thread beside it, starting processes would not be safe.
+            self._live = Live(console=self._console, auto_refresh=False)
+        self._goal = goal
+        self._stream = stream
         self._shown = 0.0
         self._trials: Sequence[Trial] = ()
 
@@ -41,7 +43,7 @@ class Display:
     ) -> None:
         if self._live:
             self._live.update(self._table(), refresh=True)
-            self._live.__exit__(kind, error, trace)  # type: ignore[arg-type]
+            self._live.__exit__(kind, error, trace)
 
     def changed(self, trial: Trial) -> None:
         """Says what became of a trial."""
@@ -62,23 +64,21 @@ class Display:
         ordered = sorted(
             self._trials, key=lambda trial: (ORDER[trial.state], sign * (trial.value or 0))
         )
-        room = max(3, self._console.height - 6)
-        counts = {state: sum(trial.state == state for trial in self._trials) for state in ORDER}
-        caption = ", ".join(f"{count} {state}" for state, count in counts.items() if count)
+        counts = Counter(trial.state for trial in self._trials)
+        caption = ", ".join(f"{counts[state]} {state}" for state in ORDER if counts[state])
         table = Table("trial", "state", caption=caption, expand=False)
-        for trial in ordered[:room]:
-            state = trial.progress() if trial.state == "running" else _outcome(trial)
-            table.add_row(
-                Text(trial.label), Text(state)
-            )  # As they are: brackets are no markup here.
+        rows = max(3, self._console.height - 6)
+        for trial in ordered[:rows]:
+            state = trial.job.progress() if trial.job else _outcome(trial)
+            # As they are: brackets are no markup here.
+            table.add_row(Text(trial.label), Text(state))
         return table
 
 
 def _outcome(trial: Trial) -> str:
     if trial.state == "finished":
-        return f"{trial.metric} {trial.value:.4f}" + (
-            " (earlier)" if trial.earlier else f" in {trial.seconds:.0f} s"
-        )
+        when = "(earlier)" if trial.earlier else f"in {trial.seconds:.0f} s"
+        return f"{trial.metric} {trial.value:.4f} {when}"
     if trial.state == "failed":
         return f"failed: {trial.reason}"
     return "started" if trial.state == "running" else trial.state

@@ -44,7 +44,8 @@ class Ledger:
 
     def suggested(self, space: str) -> list[Point]:
         """The points suggested so far for the space of that digest, in order."""
-        return [point for _, point in sorted(self._suggested.get(space, {}).items())]
+        points = self._suggested.get(space, {})
+        return [points[number] for number in sorted(points)]
 
     def under(self, circumstances: dict[str, Any]) -> str:
         """The digest of these circumstances, written down where they are new."""
@@ -55,13 +56,17 @@ class Ledger:
 
     def earlier(self, base: str) -> dict[str, Any] | None:
         """The circumstances under which the trial of these settings and data finished last; None: it did not."""
-        found = [entry for entry in self.finished.values() if entry.get("base") == base]
-        return self.circumstances.get(found[-1]["circumstances"]) if found else None
+        results = [result for result in self.finished.values() if result.get("base") == base]
+        if not results:
+            return None
+        return self.circumstances.get(results[-1]["circumstances"])
 
     def _learn(self, entry: dict[str, Any]) -> None:
-        if entry["event"] == "suggested":
-            self._suggested.setdefault(entry["space"], {})[entry["number"]] = entry["point"]
-        elif entry["event"] == "circumstances":
-            self.circumstances[entry["digest"]] = entry["values"]
-        elif entry["event"] == "finished":
-            self.finished[entry["trial"]] = entry
+        match entry["event"]:
+            case "suggested":
+                points = self._suggested.setdefault(entry["space"], {})
+                points[entry["number"]] = entry["point"]
+            case "circumstances":
+                self.circumstances[entry["digest"]] = entry["values"]
+            case "finished":
+                self.finished[entry["trial"]] = entry

@@ -1,6 +1,6 @@
 """The points that a sweep visits, in order: each a function of the space, its number and the results before it.
 
-No method keeps a state of its own, so a sweep that was killed goes on exactly as it would have gone on.
+No method keeps a state of its own, so a sweep that was killed continues exactly as it would have.
 """
 
 import itertools
@@ -48,17 +48,14 @@ def suggest(
         parameter.name: _distribution(parameter, optuna.distributions)
         for parameter in space.parameters
     }
+
     # A sampler seeded anew for each number: what it has drawn before a restart does not matter.
     sampler = optuna.samplers.TPESampler(
         seed=space.seed * 100_003 + number, n_startup_trials=STARTUP, constant_liar=True
     )
     study = optuna.create_study(direction=space.goal, sampler=sampler)
-    told = [
-        (point, value, TrialState.FAIL if value is None else TrialState.COMPLETE)
-        for point, value in past
-    ]
-    told += [(point, None, TrialState.RUNNING) for point in pending]
-    for point, value, state in told:
+
+    def tell(point: Point, state: TrialState, value: float | None = None) -> None:
         coordinates = {
             parameter.name: _coordinate(parameter, point[parameter.name])
             for parameter in space.parameters
@@ -66,12 +63,14 @@ def suggest(
         study.add_trial(
             create_trial(state=state, value=value, params=coordinates, distributions=axes)
         )
+
+    for point, value in past:
+        tell(point, TrialState.FAIL if value is None else TrialState.COMPLETE, value)
+    for point in pending:
+        tell(point, TrialState.RUNNING)
     drawn = study.ask(axes).params
     return {
-        parameter.name: parameter.spell(
-            parameter.choices[drawn[parameter.name]] if parameter.choices else drawn[parameter.name]
-        )
-        for parameter in space.parameters
+        parameter.name: _spelled(parameter, drawn[parameter.name]) for parameter in space.parameters
     }
 
 
@@ -96,3 +95,8 @@ def _distribution(parameter: Parameter, distributions: Any) -> Any:
 def _coordinate(parameter: Parameter, value: Any) -> Any:
     value = value["times"] if parameter.times else value
     return parameter.choices.index(value) if parameter.choices else value
+
+
+def _spelled(parameter: Parameter, coordinate: Any) -> Any:
+    value = parameter.choices[coordinate] if parameter.choices else coordinate
+    return parameter.spell(value)

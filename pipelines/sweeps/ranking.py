@@ -8,15 +8,14 @@ import csv
 import io
 from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 from pipelines.sweeps.commandline import make
-from pipelines.sweeps.trials import Trial, brief, label, short
+from pipelines.sweeps.labels import brief, label, short
+from pipelines.sweeps.trial import Trial
 
 MOST_ROWS = 25  # of the picture and the table on screen; ranking.csv has them all
-MOST_PANELS = 3
-MOST_TICKS = 6
+COLUMNS = ("rank", "metric", "mean", "min", "max", "trials", "missing")  # before the settings
 
 
 @dataclass(frozen=True)
@@ -54,13 +53,24 @@ def rank(trials: Sequence[Trial], goal: str) -> list[Row]:
     groups: dict[str, list[Trial]] = {}
     for trial in trials:
         groups.setdefault(repr(_settings(trial)), []).append(trial)
-    rows = [row for group in groups.values() if (row := _row(group, sign)).trials]
-    return sorted(rows, key=lambda row: (row.missing > 0, sign * row.mean))
+    rows = [_row(group, sign) for group in groups.values()]
+    ranked = [row for row in rows if row.trials]
+    return sorted(ranked, key=lambda row: (row.missing > 0, sign * row.mean))
+
+
+def parameters(rows: Sequence[Row]) -> list[str]:
+    """Names of all parameters, in order."""
+    names: dict[str, None] = {}
+    for row in rows:
+        names.update(dict.fromkeys(row.settings))
+    return list(names)
 
 
 def winner(rows: Sequence[Row]) -> Row | None:
     """The best of the rows that lack nothing."""
-    return rows[0] if rows and not rows[0].missing else None
+    if not rows or rows[0].missing:
+        return None
+    return rows[0]
 
 
 def _row(group: Sequence[Trial], sign: int) -> Row:
@@ -71,30 +81,16 @@ def _row(group: Sequence[Trial], sign: int) -> Row:
 
 def as_csv(rows: Sequence[Row]) -> str:
     """All rows: place, figures, settings, the best trial's run."""
-    names = list(dict.fromkeys(name for row in rows for name in row.settings))
+    names = parameters(rows)
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
-    writer.writerow(
-        [
-            "rank",
-            "metric",
-            "mean",
-            "min",
-            "max",
-            "trials",
-            "missing",
-            *names,
-            "best_run_dir",
-            "best_mlflow_run_id",
-        ]
-    )
-    for place, row in enumerate(rows, start=1):
-        best = row.best
+    writer.writerow([*COLUMNS, *names, "best_run_dir", "best_mlflow_run_id"])
+    for position, row in enumerate(rows, start=1):
+        rank = "" if row.missing else position
         spread = [row.mean, min(row.values), max(row.values), len(row.values), row.missing]
-        figures = ["" if row.missing else place, best.metric, *spread]
-        writer.writerow(
-            [*figures, *(row.settings.get(name, "") for name in names), best.run_dir, best.run_id]
-        )
+        settings = [row.settings.get(name, "") for name in names]
+        run = [row.best.run_dir, row.best.run_id]
+        writer.writerow([rank, row.best.metric, *spread, *settings, *run])
     return text.getvalue()
 
 
@@ -102,24 +98,19 @@ def as_text(rows: Sequence[Row]) -> str:
     """The best rows as an aligned table, rows without a rank at its end."""
     if not rows:
         return "no trial has finished"
-    names = list(dict.fromkeys(name for row in rows for name in row.settings))
+    names = parameters(rows)
     seeds = any(len(row.trials) + row.missing > 1 for row in rows)
-    head = [
-        "rank",
-        rows[0].best.metric,
-        *(["min .. max", "trials"] if seeds else []),
-        *map(short, names),
-        "run",
-    ]
-    lines = [head]
-    for place, row in enumerate(rows[:MOST_ROWS], start=1):
-        spread = [f"{min(row.values):.4f} .. {max(row.values):.4f}", _count(row)] if seeds else []
+    spread = ["min .. max", "trials"] if seeds else []
+    lines = [["rank", rows[0].best.metric, *spread, *map(short, names), "run"]]
+    for position, row in enumerate(rows[:MOST_ROWS], start=1):
+        if seeds:
+            spread = [f"{min(row.values):.4f} .. {max(row.values):.4f}", _count(row)]
         settings = [brief(row.settings[name]) if name in row.settings else "" for name in names]
-        standing = "-" if row.missing else str(place)
-        lines.append([standing, f"{row.mean:.4f}", *spread, *settings, row.best.run_dir.name])
+        rank = "-" if row.missing else str(position)
+        lines.append([rank, f"{row.mean:.4f}", *spread, *settings, row.best.run_dir.name])
     table = "\n".join(_aligned(lines))
     more = len(rows) - MOST_ROWS
-    return table + (f"\n… and {more} more in ranking.csv" if more > 0 else "")
+    return f"{table}\n… and {more} more in ranking.csv" if more > 0 else table
 
 
 def _aligned(lines: Sequence[Sequence[str]]) -> list[str]:
@@ -135,134 +126,36 @@ def _count(row: Row) -> str:
 def as_summary(trials: Sequence[Trial], rows: Sequence[Row]) -> dict[str, Any]:
     """What the sweep's `summary.json` says: the headline, the best and how to train it again, and every trial."""
     first = winner(rows)
-    best = first.best if first else None
     return {
         "headline": {
-            "metric": best.metric if best else None,
+            "metric": first.best.metric if first else None,
             "value": first.mean if first else None,
         },
-        "best": {
-            "settings": best.settings,
-            "command": make("train", best.recipe),
-            "run_dir": best.run_dir,
-        }
-        if best
-        else None,
-        "trials": [
-            {
-                "settings": trial.settings,
-                "state": trial.state,
-                "value": trial.value,
-                "reason": trial.reason,
-                "seconds": trial.seconds,
-                "run_dir": trial.run_dir,
-                "mlflow_run_id": trial.run_id,
-                "identity": trial.identity,
-            }
-            for trial in trials
-        ],
+        "best": _best(first.best) if first else None,
+        "trials": [_outcome(trial) for trial in trials],
     }
 
 
-def draw(rows: Sequence[Row], title: str, path: Path) -> None:
-    """Draws the ranking, and the metric over each numeric parameter that took several values."""
-    # Imported here: it takes a second, and a sweep draws once.
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
-    from matplotlib.figure import Figure
+def _best(trial: Trial) -> dict[str, Any]:
+    return {
+        "settings": trial.settings,
+        "command": make("train", trial.recipe),
+        "run_dir": trial.run_dir,
+    }
 
-    numeric = _numeric(rows)[:MOST_PANELS]
-    shown = list(rows[:MOST_ROWS])
-    metric = rows[0].best.metric
-    figure = Figure(
-        figsize=(6.5 + 4 * len(numeric), max(3.6, 1.6 + 0.32 * len(shown))),
-        layout="constrained",
-        dpi=110,
-    )
-    FigureCanvasAgg(figure)
-    panels = figure.subplots(
-        1, 1 + len(numeric), squeeze=False, width_ratios=[1.5, *[1] * len(numeric)]
-    )[0]
-    places = range(len(shown))
-    for place, row in enumerate(shown):
-        colour = "tab:gray" if row.missing else "tab:orange" if place == 0 else "tab:blue"
-        panels[0].plot(
-            [min(row.values), max(row.values)], [place, place], color=colour, alpha=0.4, linewidth=4
-        )
-        panels[0].plot(
-            row.values, [place] * len(row.values), "o", color=colour, alpha=0.6, markersize=5
-        )
-        panels[0].plot([row.mean], [place], "|", color=colour, markersize=16, markeredgewidth=2.5)
-        beside = {"xytext": (8, 0), "textcoords": "offset points", "va": "center", "fontsize": 8}
-        panels[0].annotate(f"{row.mean:.4f}", (max(row.values), place), **beside)
-    panels[0].set_yticks(places, [_shortened(row.label) for row in shown], fontsize=8)
-    panels[0].set_ylim(len(shown) - 0.4, -0.6)
-    panels[0].margins(x=0.18)
-    panels[0].set_xlabel(metric)
-    for panel, name in zip(panels[1:], numeric, strict=True):
-        points = [
-            (row.settings[name], value)
-            for row in rows
-            for value in row.values
-            if name in row.settings
-        ]
-        whole = [row for row in rows if not row.missing and name in row.settings]
-        means = sorted((row.settings[name], row.mean) for row in whole)
-        if len(_varied(rows)) == 1:
-            panel.plot(
-                [x for x, _ in means], [y for _, y in means], "-", color="tab:blue", alpha=0.5
-            )
-        panel.plot(
-            [x for x, _ in points],
-            [y for _, y in points],
-            "o",
-            color="tab:blue",
-            alpha=0.6,
-            markersize=5,
-        )
-        if winner(rows) and rows[0].settings.get(name) is not None:
-            panel.plot(
-                [rows[0].settings[name]], [rows[0].mean], "o", color="tab:orange", markersize=8
-            )
-        xs = [x for x, _ in points]
-        if min(xs) > 0 and max(xs) / min(xs) >= 8:
-            panel.set_xscale("log")
-        if (
-            len(set(xs)) <= MOST_TICKS
-        ):  # The values themselves: on a short logarithmic axis matplotlib's labels overlap.
-            panel.minorticks_off()
-            panel.set_xticks(sorted(set(xs)), [brief(x) for x in sorted(set(xs))], fontsize=8)
-        panel.set_xlabel(short(name))
-        panel.set_ylabel(metric)
-    for panel in panels:
-        panel.grid(alpha=0.25)
-        panel.spines[["top", "right"]].set_visible(False)
-    figure.suptitle(title, fontsize=10)
-    figure.savefig(path)
+
+def _outcome(trial: Trial) -> dict[str, Any]:
+    return {
+        "settings": trial.settings,
+        "state": trial.state,
+        "value": trial.value,
+        "reason": trial.reason,
+        "seconds": trial.seconds,
+        "run_dir": trial.run_dir,
+        "mlflow_run_id": trial.run_id,
+        "identity": trial.identity,
+    }
 
 
 def _settings(trial: Trial) -> dict[str, Any]:
     return {name: value for name, value in trial.settings.items() if name != "seed"}
-
-
-def _varied(rows: Sequence[Row]) -> list[str]:
-    names = dict.fromkeys(name for row in rows for name in row.settings)
-    return [name for name in names if len(_different(rows, name)) > 1]
-
-
-def _different(rows: Sequence[Row], name: str) -> set[str]:
-    return {repr(row.settings.get(name)) for row in rows}
-
-
-def _numeric(rows: Sequence[Row]) -> list[str]:
-    def number(value: Any) -> bool:
-        return isinstance(value, int | float) and not isinstance(value, bool)
-
-    return [
-        name
-        for name in _varied(rows)
-        if all(number(row.settings[name]) for row in rows if name in row.settings)
-    ]
-
-
-def _shortened(label: str, most: int = 52) -> str:
-    return label if len(label) <= most else label[: most - 1] + "…"

@@ -8,10 +8,10 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from pipelines.config import differences
-from pipelines.sweeps import proposals, trials
+from pipelines.sweeps import proposals
 from pipelines.sweeps.ledger import Ledger
 from pipelines.sweeps.space import Point, Space
-from pipelines.sweeps.trials import Trial
+from pipelines.sweeps.trial import Trial, stop
 
 INTERVAL_S = 0.25
 MOST_REASONS = 3  # that a line names
@@ -55,19 +55,23 @@ class Schedule:
             unchanged: called before a trial starts; raises where it would not train what it is named after.
             metric: of the evaluation, to rank by; None: each experiment's headline.
         """
-        self.space, self.ledger, self.jobs, self.metric = space, ledger, jobs, metric
-        self._prepare, self._summary, self._occupied = prepare, summary, occupied
+        self.space = space
+        self.ledger = ledger
+        self.jobs = jobs
+        self.metric = metric
+        self._prepare = prepare
+        self._summary = summary
+        self._occupied = occupied
         self._unchanged = unchanged
         self.trials: list[Trial] = []
         self._points: list[tuple[Point, list[Trial]]] = []  # each point with its trials, in order
         self._around = proposals.combinations(space.around)
         self._adaptive = space.method == "tpe"
-        known = (
-            ledger.suggested(space.digest())[: space.trials]
-            if self._adaptive
-            else proposals.fixed(space)
-        )
-        for point in known:
+        if self._adaptive:
+            points = ledger.suggested(space.digest())[: space.trials]
+        else:
+            points = proposals.fixed(space)
+        for point in points:
             self._add(point)
 
     def run(self, audience: Audience, check: Callable[[], None]) -> None:
@@ -78,62 +82,67 @@ class Schedule:
                 audience.refresh(self.trials)
                 time.sleep(INTERVAL_S)
         finally:
-            running = [trial for trial in self.trials if trial.state == "running"]
-            trials.stop(running)
-            for trial in running:
+            stopped = self._in_state("running")
+            stop(stopped)
+            for trial in stopped:
                 self.ledger.write("interrupted", trial=trial.identity)
                 audience.changed(trial)
 
     def _advance(self, audience: Audience) -> bool:
         """Takes one look around; says whether anything is left to do."""
-        for trial in self.trials:
-            if trial.state == "running" and trial.poll(self.metric, self._summary):
+        for trial in self._in_state("running"):
+            if trial.poll(self.metric, self._summary):
                 self._note(trial)
                 audience.changed(trial)
-        while self._adaptive and len(self._points) < self.space.trials and self._informed():
+        while self._more_to_suggest() and self._informed():
             self._suggest()
-        running = sum(trial.state == "running" for trial in self.trials)
-        waiting = [trial for trial in self.trials if trial.state == "waiting"]
+        running = len(self._in_state("running"))
+        waiting = self._in_state("waiting")
         for trial in waiting:
-            if running < self.jobs and not self._occupied(
-                trial.run_dir
-            ):  # By what is left of a sweep that was killed.
+            # Occupied by what is left of a sweep that was killed.
+            if running < self.jobs and not self._occupied(trial.run_dir):
                 running += self._begin(trial)
                 audience.changed(trial)
-        return bool(
-            running or waiting or (self._adaptive and len(self._points) < self.space.trials)
-        )
+        return bool(running or waiting or self._more_to_suggest())
+
+    def _in_state(self, state: str) -> list[Trial]:
+        return [trial for trial in self.trials if trial.state == state]
+
+    def _more_to_suggest(self) -> bool:
+        return self._adaptive and len(self._points) < self.space.trials
 
     def _begin(self, trial: Trial) -> bool:
         """Starts a trial, unless it turns out to be finished."""
-        found = self._summary(trial.run_dir)
-        if (
-            found.get("status") == "finished"
-        ):  # The sweep was killed before it could write this down.
-            trial.take(self.metric, found)
+        summary = self._summary(trial.run_dir)
+        if summary.get("status") == "finished":
+            # The sweep was killed before it could write this down.
+            trial.take(self.metric, summary)
             self._note(trial)
             return False
         self._unchanged()
         self.ledger.write(
-            "started", trial=trial.identity, settings=trial.settings, run_dir=str(trial.run_dir)
+            "started",
+            trial=trial.identity,
+            settings=trial.settings,
+            run_dir=str(trial.run_dir),
         )
         trial.start()
         return True
 
     def _note(self, trial: Trial) -> None:
-        if trial.state == "finished":
-            result = {
-                "value": trial.value,
-                "metric": trial.metric,
-                "seconds": trial.seconds,
-                "run_id": trial.run_id,
-            }
-            under = self.ledger.under(trial.circumstances)
-            self.ledger.write(
-                "finished", trial=trial.identity, base=trial.base, circumstances=under, **result
-            )
-        else:
+        if trial.state != "finished":
             self.ledger.write("failed", trial=trial.identity, reason=trial.reason)
+            return
+        self.ledger.write(
+            "finished",
+            trial=trial.identity,
+            base=trial.base,
+            circumstances=self.ledger.under(trial.circumstances),
+            value=trial.value,
+            metric=trial.metric,
+            seconds=trial.seconds,
+            run_id=trial.run_id,
+        )
 
     def _add(self, point: Point) -> None:
         group = [self._known(self._prepare({**point, **outer})) for outer in self._around]
@@ -141,15 +150,18 @@ class Schedule:
 
     def _known(self, trial: Trial) -> Trial:
         """The trial of the same identity where there is one, else this one, with the result that the ledger has for it."""
-        same = next((other for other in self.trials if other.identity == trial.identity), None)
-        if same:
-            return same
-        found = self.ledger.finished.get(trial.identity)
-        if found and (self.metric is None or found["metric"] == self.metric):
-            trial.state, trial.earlier = "finished", True
-            trial.value, trial.metric = found["value"], found["metric"]
-            trial.seconds, trial.run_id = found["seconds"], found["run_id"]
-        elif not found and trial.base:
+        for same in self.trials:
+            if same.identity == trial.identity:
+                return same
+        result = self.ledger.finished.get(trial.identity)
+        if result and self.metric in (None, result["metric"]):
+            trial.state = "finished"
+            trial.earlier = True
+            trial.value = result["value"]
+            trial.metric = result["metric"]
+            trial.seconds = result["seconds"]
+            trial.run_id = result["run_id"]
+        elif not result and trial.base:
             trial.anew = self._reason(trial)
         self.trials.append(trial)
         return trial
@@ -159,12 +171,11 @@ class Schedule:
         before = self.ledger.earlier(trial.base)
         # As the ledger holds them: JSON knows no tuples.
         now = json.loads(json.dumps(trial.circumstances))
-        lines = differences(before, now) if before is not None else []
-        return (
-            "; ".join(lines[:MOST_REASONS])
-            + (f"; {len(lines) - MOST_REASONS} more" if len(lines) > MOST_REASONS else "")
-            or None
-        )
+        reasons = differences(before, now) if before is not None else []
+        more = len(reasons) - MOST_REASONS
+        if more > 0:
+            reasons = [*reasons[:MOST_REASONS], f"{more} more"]
+        return "; ".join(reasons) or None
 
     def _informed(self) -> bool:
         """Whether every point that the next suggestion learns from has its result.
@@ -172,8 +183,10 @@ class Schedule:
         With jobs at a time the last points before it are left out, whether they have ended or not: a suggestion must not
         depend on which trial happened to be faster.
         """
-        past = self._points[: self._learnt()]
-        return all(trial.state in ("finished", "failed") for _, group in past for trial in group)
+        for _, group in self._points[: self._learnt()]:
+            if any(trial.state not in ("finished", "failed") for trial in group):
+                return False
+        return True
 
     def _learnt(self) -> int:
         return max(0, len(self._points) + 1 - math.ceil(self.jobs / len(self._around)))
@@ -181,14 +194,16 @@ class Schedule:
     def _suggest(self) -> None:
         learnt = self._learnt()
         past = [(point, _mean(group)) for point, group in self._points[:learnt]]
-        point = proposals.suggest(self.space, past, [point for point, _ in self._points[learnt:]])
-        self.ledger.write(
-            "suggested", space=self.space.digest(), number=len(self._points), point=point
-        )
+        pending = [point for point, _ in self._points[learnt:]]
+        point = proposals.suggest(self.space, past, pending)
+        number = len(self._points)
+        self.ledger.write("suggested", space=self.space.digest(), number=number, point=point)
         self._add(point)
 
 
 def _mean(group: Sequence[Trial]) -> float | None:
     """The mean over the seeds; None where one failed: the mean of those that survived would praise a risky point."""
     values = [trial.value for trial in group if trial.value is not None]
-    return sum(values) / len(values) if len(values) == len(group) else None
+    if len(values) < len(group):
+        return None
+    return sum(values) / len(values)

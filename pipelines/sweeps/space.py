@@ -1,4 +1,4 @@
-"""A search space: what varies, over which values, and how one point of it becomes overrides.
+"""The space of a sweep: what varies, over which values, and how one point of it becomes overrides.
 
     learning_rate: [0.05, 0.1]                        these values
     learning_rate: {low: 0.01, high: 1.0, log: true}  anything between (grid: with `step` or `count`)
@@ -28,11 +28,10 @@ SHORT = {
     "batch_size": "task.train_data.global_batch_size",
     "weight_decay": "task.losses.l2_weight_decay",
 }
-RATES = (
-    "initial_learning_rate",
-    "learning_rate",
-    "values",
-)  # what Model Garden's schedules call their rate
+# What Model Garden's schedules call their rate.
+RATES = ("initial_learning_rate", "learning_rate", "values")
+DRAWING = ("random", "tpe")  # methods that take values from an interval
+RANGE = {"low", "high", "log", "step", "count"}  # keys of an interval in a file
 GOALS = ("maximize", "minimize")
 MOST = 10_000  # values of one parameter in a grid
 DIGITS = 4  # of a drawn value: enough to tell points apart, few enough to read
@@ -54,19 +53,16 @@ class Parameter:
     @property
     def whole(self) -> bool:
         """Whether only whole numbers are meant."""
-        return (
-            all(isinstance(number, int) for number in (self.low, self.high, self.step or 0))
-            and not self.times
-        )
+        numbers = (self.low, self.high, self.step or 0)
+        return not self.times and all(isinstance(number, int) for number in numbers)
 
     def spell(self, value: Any) -> Any:
         """A drawn value as a point holds it: rounded, and marked where it is a multiple."""
-        if not self.choices:
-            value = (
-                round(value)
-                if self.whole
-                else min(max(float(f"{value:.{DIGITS}g}"), self.low), self.high)
-            )
+        if not self.choices and self.whole:
+            value = round(value)
+        elif not self.choices:
+            rounded = float(f"{value:.{DIGITS}g}")
+            value = min(max(rounded, self.low), self.high)
         return {"times": value} if self.times else value
 
     def every(self) -> list[Any]:
@@ -89,15 +85,14 @@ class Parameter:
             return self.spell(chance.choice(self.choices))
         if self.step:
             return chance.choice(self.every())
-        return self.spell(
-            chance.randint(int(self.low), int(self.high))
-            if self.whole
-            else self._between(chance.random())
-        )
+        if self.whole:
+            return self.spell(chance.randint(int(self.low), int(self.high)))
+        return self.spell(self._between(chance.random()))
 
     def _between(self, part: float) -> float:
         if self.log:
-            return math.exp(math.log(self.low) + part * (math.log(self.high) - math.log(self.low)))
+            first = math.log(self.low)
+            return math.exp(first + part * (math.log(self.high) - first))
         return self.low + part * (self.high - self.low)
 
 
@@ -115,9 +110,8 @@ class Space:
 
     def digest(self) -> str:
         """Names what suggestions depend on: those made for another space do not count for this one."""
-        return hashlib.sha256(
-            repr((self.method, self.parameters, self.seed, self.goal)).encode()
-        ).hexdigest()[:16]
+        text = repr((self.method, self.parameters, self.seed, self.goal))
+        return hashlib.sha256(text.encode()).hexdigest()[:16]
 
 
 def read(
@@ -130,44 +124,55 @@ def read(
     Raises:
         UsageError: nothing varies, or something is misspelt.
     """
-    if sweep is None and ranges:
+    interval = next(iter(ranges), None)
+    if sweep is None and interval:
         raise UsageError(
-            f"{next(iter(ranges))}: an interval needs a method that draws from it: SWEEP=random or SWEEP=tpe"
+            f"{interval}: an interval needs a method that draws from it: SWEEP=random or SWEEP=tpe"
         )
     sweep = sweep or Sweep()
-    if sweep.method not in METHODS:
-        raise UsageError(
-            f"sweep.method: there is no {sweep.method!r}{nearest(sweep.method, METHODS)}"
-        )
-    if sweep.goal not in GOALS:
-        raise UsageError(f"sweep.goal: maximize or minimize, not {sweep.goal!r}")
-    if sweep.method in ("random", "tpe") and sweep.trials < 1:
-        raise UsageError(f"sweep.trials: at least 1, not {sweep.trials}")
-    written = {
-        name: spec for name, spec in {**sweep.parameters, **ranges}.items() if name not in lists
-    }
+    _refuse_misspelt(sweep)
     space = Space(
         sweep.method,
-        tuple(parameter(name, spec) for name, spec in written.items()),
+        _parameters(sweep, lists, ranges),
         tuple(dict(point) for point in sweep.points),
         tuple(Parameter(name, tuple(values)) for name, values in lists.items()),
         sweep.trials,
         sweep.seed,
         sweep.goal,  # type: ignore[arg-type]
     )
-    if not (
-        space.points
-        if space.method == "list"
-        else space.parameters or (space.method == "grid" and space.around)
-    ):
+    if not _varies(space):
         raise UsageError(
             'sweep: nothing varies; choose a space (SWEEP=learning_rate; all: make list) or list values (ARGS="seed=1,2")'
         )
-    if ranges and space.method not in ("random", "tpe"):
+    if interval and space.method not in DRAWING:
         raise UsageError(
-            f"{next(iter(ranges))}: method {space.method} cannot draw from an interval; random and tpe can"
+            f"{interval}: method {space.method} cannot draw from an interval; random and tpe can"
         )
     return space
+
+
+def _refuse_misspelt(sweep: Sweep) -> None:
+    if sweep.method not in METHODS:
+        raise UsageError(
+            f"sweep.method: there is no {sweep.method!r}{nearest(sweep.method, METHODS)}"
+        )
+    if sweep.goal not in GOALS:
+        raise UsageError(f"sweep.goal: maximize or minimize, not {sweep.goal!r}")
+    if sweep.method in DRAWING and sweep.trials < 1:
+        raise UsageError(f"sweep.trials: at least 1, not {sweep.trials}")
+
+
+def _parameters(
+    sweep: Sweep, lists: Mapping[str, Sequence[Any]], ranges: Mapping[str, Mapping[str, Any]]
+) -> tuple[Parameter, ...]:
+    written = {**sweep.parameters, **ranges}
+    return tuple(parameter(name, spec) for name, spec in written.items() if name not in lists)
+
+
+def _varies(space: Space) -> bool:
+    if space.method == "list":
+        return bool(space.points)
+    return bool(space.parameters or (space.method == "grid" and space.around))
 
 
 def parameter(name: str, spec: Any) -> Parameter:
@@ -193,35 +198,33 @@ def parameter(name: str, spec: Any) -> Parameter:
 
 
 def _is_range(spec: Mapping[Any, Any]) -> bool:
-    low, high, step, count = (spec.get(name) for name in ("low", "high", "step", "count"))
-    unknown = set(spec) - {"low", "high", "log", "step", "count"}
-    if (
-        unknown
-        or not all(map(_is_number, (low, high)))
-        or low >= high
-        or not isinstance(spec.get("log"), bool | None)
-    ):
+    low: Any = spec.get("low")
+    high: Any = spec.get("high")
+    if set(spec) - RANGE or not isinstance(spec.get("log"), bool | None):
         return False
-    stepped = step is None or (_is_number(step) and step > 0 and (high - low) / step <= MOST)
-    return stepped and (
-        count is None
-        or (isinstance(count, int) and not isinstance(count, bool) and 0 < count <= MOST)
-    )
+    if not _is_number(low) or not _is_number(high) or low >= high:
+        return False
+    step: Any = spec.get("step")
+    if step is not None and not (_is_number(step) and step > 0 and (high - low) / step <= MOST):
+        return False
+    count: Any = spec.get("count")
+    return count is None or (type(count) is int and 0 < count <= MOST)
 
 
 def _is_number(value: Any) -> bool:
     """Whether it is a number to reckon with: not NaN, not endless, not of more digits than a float can take."""
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        return False
     try:
-        return (
-            isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
-        )
+        return math.isfinite(value)
     except OverflowError:
         return False
 
 
 def settle(point: Point, cfg: Config) -> tuple[dict[str, Any], list[str]]:
     """The values that a point means for the experiment composed in `cfg`, and the overrides that set them."""
-    settings, overrides = {}, []
+    settings: dict[str, Any] = {}
+    overrides: list[str] = []
     for name, value in point.items():
         key = _key(name, cfg)
         if isinstance(value, dict) and set(value) == {"times"}:
@@ -233,19 +236,19 @@ def settle(point: Point, cfg: Config) -> tuple[dict[str, Any], list[str]]:
 
 def identity(cfg: Config, fingerprint: str) -> str:
     """Names a trial by its settings that a result depends on, down to Model Garden's leaves, and its data by content."""
-    kept = config.settings(json.loads(_as_json(cfg)), config.RESULT)
-    kept.pop("dataset")
-    return hashlib.sha256(json.dumps([kept, fingerprint], sort_keys=True).encode()).hexdigest()
+    settings = config.settings(json.loads(_as_json(cfg)), config.RESULT)
+    settings.pop("dataset")
+    text = json.dumps([settings, fingerprint], sort_keys=True)
+    return hashlib.sha256(text.encode()).hexdigest()
 
 
 def _spelled(value: Any) -> str:
     """A plain word bare, as people write it and as the name of a group has to be; anything else as Hydra needs it."""
-    plain = (
-        isinstance(value, str)
-        and re.fullmatch(r"[A-Za-z_][\w./-]*", value)
-        and yaml.safe_load(value) == value
-    )
-    return value if plain and value.lower() not in ("nan", "inf") else config.override_value(value)
+    if not isinstance(value, str) or value.lower() in ("nan", "inf"):
+        return config.override_value(value)
+    if re.fullmatch(r"[A-Za-z_][\w./-]*", value) and yaml.safe_load(value) == value:
+        return value
+    return config.override_value(value)
 
 
 def _as_json(cfg: Config) -> str:
@@ -257,22 +260,20 @@ def _key(name: str, cfg: Config) -> str:
         return SHORT.get(name, name)
     path = "trainer.optimizer_config.learning_rate"
     kind = _own(f"{path}.type", cfg)
-    field = next(
-        (field for field in RATES if _own(f"{path}.{kind}.{field}", cfg) is not None), None
+    for field in RATES:
+        if _own(f"{path}.{kind}.{field}", cfg) is not None:
+            return f"{path}.{kind}.{field}"
+    raise UsageError(
+        f"learning_rate: {cfg.name} does not say its own, so the short name has no meaning; "
+        f"name the key: {path}.{kind or '<schedule>'}.{RATES[0]}"
     )
-    if field is None:
-        raise UsageError(
-            f"learning_rate: {cfg.name} does not say its own, so the short name has no meaning; "
-            f"name the key: {path}.{kind or '<schedule>'}.{RATES[0]}"
-        )
-    return f"{path}.{kind}.{field}"
 
 
 def _own(key: str, cfg: Config) -> Any:
-    found: Any = cfg
+    value: Any = cfg
     for part in key.split("."):
-        found = found.get(part) if isinstance(found, dict) else getattr(found, part, None)
-    return found
+        value = value.get(part) if isinstance(value, dict) else getattr(value, part, None)
+    return value
 
 
 def _multiply(name: str, own: Any, factor: float) -> Any:
@@ -282,9 +283,10 @@ def _multiply(name: str, own: Any, factor: float) -> Any:
         raise UsageError(
             f"sweep: {name}: `times` multiplies the experiment's own value, which is {own}; give values instead"
         )
-    if not _is_number(own) or not _is_number(factor) or not _is_number(product := own * factor):
+    product = own * factor if _is_number(own) and _is_number(factor) else None
+    if not _is_number(product):
         raise UsageError(
             f"sweep: {name}: `times` multiplies by a number; {own} times {factor} is none"
         )
-    product = float(f"{product:.6g}")
-    return round(product) if isinstance(own, int) else product
+    rounded = float(f"{product:.6g}")
+    return round(rounded) if isinstance(own, int) else rounded

@@ -13,12 +13,12 @@ import pytest
 
 from pipelines import config
 from pipelines.commands import sweep as sweep_command
-from pipelines.sweeps import commandline, ranking, schedule
+from pipelines.sweeps import commandline, picture, ranking, schedule
 from pipelines.sweeps.display import Display
 from pipelines.sweeps.ledger import Ledger
 from pipelines.sweeps.schedule import Schedule
 from pipelines.sweeps.space import Parameter, Space
-from pipelines.sweeps.trials import Trial
+from pipelines.sweeps.trial import Trial
 from pipelines.usage import UsageError
 
 
@@ -113,7 +113,7 @@ def test_settings_with_a_failed_seed_are_listed_below_and_never_the_best(tmp_pat
     assert first.startswith("1 ") and second.startswith("- ") and "2 of 3 missing" in second
     assert ranking.as_csv(rows).splitlines()[2].startswith(",accuracy,0.9,0.9,0.9,1,2,")
     assert ranking.as_summary(trials, rows)["headline"]["value"] == pytest.approx(0.75)
-    ranking.draw(rows, "title", tmp_path / "ranking.png")
+    picture.draw(rows, "title", tmp_path / "ranking.png")
 
 
 def test_where_no_settings_have_every_seed_there_is_no_best(tmp_path):
@@ -199,10 +199,11 @@ def test_no_trial_starts_once_the_source_has_been_edited(sweep, tmp_path, monkey
 
 
 def test_a_trial_ends_with_its_sweep(tmp_path):
+    overrides = ["experiment=resnet", f"data_dir={tmp_path}", f"run_dir={tmp_path}/run"]
     script = (
-        "import time; from pathlib import Path; from pipelines.sweeps.trials import Trial\n"
-        f"trial = Trial('t', {{}}, ['experiment=resnet', 'data_dir={tmp_path}'], Path('{tmp_path}/run'))\n"
-        "trial.start(); print(trial._process.pid, flush=True); time.sleep(600)"
+        "import time; from pathlib import Path; from pipelines.sweeps.job import Job\n"
+        f"job = Job({overrides}, Path('{tmp_path}/run'))\n"
+        "print(job.process.pid, flush=True); time.sleep(600)"
     )
     sweep = subprocess.Popen([sys.executable, "-c", script], stdout=subprocess.PIPE, text=True)
     pid = int(sweep.stdout.readline())
@@ -239,7 +240,7 @@ def test_the_ranking_is_drawn_and_written_for_any_settings(tmp_path):
         )
     rows = ranking.rank(trials, "minimize")
     assert rows[0].settings == {"a.learning_rate": 0.1, "a.type": "sgd"}
-    ranking.draw(rows, "title", tmp_path / "ranking.png")
+    picture.draw(rows, "title", tmp_path / "ranking.png")
     assert (tmp_path / "ranking.png").read_bytes().startswith(b"\x89PNG")
     assert ranking.as_csv(rows).count("\n") == 9
     assert "0.1" in ranking.as_text(rows).splitlines()[1]

@@ -101,7 +101,7 @@ def test_kills_of_trials_and_of_the_sweep_lose_and_repeat_nothing(trellis, tiny,
     sweep.communicate()
     assert psutil.wait_procs(trials, 60)[1] == []
 
-    # Interrupted: the trials save, and the sweep says how to go on.
+    # Interrupted: the trials save, and the sweep says how to resume.
     sweep = trellis.start("sweep", *command)
     before = len(events(tmp_path, "started"))
     wait_for(lambda: len(events(tmp_path, "started")) > before)
@@ -110,7 +110,7 @@ def test_kills_of_trials_and_of_the_sweep_lose_and_repeat_nothing(trellis, tiny,
     printed, _ = sweep.communicate(timeout=120)
     assert (
         sweep.returncode == 130
-        and "To go on: make sweep EXP=resnet DATA=image_folder SWEEP=learning_rate" in printed
+        and "To resume: make sweep EXP=resnet DATA=image_folder SWEEP=learning_rate" in printed
     )
 
     printed = trellis("sweep", *command)
