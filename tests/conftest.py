@@ -66,10 +66,10 @@ def trellis() -> Trellis:
 @pytest.fixture(scope="session")
 def empty_store(tmp_path_factory) -> Path:
     """An SQLite store of MLflow without runs: made once, to be copied."""
-    from pipelines.tracking import delivery  # MLflow takes seconds to import.
+    from pipelines.tracking import mlflow_store  # MLflow takes seconds to import.
 
     database = tmp_path_factory.mktemp("store") / "mlflow.db"
-    delivery.prepare(f"sqlite:///{database}")
+    mlflow_store.create(f"sqlite:///{database}")
     return database
 
 

@@ -16,7 +16,7 @@ from pipelines import config
 from pipelines.config import Config, absolute
 from pipelines.outside import reason, redacted
 from pipelines.system import arithmetic, processes
-from pipelines.tracking import environment, runs
+from pipelines.tracking import environment, mlflow_store, runs
 from pipelines.usage import ExitCode
 
 SIX = (
@@ -113,8 +113,8 @@ def _folders(cfg: Config) -> Iterator[str]:
 
 
 def _store(cfg: Config) -> Iterator[str]:
-    uri = runs.store(cfg)
-    database = runs.sqlite_file(uri)
+    uri = mlflow_store.address(cfg)
+    database = mlflow_store.sqlite_file(uri)
     if database is not None and not database.exists():
         _say("store", f"{redacted(uri)}  not there yet, the first run creates it")
         return

@@ -11,7 +11,8 @@ import tasks
 from pipelines import config
 from pipelines.config import Config
 from pipelines.data import store
-from pipelines.tracking import recording, runs
+from pipelines.tracking import runs
+from pipelines.tracking.record import write_summary
 from pipelines.training import process
 
 
@@ -39,13 +40,13 @@ def run(cfg: Config) -> int:
         params = parameters.build(recorded, task, data)
         devices = strategy.build(params.runtime, cfg.logical_cpus)
         strategy.refuse_uneven(params, devices, data.splits["validation"].examples)
-        checkpoint = checkpoints.best(record.checkpoints(tempfile.gettempdir()), print)
+        checkpoint = checkpoints.best(runs.checkpoints(record, tempfile.gettempdir()), print)
         print(f"evaluating {checkpoint} on {data.dataset}: {params.trainer.validation_steps} steps")
         outcome = experiment.evaluate(
             params, checkpoint, folder, devices=devices, exact=recorded.determinism
         )
     headline = params.trainer.best_checkpoint_eval_metric
-    recording.write_summary(
+    write_summary(
         folder,
         {
             "experiment": recorded.name,

@@ -21,7 +21,8 @@ from pipelines.data import manifest
 from pipelines.reproduction import classes, comparison, figure, worktree
 from pipelines.system import processes
 from pipelines.system.signals import Interrupted
-from pipelines.tracking import annotation, recording, runs
+from pipelines.tracking import mlflow_store, runs
+from pipelines.tracking.record import read_summary
 from pipelines.usage import ExitCode, UsageError
 
 CODES = {
@@ -76,7 +77,7 @@ def _reproduce_run(cfg: Config) -> int:
     print("\n".join(found.lines()))
     _link(
         Path(recorded.run_dir),
-        runs.store(cfg),
+        mlflow_store.address(cfg),
         str(record.run_id or cfg.run),
         found.verdict,
         found.lines(),
@@ -122,7 +123,7 @@ def _train_apart(cfg: Config, text: str, tree: Path) -> int:
 def _link(run_dir: Path, uri: str, original: str, verdict: str, lines: list[str]) -> None:
     document = {"reproduces": original, "verdict": verdict, "comparison": lines}
     (run_dir / "reproduction.json").write_text(json.dumps(document, indent=1) + "\n")
-    annotation.annotate(
+    runs.annotate(
         run_dir, uri, {"reproduces": original, "verdict": verdict}, files=("reproduction.json",)
     )
 
@@ -137,14 +138,14 @@ def _reproduce_figure(cfg: Config) -> int:
     if code != 0:
         return code
     run_dir = Path(config.absolute(cfg.run_dir))
-    summary = recording.read_summary(run_dir)
+    summary = read_summary(run_dir)
     trained = json.loads((run_dir / "manifest.json").read_text())
     examples = {name: split["examples"] for name, split in trained["splits"].items()}
     verdict = figure.judge(cfg, summary["metrics"], figure.departures(cfg, examples, _resolved))
     print("\n".join(verdict.lines()))
     (run_dir / "reproduction.json").write_text(json.dumps(asdict(verdict), indent=1) + "\n")
-    annotation.annotate(
-        run_dir, runs.store(cfg), {"verdict": verdict.word}, files=("reproduction.json",)
+    runs.annotate(
+        run_dir, mlflow_store.address(cfg), {"verdict": verdict.word}, files=("reproduction.json",)
     )
     return CODES[verdict.word]
 

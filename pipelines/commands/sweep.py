@@ -28,7 +28,8 @@ from pipelines.sweeps.space import Point, Space
 from pipelines.sweeps.trial import Trial
 from pipelines.system import durable, processes
 from pipelines.system.signals import Interrupted, Interruption
-from pipelines.tracking import continuation, environment, journal, recording, runs
+from pipelines.tracking import continuation, environment, journal, mlflow_store, session
+from pipelines.tracking.record import read_summary
 from pipelines.usage import ExitCode, UsageError
 
 
@@ -45,10 +46,10 @@ def run(cfg: Config, request: Request, overrides: Sequence[str]) -> int:
     visited = space.read(cfg.sweep, request.lists, request.ranges)
     _refuse_other_jobs(cfg)
     cfg = _placed(cfg, request)
-    runs.prepare(cfg)
+    mlflow_store.create(mlflow_store.address(cfg))
     again = commandline.make("sweep", overrides)
     try:
-        with Interruption() as signals, runs.record(cfg) as recorder:
+        with Interruption() as signals, session.recorded(cfg) as recorder:
             schedule = _schedule(cfg, request, visited)
             _announce(cfg, schedule)
             recorder.tags({"sweep": Path(cfg.run_dir).name, "method": visited.method})
@@ -82,8 +83,8 @@ def _schedule(cfg: Config, request: Request, visited: Space) -> Schedule:
         Ledger(directory / "ledger.jsonl"),
         made.prepare,
         unchanged=made.refuse_other_code,
-        summary=recording.read_summary,
-        occupied=lambda run_dir: durable.held(journal.folder(run_dir) / "run.lock"),
+        summary=read_summary,
+        occupied=lambda run_dir: durable.held(journal.run_lock(run_dir)),
         metric=cfg.sweep.metric if cfg.sweep else None,
         jobs=cfg.jobs,
     )

@@ -9,13 +9,14 @@ from pathlib import Path
 from pipelines import config
 from pipelines.config import Config, absolute
 from pipelines.outside import reason, redacted
-from pipelines.tracking import recording, runs
+from pipelines.tracking import mlflow_store, runs
+from pipelines.tracking.record import read_run_id
 from pipelines.usage import ExitCode, UsageError
 
 
 def run(cfg: Config) -> int:
     """Returns 0 when MLflow has everything."""
-    uri = runs.store(cfg)
+    uri = mlflow_store.address(cfg)
     if cfg.run:
         instead = "only there was anything kept that MLflow may not have"
         chosen = [runs.directory(runs.find(cfg.run, cfg), cfg.run, instead)]
@@ -40,7 +41,7 @@ def _send(run_dir: Path, uri: str) -> int:
             f"{redacted(uri)} does not take it: {reason(error)}\n"
             f"nothing is lost; once it answers: trellis sync run={run_dir}"
         ) from None
-    print(f"{run_dir}: all sent, MLflow run {recording.read_run_id(run_dir)} in {redacted(uri)}")
+    print(f"{run_dir}: all sent, MLflow run {read_run_id(run_dir)} in {redacted(uri)}")
     for line in refused:
         print(f"  MLflow refused {line}")
     return ExitCode.FAILED if refused else ExitCode.DONE

@@ -25,7 +25,9 @@ from pipelines.data import store
 from pipelines.data.manifest import Manifest
 from pipelines.reproduction import classes
 from pipelines.system.signals import Interrupted, Interruption
-from pipelines.tracking import continuation, environment, journal, recording, runs
+from pipelines.tracking import continuation, environment, journal, runs, session
+from pipelines.tracking.record import read_run_id
+from pipelines.tracking.recording import Recorder
 from pipelines.training import process
 from pipelines.usage import ExitCode, UsageError
 
@@ -57,7 +59,7 @@ def run(cfg: Config) -> int:
 def _train(
     cfg: Config, task: Any, data: Manifest, run_dir: Path, seconds: dict[str, float], started: float
 ) -> int:
-    sender = runs.start_sender(cfg)  # Imports MLflow while this process imports TensorFlow.
+    sender = session.start_sender(cfg)  # Imports MLflow while this process imports TensorFlow.
     from pipelines.training import (  # TensorFlow: 10 s.
         determinism,
         experiment,
@@ -132,7 +134,7 @@ def _train(
     best = recorder.summary["headline"]["value"]
     print(
         f"{cfg.name}: {headline} {'not evaluated' if best is None else f'{best:.4f}'} after {outcome.steps} steps; "
-        f"{run_dir}; MLflow run {recording.read_run_id(run_dir)} (make ui)"
+        f"{run_dir}; MLflow run {read_run_id(run_dir)} (make ui)"
     )
     return 0
 
@@ -186,10 +188,10 @@ def _follow(cfg: Config, own: Path) -> int:
 
 
 @contextlib.contextmanager
-def _recording(cfg: Config, sender: Any, signals: Interruption) -> Iterator[recording.Recorder]:
+def _recording(cfg: Config, sender: Any, signals: Interruption) -> Iterator[Recorder]:
     """A run's record that is begun and ended whole: a signal waits until it is."""
     signals.hold("the run's record is begun")
-    with runs.record(cfg, parent=cfg.parent, sender=sender) as recorder:
+    with session.recorded(cfg, parent=cfg.parent, sender=sender) as recorder:
         signals.release()
         yield recorder
 

@@ -7,7 +7,7 @@ import sys
 from pipelines import config
 from pipelines.config import Config
 from pipelines.outside import redacted
-from pipelines.tracking import runs
+from pipelines.tracking import mlflow_store
 from pipelines.usage import UsageError
 
 HOST = "127.0.0.1"
@@ -16,13 +16,13 @@ PORTS = range(5000, 5100)
 
 def run(cfg: Config) -> int:
     """Becomes the server; returns at once where the store is a server already."""
-    uri = runs.store(cfg)
+    uri = mlflow_store.address(cfg)
     if uri.startswith(("http://", "https://")):
         print(f"the runs are on a server: {redacted(uri)}")
         return 0
     port = _port(cfg.port)
-    runs.prepare(cfg)
-    database = runs.sqlite_file(uri)
+    mlflow_store.create(uri)
+    database = mlflow_store.sqlite_file(uri)
     artifacts = str(database.parent / "artifacts") if database else "mlartifacts"
     print(f"MLflow UI: http://{HOST}:{port}    store: {redacted(uri)}    stop: Ctrl-C", flush=True)
     # By environment: an address may carry a password, and arguments are for every user of the machine to read.

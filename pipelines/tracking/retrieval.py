@@ -6,41 +6,39 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from mlflow import MlflowClient
+from mlflow.entities import Run
 from mlflow.exceptions import MlflowException
 
 from pipelines.outside import printable, reason, redacted
 from pipelines.system import durable
-from pipelines.tracking import journal, recording, runs
+from pipelines.tracking import journal, mlflow_store
+from pipelines.tracking.record import RunRecord, read, read_run_id
 from pipelines.usage import UsageError
 
+ABSENT = ("RESOURCE_DOES_NOT_EXIST", "INVALID_PARAMETER_VALUE")
 
-def fetch(uri: str, run_id: str, names: Sequence[str]) -> runs.RunRecord | None:
-    """The run `run_id` as its artifacts tell it, None where the store has no such run."""
-    database = runs.sqlite_file(uri)
+
+def fetch(uri: str, run_id: str, names: Sequence[str]) -> RunRecord | None:
+    """The run `run_id` as its artifacts tell it, None where the store has no such run.
+
+    Args:
+        names: the texts to fetch.
+    """
+    database = mlflow_store.sqlite_file(uri)
     if database is not None and not database.exists():
         return None
     client = MlflowClient(uri)
-    try:
-        stored = client.get_run(run_id)
-    except MlflowException as error:
-        if error.error_code not in ("RESOURCE_DOES_NOT_EXIST", "INVALID_PARAMETER_VALUE"):
-            raise UsageError(
-                f"run: {redacted(uri)} does not answer: {reason(error)}; try: make doctor"
-            ) from None
+    run = _run(client, run_id, uri)
+    if run is None:
         return None
-    run_dir = Path(stored.data.tags.get("run_dir", ""))
-    if runs.is_run(run_dir) and recording.read_run_id(run_dir) == run_id:
-        return runs.read(run_dir, uri)
+    run_dir = Path(run.data.tags.get("run_dir", ""))
+    if journal.exists(run_dir) and read_run_id(run_dir) == run_id:
+        return read(run_dir, uri)
     present = {item.path for item in client.list_artifacts(run_id)}
-    with tempfile.TemporaryDirectory() as scratch:
-        texts = {name: _text(client, run_id, name, scratch) for name in names if name in present}
-        lines = (
-            _text(client, run_id, f"{journal.FOLDER}/journal.jsonl", scratch)
-            if journal.FOLDER in present
-            else ""
-        )
-    figures = journal.collect(json.loads(line) for line in lines.splitlines())
-    return runs.RunRecord(None, run_id, texts, figures or _history(client, run_id), uri)
+    wanted = [name for name in names if name in present]
+    texts = {name: _text(client, run_id, name) for name in wanted}
+    figures = _from_journal(client, run_id) if journal.FOLDER in present else {}
+    return RunRecord(None, run_id, texts, figures or _history(client, run_id), uri)
 
 
 def state(uri: str) -> str:
@@ -51,16 +49,12 @@ def state(uri: str) -> str:
     """
     client = MlflowClient(uri)
     experiments = client.search_experiments()
-    latest = (
-        client.search_runs([item.experiment_id for item in experiments], max_results=1)
-        if experiments
-        else []
-    )
-    newest = (
-        f"latest run {printable(latest[0].info.run_name)} ({latest[0].info.status.lower()})"
-        if latest
-        else "no runs"
-    )
+    ids = [experiment.experiment_id for experiment in experiments]
+    latest = client.search_runs(ids, max_results=1) if ids else []
+    newest = "no runs"
+    if latest:
+        info = latest[0].info
+        newest = f"latest run {printable(info.run_name)} ({info.status.lower()})"
     return f"{len(experiments)} experiments, {newest}"
 
 
@@ -79,14 +73,31 @@ def checkpoints(uri: str, run_id: str, destination: Path) -> Path:
     return Path(client.download_artifacts(run_id, "checkpoints", str(destination)))
 
 
-def _text(client: MlflowClient, run_id: str, name: str, scratch: str) -> str:
-    return durable.read_text(Path(client.download_artifacts(run_id, name, scratch)))
+def _run(client: MlflowClient, run_id: str, uri: str) -> Run | None:
+    try:
+        return client.get_run(run_id)
+    except MlflowException as error:
+        if error.error_code in ABSENT:
+            return None
+        raise UsageError(
+            f"run: {redacted(uri)} does not answer: {reason(error)}; try: make doctor"
+        ) from None
+
+
+def _text(client: MlflowClient, run_id: str, name: str) -> str:
+    with tempfile.TemporaryDirectory() as scratch:
+        return durable.read_text(Path(client.download_artifacts(run_id, name, scratch)))
+
+
+def _from_journal(client: MlflowClient, run_id: str) -> dict[str, dict[int, float]]:
+    lines = _text(client, run_id, f"{journal.FOLDER}/{journal.FILE}").splitlines()
+    return journal.collect(json.loads(line) for line in lines)
 
 
 def _history(client: MlflowClient, run_id: str) -> dict[str, dict[int, float]]:
     """The figures of a run that did not end, and so has not left its journal."""
-    names = client.get_run(run_id).data.metrics
-    return {
-        name: {item.step: item.value for item in client.get_metric_history(run_id, name)}
-        for name in names
-    }
+    figures = {}
+    for name in client.get_run(run_id).data.metrics:
+        history = client.get_metric_history(run_id, name)
+        figures[name] = {item.step: item.value for item in history}
+    return figures

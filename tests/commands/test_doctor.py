@@ -10,7 +10,8 @@ from mlflow import MlflowClient
 from pipelines.commands import doctor, sync
 from pipelines.config import Config
 from pipelines.system import durable, processes
-from pipelines.tracking import delivery, journal, recording, runs
+from pipelines.tracking import delivery, journal, mlflow_store, runs
+from pipelines.tracking.recording import Recorder
 
 LOCK = 'numpy==0.0.1 \\\n    --hash=sha256:00\nnot-here==1.0 \\\n    --hash=sha256:00\nelsewhere==1.0 ; sys_platform == "nowhere" \\\n    --hash=sha256:00\n'
 
@@ -48,11 +49,11 @@ def cfg(tmp_path: Path, empty_store: Path, monkeypatch: pytest.MonkeyPatch) -> C
     cfg = Config(
         name="tiny", data_dir="data", runs_dir=str(tmp_path), run_dir=str(tmp_path / "tiny" / "one")
     )
-    recorder = recording.Recorder(Path(cfg.run_dir))
-    recording.begin(recorder, cfg)
+    recorder = Recorder(Path(cfg.run_dir))
+    recorder.begin(cfg)
     recorder(1, {"train/loss": 0.5})
-    recording.end(recorder, "FINISHED", None)
-    delivery.deliver(Path(cfg.run_dir), runs.store(cfg))
+    recorder.end("FINISHED", None)
+    delivery.deliver(Path(cfg.run_dir), mlflow_store.address(cfg))
     assert (
         len(list(tmp_path.rglob("journal.jsonl"))) == 2
     )  # The run's, and the copy among its artifacts.
@@ -78,14 +79,17 @@ def test_after_a_finished_run_nothing_is_wrong_and_there_is_nothing_to_send(
 
 def test_a_run_that_goes_on_is_left_alone(cfg: Config) -> None:
     with durable.locked(journal.folder(Path(cfg.run_dir)) / "run.lock"):
-        recorder = recording.Recorder(Path(cfg.run_dir))
-        recording.begin(recorder, cfg)
-        courier = delivery.Delivery(Path(cfg.run_dir), runs.store(cfg))
+        recorder = Recorder(Path(cfg.run_dir))
+        recorder.begin(cfg)
+        courier = delivery.Delivery(Path(cfg.run_dir), mlflow_store.address(cfg))
         with durable.locked(journal.folder(Path(cfg.run_dir)) / "sender.lock"):
             courier.advance()
             assert sync.run(cfg) == 0
             assert list(doctor._store(cfg)) == []
-        assert MlflowClient(runs.store(cfg)).get_run(str(courier.run_id)).info.status == "RUNNING"
+        assert (
+            MlflowClient(mlflow_store.address(cfg)).get_run(str(courier.run_id)).info.status
+            == "RUNNING"
+        )
 
 
 def test_a_run_that_was_not_sent_is_named(cfg: Config) -> None:

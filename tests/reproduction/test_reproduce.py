@@ -7,7 +7,7 @@ import pytest
 
 from pipelines import config
 from pipelines.commands import reproduce
-from pipelines.tracking import runs
+from pipelines.tracking import session
 from pipelines.usage import UsageError
 from tests.training.test_experiment import arguments, summary
 
@@ -54,7 +54,7 @@ def test_another_instruction_set_is_named_before_everything_else(trellis, tiny, 
 
 def test_a_run_that_trained_nothing_is_refused_with_what_to_reproduce_instead(tmp_path):
     cfg = config.compose([f"runs_dir={tmp_path}", f"run_dir={tmp_path / 'sweep'}"])
-    with runs.record(cfg) as recorder:
+    with session.recorded(cfg) as recorder:
         trial = {
             "run_dir": tmp_path / "sweep" / "one",
             "state": "finished",
@@ -63,7 +63,7 @@ def test_a_run_that_trained_nothing_is_refused_with_what_to_reproduce_instead(tm
         recorder.summary.update(trials=[trial])
     with pytest.raises(UsageError, match="is a sweep.*make reproduce RUN=.*one"):
         reproduce.run(config.compose([f"runs_dir={tmp_path}", f"run={tmp_path / 'sweep'}"]))
-    with runs.record(config.compose([f"runs_dir={tmp_path}", f"run_dir={tmp_path / 'empty'}"])):
+    with session.recorded(config.compose([f"runs_dir={tmp_path}", f"run_dir={tmp_path / 'empty'}"])):
         pass
     with pytest.raises(UsageError, match="trained nothing"):
         reproduce.run(config.compose([f"runs_dir={tmp_path}", f"run={tmp_path / 'empty'}"]))

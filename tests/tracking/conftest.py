@@ -8,19 +8,16 @@ from pathlib import Path
 import pytest
 
 from pipelines.config import Config
-from pipelines.tracking import recording
+from pipelines.tracking.record import read_run_id, trouble
+from pipelines.tracking.recording import Recorder
 
 
 def run_id(run_dir: Path, timeout_s: float = 60) -> str | None:
     """MLflow's id of a run, once it has given one; None when it cannot be told."""
     until = time.monotonic() + timeout_s
-    while (
-        not recording.read_run_id(run_dir)
-        and not recording.trouble(run_dir)
-        and time.monotonic() < until
-    ):
+    while not read_run_id(run_dir) and not trouble(run_dir) and time.monotonic() < until:
         time.sleep(0.1)
-    return recording.read_run_id(run_dir)
+    return read_run_id(run_dir)
 
 
 @pytest.fixture
@@ -38,16 +35,16 @@ def cfg(tmp_path: Path, empty_store: Path, monkeypatch: pytest.MonkeyPatch) -> C
 
 
 @pytest.fixture
-def write_session(cfg: Config) -> Callable[..., recording.Recorder]:
+def write_session(cfg: Config) -> Callable[..., Recorder]:
     """Writes one session into the run directory's journal, without a process that delivers it."""
 
     def write(
-        report: Callable[[recording.Recorder], None] = lambda recorder: None, **how: str | None
-    ) -> recording.Recorder:
-        recorder = recording.Recorder(Path(cfg.run_dir))
-        recording.begin(recorder, cfg, how.get("parent"))
+        report: Callable[[Recorder], None] = lambda recorder: None, **how: str | None
+    ) -> Recorder:
+        recorder = Recorder(Path(cfg.run_dir))
+        recorder.begin(cfg, how.get("parent"))
         report(recorder)
-        recording.end(recorder, how.get("status") or "FINISHED", how.get("failure"))
+        recorder.end(how.get("status") or "FINISHED", how.get("failure"))
         return recorder
 
     return write

@@ -8,7 +8,8 @@ import pytest
 
 from pipelines import config
 from pipelines.commands import train
-from pipelines.tracking import continuation, recording, runs
+from pipelines.tracking import continuation, runs
+from pipelines.tracking.recording import Recorder
 from pipelines.usage import UsageError
 
 ROOT = Path(__file__).parent.parent.parent
@@ -27,7 +28,7 @@ def run(tmp_path):
         ]
         return config.anchored(config.compose([*overrides, *places]))
 
-    recording.begin(recording.Recorder(tmp_path / "run"), ask(*BASE))
+    Recorder(tmp_path / "run").begin(ask(*BASE))
     return ask
 
 
@@ -106,7 +107,7 @@ def test_another_machine_uses_the_thread_counts_that_were_recorded(run, tmp_path
 
 def test_without_determinism_devices_and_threads_may_change_and_precision_may_not(run, tmp_path):
     directory = tmp_path / "free"
-    recording.begin(recording.Recorder(directory), run(*BASE, "determinism=off"))
+    Recorder(directory).begin(run(*BASE, "determinism=off"))
     asked = run(*BASE, "determinism=off", "runtime=mirrored", "threads.intra_op=7")
     assert continuation.settled(directory, asked) == asked
     continuation.refuse_other_devices(directory, asked, {"replicas": 3, "workers": 1})

@@ -109,12 +109,13 @@ CHANGED = """
 import sys
 from pathlib import Path
 from pipelines import config
-from pipelines.tracking import environment, recording
+from pipelines.tracking import environment
+from pipelines.tracking.recording import Recorder
 environment.at_start()
 file = environment.ROOT / "conf" / "config.yaml"
 file.write_text(file.read_text() + sys.argv[2])  # While data are built, say.
 run_dir = Path(sys.argv[1])
-recording.begin(recording.Recorder(run_dir), config.Config(data_dir="data", runs_dir="runs", run_dir=str(run_dir)))
+Recorder(run_dir).begin(config.Config(data_dir="data", runs_dir="runs", run_dir=str(run_dir)))
 """
 
 

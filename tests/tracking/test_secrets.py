@@ -15,10 +15,12 @@ from pipelines import config
 from pipelines.commands import ui
 from pipelines.config import Config
 from pipelines.data import manifest, store
-from pipelines.tracking import delivery, recording, runs
+from pipelines.tracking import delivery, mlflow_store
+from pipelines.tracking.record import read_run_id
+from pipelines.tracking.recording import Recorder
 from pipelines.usage import UsageError
 
-Session = Callable[..., recording.Recorder]
+Session = Callable[..., Recorder]
 SECRET = (
     f"pw{uuid.uuid4().hex}"  # In no source file: the recorded difference of the source is exact.
 )
@@ -43,9 +45,9 @@ bucket = "s3://key:" + os.environ["TF_SOME_TOKEN"] + "@bucket/digits"
 import tasks
 from pipelines import config
 from pipelines.data import manifest, store
-from pipelines.tracking import runs
+from pipelines.tracking import session
 cfg = config.from_yaml(sys.argv[1])
-with runs.record(cfg) as report:
+with session.recorded(cfg) as report:
     report.parameters({"store": os.environ["MLFLOW_TRACKING_URI"]})
     report.tags({"store": os.environ["MLFLOW_TRACKING_URI"]})
     report.dataset("digits", "0" * 64, bucket, {"splits": {"train": bucket}})
@@ -69,7 +71,7 @@ def test_what_is_recorded_and_sent_has_no_password(
 ) -> None:
     address = f"s3://key:{SECRET}@bucket/digits"
 
-    def report(recorder: recording.Recorder) -> None:
+    def report(recorder: Recorder) -> None:
         recorder.parameters({"source": address})
         recorder.tags({"source": address})
         recorder.dataset("digits", "0" * 64, address, {"source": address})
@@ -78,9 +80,9 @@ def test_what_is_recorded_and_sent_has_no_password(
     monkeypatch.setenv("TF_SOME_TOKEN", SECRET)
     monkeypatch.setattr(sys, "argv", ["trellis", "train", f"source={address}"])
     write_session(report, status="FAILED", failure=f"ValueError: {address}")
-    assert delivery.deliver(Path(cfg.run_dir), runs.store(cfg)) == []
+    assert delivery.deliver(Path(cfg.run_dir), mlflow_store.address(cfg)) == []
     assert kept(Path(cfg.runs_dir)) == []
-    run = MlflowClient(runs.store(cfg)).get_run(str(recording.read_run_id(cfg.run_dir)))
+    run = MlflowClient(mlflow_store.address(cfg)).get_run(str(read_run_id(cfg.run_dir)))
     assert run.data.params["source"] == run.data.tags["source"] == "s3://key:***@bucket/digits"
 
 

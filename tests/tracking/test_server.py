@@ -14,7 +14,8 @@ import pytest
 from mlflow import MlflowClient
 
 from pipelines.config import Config
-from pipelines.tracking import journal, recording, runs
+from pipelines.tracking import journal, runs, session
+from pipelines.tracking.record import read_run_id, trouble
 from tests.tracking.conftest import run_id
 
 pytestmark = pytest.mark.slow
@@ -73,7 +74,7 @@ def server(cfg: Config, monkeypatch: pytest.MonkeyPatch) -> Iterator[Server]:
 
 
 def test_a_server_that_dies_and_returns_has_everything_once(cfg: Config, server: Server) -> None:
-    with runs.record(cfg) as report:
+    with session.recorded(cfg) as report:
         (report.run_dir / "checkpoints").mkdir()
         (report.run_dir / "checkpoints" / "ckpt-1.index").write_text("x")
         report.checkpoint("last", report.run_dir / "checkpoints" / "ckpt-1", 1)
@@ -84,22 +85,22 @@ def test_a_server_that_dies_and_returns_has_everything_once(cfg: Config, server:
             if step == 100:
                 server.stop()
             if step == 200:
-                while recording.trouble(report.run_dir) is None:
+                while trouble(report.run_dir) is None:
                     time.sleep(0.2)
                 server.start()
             time.sleep(0.01)
     client = MlflowClient(server.uri)
-    run = client.get_run(str(recording.read_run_id(cfg.run_dir)))
+    run = client.get_run(str(read_run_id(cfg.run_dir)))
     assert run.info.status == "FINISHED"
     assert [item.step for item in client.get_metric_history(run.info.run_id, "train/loss")] == list(
         range(1, 300)
     )
     assert client.download_artifacts(run.info.run_id, "checkpoints/last/ckpt-1.index")
-    assert recording.trouble(Path(cfg.run_dir)) is None
+    assert trouble(Path(cfg.run_dir)) is None
 
 
 def test_a_server_gone_for_good_is_told_by_sync(cfg: Config, server: Server) -> None:
-    with runs.record(cfg) as report:
+    with session.recorded(cfg) as report:
         report(1, {"train/loss": 0.5})
         assert run_id(report.run_dir) is not None
         server.stop()
@@ -118,7 +119,7 @@ def test_a_server_gone_for_good_is_told_by_sync(cfg: Config, server: Server) -> 
     assert subprocess.run(sync).returncode == 0
     assert not runs.unsent(Path(cfg.run_dir), server.uri)
     history = MlflowClient(server.uri).get_metric_history(
-        str(recording.read_run_id(cfg.run_dir)), "train/loss"
+        str(read_run_id(cfg.run_dir)), "train/loss"
     )
     assert (
         [item.step for item in history]
