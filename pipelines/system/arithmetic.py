@@ -71,7 +71,11 @@ _UNITS = {"K": 2**10, "M": 2**20, "G": 2**30}
 
 def describe() -> dict[str, Any]:
     """Returns the machine's part of the determinism class."""
-    return {"processor": processor(), "libc": " ".join(platform.libc_ver()).strip() or None, "variables": variables()}
+    return {
+        "processor": processor(),
+        "libc": " ".join(platform.libc_ver()).strip() or None,
+        "variables": variables(),
+    }
 
 
 def processor(cpuinfo: Path = CPUINFO, caches: Path = CACHES) -> dict[str, Any]:
@@ -100,7 +104,9 @@ def instruction_set(flags: Iterable[str], environment: Mapping[str, str]) -> str
     cap = next((environment[name] for name in CAPS if environment.get(name)), "").upper()
     cap = ALIASES.get(cap, cap)
     allowed = _with_lower(cap) if cap in INSTRUCTION_SETS else set(INSTRUCTION_SETS)
-    usable = [name for name in INSTRUCTION_SETS if name in allowed and _flags_needed(name) <= present]
+    usable = [
+        name for name in INSTRUCTION_SETS if name in allowed and _flags_needed(name) <= present
+    ]
     return usable[-1] if usable else None
 
 
@@ -111,18 +117,27 @@ def cache_sizes(folder: Path = CACHES) -> dict[str, dict[str, int] | None]:
         facts = {name: _text(index / name) for name in ("level", "type", "size", "shared_cpu_list")}
         name = {"1": "L1d", "2": "L2", "3": "L3"}.get(facts["level"])
         if name and facts["type"] in ("Data", "Unified") and facts["size"]:
-            sizes[name] = {"bytes": _bytes(facts["size"]), "shared_by": _count(facts["shared_cpu_list"])}
+            sizes[name] = {
+                "bytes": _bytes(facts["size"]),
+                "shared_by": _count(facts["shared_cpu_list"]),
+            }
     return sizes
 
 
 def variables() -> dict[str, str]:
     """The variables of the environment that change arithmetic, without passwords."""
-    return {name: value for name, value in recorded_variables(CHOOSING).items() if not name.startswith(PASSIVE)}
+    return {
+        name: value
+        for name, value in recorded_variables(CHOOSING).items()
+        if not name.startswith(PASSIVE)
+    }
 
 
 def recorded_variables(prefixes: tuple[str, ...]) -> dict[str, str]:
     """The variables whose names begin with one of `prefixes`, sorted; what looks like a password or token is hidden."""
-    chosen = sorted(name for name in os.environ if name.startswith(prefixes) and not name.startswith(FOREIGN))
+    chosen = sorted(
+        name for name in os.environ if name.startswith(prefixes) and not name.startswith(FOREIGN)
+    )
     return {name: _shown(name, os.environ[name]) for name in chosen}
 
 

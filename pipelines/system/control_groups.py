@@ -16,7 +16,7 @@ def folders(controller: str, root: Path = MACHINE) -> Iterator[Path]:
     groups = dict(_own_groups(controller, root))
     for line in lines(root / "proc/self/mountinfo"):
         mount, _, source = line.partition(" - ")
-        kind, _, options = (source.split() + ["", "", ""])[:3]
+        kind, _, options = [*source.split(), "", "", ""][:3]
         if kind not in ("cgroup", "cgroup2"):
             continue
         if kind == "cgroup" and controller not in options.split(","):

@@ -32,7 +32,9 @@ class GitError(RuntimeError):
     """Git is not there, or refuses; the message is its own last word, on one line."""
 
 
-def run(at: Path, *arguments: str, text: str = "", variables: Mapping[str, str] | None = None) -> str:
+def run(
+    at: Path, *arguments: str, text: str = "", variables: Mapping[str, str] | None = None
+) -> str:
     """Returns what git prints in the folder `at`, told `text`; bytes that are not UTF-8 are kept as surrogates.
 
     Raises:
@@ -40,7 +42,11 @@ def run(at: Path, *arguments: str, text: str = "", variables: Mapping[str, str] 
     """
     settings = [word for name, value in SETTINGS.items() for word in ("-c", f"{name}={value}")]
     # A hook or an alias that started us would have git work in another tree, or with another index.
-    kept = {name: value for name, value in os.environ.items() if not name.startswith("GIT_") or name.startswith(OURS)}
+    kept = {
+        name: value
+        for name, value in os.environ.items()
+        if not name.startswith("GIT_") or name.startswith(OURS)
+    }
     try:
         done = subprocess.run(
             ["git", *settings, *arguments],

@@ -62,10 +62,14 @@ class Interruption:
                 raise
         return self
 
-    def __exit__(self, kind: type | None, error: BaseException | None, trace: TracebackType | None) -> None:
+    def __exit__(
+        self, kind: type | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
         self._put_back()
         if self._thrown and error is not None and not isinstance(error, Interrupted):
-            raise Interrupted(self._thrown) from error  # Somebody on the way has made another error of it.
+            raise Interrupted(
+                self._thrown
+            ) from error  # Somebody on the way has made another error of it.
 
     def hold(self, reason: str) -> None:
         """From here on a signal waits for `check` or `release`; `reason` ends the sentence "stopping after …"."""
@@ -111,7 +115,11 @@ class Interruption:
                 if first is None:
                     first = time.monotonic()
                     if self.held:
-                        print(f"\nstopping after {self.held}; once more stops at once", file=sys.stderr, flush=True)
+                        print(
+                            f"\nstopping after {self.held}; once more stops at once",
+                            file=sys.stderr,
+                            flush=True,
+                        )
                 elif time.monotonic() - first > ECHO_S:
                     os._exit(stopped_by(number[0]))
 

@@ -46,7 +46,9 @@ def test_an_intel_processor_is_known_by_its_first_core(tmp_path):
     found = described(tmp_path, INTEL)
     assert (found["vendor"], found["family"], found["model"]) == ("GenuineIntel", "6", "85")
     assert found["instruction_set"] == "AVX512_CORE_VNNI"
-    assert "avx512_vnni" in found["instructions"] and not {"smep", "fpu"} & set(found["instructions"])
+    assert "avx512_vnni" in found["instructions"] and not {"smep", "fpu"} & set(
+        found["instructions"]
+    )
     assert arithmetic.model_name(tmp_path / "cpuinfo") == "Intel(R) Xeon(R) CPU @ 2.00GHz"
 
 
@@ -84,7 +86,10 @@ def test_what_a_system_hides_is_null(tmp_path, text):
     ],
 )
 def test_a_cap_lowers_the_instruction_set_in_force(tmp_path, variables, in_force):
-    assert arithmetic.instruction_set(described(tmp_path, INTEL)["instructions"], variables) == in_force
+    assert (
+        arithmetic.instruction_set(described(tmp_path, INTEL)["instructions"], variables)
+        == in_force
+    )
 
 
 def test_caches_are_what_the_system_reports(tmp_path):
@@ -126,13 +131,22 @@ def test_variables_that_change_arithmetic_are_told_and_no_password_is(monkeypatc
         monkeypatch.setenv(name, value)
     found = arithmetic.variables()
     assert {name: found[name] for name in list(set_here)[:6]} == dict(list(set_here.items())[:6])
-    assert not {"TF_CPP_MIN_LOG_LEVEL", "CUDA_VISIBLE_DEVICES", "TF_VAR_database", "SOME_PASSWORD"} & set(found)
+    assert not {
+        "TF_CPP_MIN_LOG_LEVEL",
+        "CUDA_VISIBLE_DEVICES",
+        "TF_VAR_database",
+        "SOME_PASSWORD",
+    } & set(found)
     assert "hush" not in json.dumps(found)
 
 
 def test_the_machine_is_described_without_a_framework():
     code = "import sys; from pipelines.system import arithmetic; arithmetic.describe(); print(sorted({'tensorflow', 'numpy'} & set(sys.modules)))"
     printed = subprocess.run(
-        [sys.executable, "-c", code], capture_output=True, text=True, check=True, cwd=Path(__file__).parents[2]
+        [sys.executable, "-c", code],
+        capture_output=True,
+        text=True,
+        check=True,
+        cwd=Path(__file__).parents[2],
     ).stdout
     assert printed.strip() == "[]"
