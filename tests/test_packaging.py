@@ -65,7 +65,14 @@ def test_installed_packages_are_those_of_this_tree(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    "name", ["conf/__init__.py", "conf/config.yaml", "pipelines/commands/train.py", "tasks/detection.py"]
+    "name",
+    [
+        "conf/__init__.py",
+        "conf/config.yaml",
+        "pipelines/commands/train.py",
+        "pipelines/cluster/slurm.sh.template",
+        "tasks/detection.py",
+    ],
 )
 def test_the_wheel_holds(wheel: set[str], name: str) -> None:
     assert name in wheel
@@ -77,7 +84,7 @@ def test_the_wheel_holds_every_source_and_nothing_else(wheel: set[str]) -> None:
         path
         for folder in ("conf", "pipelines", "tasks")
         for path in (ROOT / folder).rglob("*")
-        if path.suffix in (".py", ".yaml")
+        if path.suffix in (".py", ".yaml", ".template")
     ]
     assert ours == {str(path.relative_to(ROOT)) for path in files}
 

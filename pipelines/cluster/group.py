@@ -1,4 +1,7 @@
-"""A group of workers on this machine: started and stopped together, shown line by line, started again when one dies."""
+"""A group of workers on this machine.
+
+They are started and stopped together, shown line by line, and started again when one dies.
+"""
 
 import contextlib
 import signal
@@ -32,11 +35,15 @@ class Group:
         self, command: Sequence[str], workers: int, restarts: int, bind: Callable[[], None] | None
     ) -> None:
         self._command, self._environment = processes.this_tool(*command)
-        self._workers, self._restarts, self._bind = workers, restarts, bind
+        self._workers = workers
+        self._restarts = restarts
+        self._bind = bind
         self._processes: list[subprocess.Popen[str]] = []
 
     def run(self, check: Callable[[], None]) -> int:
-        """Returns 0, or the exit code of the worker that the others failed with (128 plus the signal that killed it).
+        """Returns 0, or the exit code of the worker that the others failed with.
+
+        One that was killed counts as 128 plus the signal.
 
         Args:
             check: called all the time; when it raises, the workers are asked to save and stop.
@@ -47,10 +54,11 @@ class Group:
             if verdict.code == ExitCode.DONE:
                 break
             print(f"launch: worker {verdict.worker} {self._end_of(verdict.worker)}", flush=True)
-            # Nobody else's lock outlives its owner on one machine: what is in use here stays in use.
+            # On one machine a lock ends with its owner: what is in use stays in use.
             if not verdict.again or verdict.code == ExitCode.IN_USE or attempt == self._restarts:
                 break
-            # The others cannot go on without it, and TensorFlow does not let a new process take its place.
+            # The others cannot continue without the one that is gone, and TensorFlow does not let a
+            # new process take its place.
             print(
                 f"launch: all workers start again from the newest checkpoint "
                 f"(restart {attempt + 1} of {self._restarts})",
@@ -60,23 +68,13 @@ class Group:
 
     @contextlib.contextmanager
     def _started(self) -> Iterator[None]:
+        """Starts the workers; at the end of the block none of them is left."""
         hosts = tuple(f"127.0.0.1:{port}" for port in free_ports(self._workers))
-        common = {**self._environment, "PYTHONUNBUFFERED": "1"}
         readers: list[threading.Thread] = []
         self._processes = []
         try:
             for index in range(self._workers):
-                process = subprocess.Popen(
-                    self._command,
-                    stdin=subprocess.DEVNULL,
-                    stdout=subprocess.PIPE,
-                    stderr=subprocess.STDOUT,
-                    env={**common, "TF_CONFIG": Membership(hosts, index, "launch").tf_config()},
-                    start_new_session=True,  # Ctrl-C on the terminal is for the launcher, which passes it on.
-                    preexec_fn=self._bind,
-                    text=True,
-                    errors="replace",
-                )
+                process = self._start(Membership(hosts, index, "launch"))
                 self._processes.append(process)
                 readers.append(threading.Thread(target=_show, args=(process, index)))
                 readers[-1].start()
@@ -86,8 +84,22 @@ class Group:
             for reader in readers:
                 reader.join()
 
+    def _start(self, member: Membership) -> "subprocess.Popen[str]":
+        own = {"PYTHONUNBUFFERED": "1", "TF_CONFIG": member.tf_config()}
+        return subprocess.Popen(
+            self._command,
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            env={**self._environment, **own},
+            start_new_session=True,  # The launcher passes on Ctrl-C of the terminal.
+            preexec_fn=self._bind,
+            text=True,
+            errors="replace",
+        )
+
     def _watch(self, check: Callable[[], None]) -> Verdict:
-        """Waits until all are done, or one has failed and the others have noticed; judges them by their codes."""
+        """Waits for the end of all, or of one and of those that notice; judges by their codes."""
         while not any(codes := self._codes().values()):
             if len(codes) == self._workers:
                 break
@@ -99,36 +111,35 @@ class Group:
                     break  # They had done all before they were asked.
                 raise
             time.sleep(POLL_S)
-        processes.wait(
-            self._processes, NOTICE_S
-        )  # The first to end need not be the one that the others ended with.
+        # The first to end need not be the one that made the others end.
+        processes.wait(self._processes, NOTICE_S)
         return judge(self._codes())
 
     def _codes(self) -> dict[int, int]:
         """Exit codes of the workers that have ended, as shells count them."""
-        ended = {index: process.poll() for index, process in enumerate(self._processes)}
-        return {
-            index: stopped_by(-code) if code < 0 else code
-            for index, code in ended.items()
-            if code is not None
-        }
+        codes = {}
+        for index, process in enumerate(self._processes):
+            code = process.poll()
+            if code is not None:
+                codes[index] = stopped_by(-code) if code < 0 else code
+        return codes
 
     def _end_of(self, index: int) -> str:
         code = self._processes[index].returncode
-        return (
-            f"was killed by {signal.Signals(-code).name}"
-            if code < 0
-            else f"ended with exit code {code}"
-        )
+        if code < 0:
+            return f"was killed by {signal.Signals(-code).name}"
+        return f"ended with exit code {code}"
 
 
 def free_ports(number: int) -> list[int]:
     """Ports of the loopback interface that nobody listens on."""
+    ports = []
     with contextlib.ExitStack() as held:
-        sockets = [held.enter_context(socket.socket()) for _ in range(number)]
-        for one in sockets:
-            one.bind(("127.0.0.1", 0))
-        return [one.getsockname()[1] for one in sockets]
+        for _ in range(number):
+            listener = held.enter_context(socket.socket())
+            listener.bind(("127.0.0.1", 0))
+            ports.append(listener.getsockname()[1])
+    return ports
 
 
 def _show(process: "subprocess.Popen[str]", index: int) -> None:

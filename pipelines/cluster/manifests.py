@@ -1,10 +1,13 @@
-"""The same group of workers as a Slurm script and as a Kubernetes manifest, printed to be read and submitted."""
+"""The same group of workers as a Slurm script and a Kubernetes manifest, to be read and submitted.
+
+Their text stands in the templates beside this file, where `{{ name }}` is a value from here.
+"""
 
 import re
 import shlex
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from pathlib import Path
 
 import yaml
 
@@ -12,9 +15,8 @@ from pipelines.usage import ExitCode, UsageError
 
 GRACE_S = 120  # before the end of the allotted time, for a checkpoint
 LOCK_S = 120  # until a file system gives up the locks of a node that died; NFS takes 90
-FINAL = [
-    int(code) for code in (ExitCode.FAILED, ExitCode.REFUSED, ExitCode.RESCALED)
-]  # would come again
+FINAL = (ExitCode.FAILED, ExitCode.REFUSED, ExitCode.RESCALED)  # A restart would end in them again.
+VALUE = re.compile(r"(?m)^(?P<indent> *)\{\{ (?P<block>\w+) \}\}$|\{\{ (?P<word>\w+) \}\}")
 
 
 @dataclass(frozen=True)
@@ -54,121 +56,50 @@ def render(kind: str, job: Job) -> str:
 
 def slurm(job: Job) -> str:
     """A batch script: one worker on each node, told apart by Slurm's own variables."""
-    return f"""#!/bin/bash
-# {job.workers} workers, one on each node. The directory of this script's checkout, data_dir and run_dir must be
-# on a file system that all nodes share. Add --partition, --account and --gpus-per-node as your cluster needs them; on GPUs also
-# runtime.num_gpus=-1.
-#SBATCH --job-name={job.name}
-#SBATCH --nodes={job.workers}
-#SBATCH --ntasks-per-node=1
-#SBATCH --cpus-per-task=8
-#SBATCH --time=24:00:00
-#SBATCH --signal=TERM@{GRACE_S}
-#SBATCH --output={job.name}-%j.log
-set -u
-cd "${{TRELLIS_HOME:-$SLURM_SUBMIT_DIR}}"
-# Said again to srun, which since Slurm 22.05 does not take it over from sbatch and would give each worker one core.
-cores="--cpus-per-task=${{SLURM_CPUS_PER_TASK:-1}}"
-
-# Once, before the workers start.
-srun --nodes=1 --ntasks=1 "$cores" .venv/bin/trellis data {shlex.join(job.data)} || exit
-
-# srun returns the highest of the workers' exit codes. Telling the cause takes all of them, so each is written down.
-codes={shlex.quote(job.run_dir)}/workers/codes-${{SLURM_JOB_ID:-0}}
-# The signal before the end of the allotted time reaches this shell too, which has to outlive the worker it waits for.
-worker='trap : TERM INT; "$@"; code=$?; echo "$code" > "$0/$SLURM_PROCID"; exit "$code"'
-
-# A group that lost a worker goes on from its newest checkpoint, {job.restarts} times at most.
-for attempt in $(seq 0 {job.restarts}); do
-  rm -rf "$codes"
-  mkdir -p "$codes"
-  srun --kill-on-bad-exit=0 "$cores" bash -c "$worker" "$codes" .venv/bin/trellis train {shlex.join(job.train)}
-  code=$?
-  verdict=$(.venv/bin/python -m pipelines.cluster.verdict "$codes" {job.workers} "$code") || verdict="$code ended"
-  read -r code again <<< "$verdict"
-  if [ "$again" != again ]; then break; fi
-  # {ExitCode.IN_USE:d}: the run directory is locked; on a shared disk a lock outlives a dead node by a minute or two.
-  if [ "$code" -eq {ExitCode.IN_USE:d} ]; then sleep {LOCK_S}; fi
-done
-rm -rf "$codes"
-exit "$code"
-"""
+    values = {
+        "name": job.name,
+        "workers": job.workers,
+        "restarts": job.restarts,
+        "run_dir": shlex.quote(job.run_dir),
+        "data": shlex.join(job.data),
+        "train": shlex.join(job.train),
+        "grace_s": GRACE_S,
+        "lock_s": LOCK_S,
+        "in_use": int(ExitCode.IN_USE),
+    }
+    return _filled("slurm.sh.template", values)
 
 
 def kubernetes(job: Job) -> str:
     """A headless service and an indexed job: one worker in each pod."""
-    environment = {"TRELLIS_WORKERS": str(job.workers), "TRELLIS_SERVICE": job.name}
-    mount = [{"name": "shared", "mountPath": "/trellis"}]
-    image = {"image": "trellis:latest", "volumeMounts": mount}
-    pod = {
-        "subdomain": job.name,
-        "restartPolicy": "Never",
-        "terminationGracePeriodSeconds": GRACE_S,
-        # Every pod asks; the first builds, the others wait for its lock and find the data.
-        "initContainers": [{"name": "data", **image, "command": ["trellis", "data", *job.data]}],
-        "containers": [
-            {
-                "name": "worker",
-                **image,
-                "command": ["trellis", "train", *job.train],
-                "env": [{"name": key, "value": value} for key, value in environment.items()],
-                "resources": {"requests": {"cpu": "8", "memory": "16Gi"}},
-            }
-        ],
-        "volumes": [{"name": "shared", "persistentVolumeClaim": {"claimName": "trellis"}}],
+    values = {
+        "name": job.name,
+        "workers": job.workers,
+        "failures": job.restarts * job.workers,
+        "data": _listed(job.data),
+        "train": _listed(job.train),
+        "grace_s": GRACE_S,
+        "done": int(ExitCode.DONE),
+        "refused": int(ExitCode.REFUSED),
+        "final": _listed([int(code) for code in FINAL]),
     }
-    # A pod that was killed, could not go on without another, or found the run directory still locked is replaced.
-    failures = {
-        "rules": [
-            _rule("FailJob", "worker", "In", FINAL),
-            _rule("FailJob", "data", "In", [int(ExitCode.REFUSED)]),
-            _rule("Count", "worker", "NotIn", [int(ExitCode.DONE), *FINAL]),
-        ]
-    }
-    documents = [
-        {
-            "apiVersion": "v1",
-            "kind": "Service",
-            "metadata": {"name": job.name},
-            "spec": {
-                "clusterIP": "None",
-                "publishNotReadyAddresses": True,
-                "selector": {"job-name": job.name},
-            },
-        },
-        {
-            "apiVersion": "batch/v1",
-            "kind": "Job",
-            "metadata": {"name": job.name},
-            "spec": {
-                "completionMode": "Indexed",
-                "completions": job.workers,
-                "parallelism": job.workers,
-                "backoffLimit": job.restarts * job.workers,
-                "podFailurePolicy": failures,
-                "template": {"spec": pod},
-            },
-        },
-    ]
-    return (
-        f"# {job.workers} workers, one in each pod. Yours to set: the image, the claim (a volume that\n"
-        "# all pods write to, with file locks), resources; on GPUs also nvidia.com/gpu under limits and runtime.num_gpus=-1.\n"
-        + yaml.dump_all(documents, Dumper=_Plain, sort_keys=False, width=120)
-    )
+    return _filled("kubernetes.yaml.template", values)
 
 
-def _rule(action: str, container: str, operator: str, codes: list[int]) -> dict[str, Any]:
-    return {
-        "action": action,
-        "onExitCodes": {"containerName": container, "operator": operator, "values": codes},
-    }
+def _filled(template: str, values: Mapping[str, object]) -> str:
+    """The text of a template with its values; one alone on its line may have several lines."""
+
+    def value(match: re.Match[str]) -> str:
+        text = str(values[match["block"] or match["word"]])
+        indent = match["indent"] or ""
+        return indent + text.replace("\n", f"\n{indent}")
+
+    return VALUE.sub(value, Path(__file__).with_name(template).read_text())
 
 
-class _Plain(yaml.SafeDumper):
-    """YAML without anchors, which people do not expect in a manifest."""
-
-    def ignore_aliases(self, data: object) -> bool:
-        return True
+def _listed(items: Sequence[object]) -> str:
+    """A list in YAML, an item on each line."""
+    return yaml.safe_dump(list(items), width=120).rstrip("\n")
 
 
 KINDS: dict[str, Callable[[Job], str]] = {"slurm": slurm, "kubernetes": kubernetes}

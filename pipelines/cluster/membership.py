@@ -1,4 +1,6 @@
-"""Which worker of which group this process is: from TF_CONFIG, Slurm's variables or those of a Kubernetes indexed job.
+"""Which worker of which group this process is, as variables of the environment tell.
+
+They are TF_CONFIG, or Slurm's, or those of a Kubernetes indexed job:
 
 SLURM_JOB_NODELIST=gpu[01-02] SLURM_NTASKS=2 SLURM_PROCID=1
 JOB_COMPLETION_INDEX=1 TRELLIS_HOSTS=trellis-0.trellis,trellis-1.trellis
@@ -12,7 +14,7 @@ from dataclasses import dataclass
 
 from pipelines.usage import UsageError
 
-PORT = 23456  # of the first worker on a machine, where nobody has said otherwise
+PORT = 23456  # the first worker's on a machine, unless hosts say otherwise
 _RANGES = re.compile(r"\[\d+(?:-\d+)?(?:,\d+(?:-\d+)?)*\]")
 
 
@@ -48,8 +50,9 @@ def join(environment: MutableMapping[str, str]) -> Membership:
     member = read(environment)
     if member is None:
         raise UsageError(
-            "runtime=multi_worker: this process is not part of a group (looked for TF_CONFIG; SLURM_NTASKS, SLURM_PROCID; "
-            "JOB_COMPLETION_INDEX); start one here with: trellis launch workers=2 experiment=<name>"
+            "runtime=multi_worker: this process is not part of a group (looked for TF_CONFIG; "
+            "SLURM_NTASKS, SLURM_PROCID; JOB_COMPLETION_INDEX); "
+            "start one here with: make launch EXP=<name> ARGS=workers=2"
         )
     environment.setdefault("TF_CONFIG", member.tf_config())
     return member
@@ -61,8 +64,8 @@ def read(environment: Mapping[str, str]) -> Membership | None:
     Raises:
         UsageError: the variables contradict each other.
     """
-    for known in (_tensorflow, _kubernetes, _slurm):
-        if member := known(environment):
+    for source in (_tensorflow, _kubernetes, _slurm):
+        if member := source(environment):
             if not 0 <= member.index < len(member.hosts):
                 raise UsageError(
                     f"{member.source}: worker {member.index} of {len(member.hosts)}; they count from 0"
@@ -75,77 +78,82 @@ def _tensorflow(environment: Mapping[str, str]) -> Membership | None:
     if not environment.get("TF_CONFIG"):
         return None
     try:
-        given = json.loads(environment["TF_CONFIG"])
-        chiefs, workers = (tuple(given["cluster"].get(name, ())) for name in ("chief", "worker"))
-        kind, index = given["task"]["type"], int(given["task"]["index"])
+        stated = json.loads(environment["TF_CONFIG"])
+        cluster = stated["cluster"]
+        kind = stated["task"]["type"]
+        index = int(stated["task"]["index"])
+        chiefs = tuple(cluster.get("chief", ()))
+        workers = tuple(cluster.get("worker", ()))
     except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise UsageError(
             f"TF_CONFIG: cannot be read ({type(error).__name__}: {error}); it looks like "
-            '{"cluster": {"worker": ["host:port", "host:port"]}, "task": {"type": "worker", "index": 0}}'
+            '{"cluster": {"worker": ["host:port", "host:port"]}, '
+            '"task": {"type": "worker", "index": 0}}'
         ) from None
-    if kind not in ("chief", "worker") or set(given["cluster"]) - {"chief", "worker"}:
+    if kind not in ("chief", "worker") or set(cluster) - {"chief", "worker"}:
         raise UsageError(
-            f"TF_CONFIG: a task of type {kind!r} in {sorted(given['cluster'])}; only chief and worker train together"
+            f"TF_CONFIG: a task of type {kind!r} in {sorted(cluster)}; "
+            "only chief and worker train together"
         )
-    return Membership(
-        chiefs + workers, index + (len(chiefs) if kind == "worker" else 0), "TF_CONFIG"
-    )
+    if kind == "worker":
+        index += len(chiefs)
+    return Membership(chiefs + workers, index, "TF_CONFIG")
 
 
 def _kubernetes(environment: Mapping[str, str]) -> Membership | None:
     if "JOB_COMPLETION_INDEX" not in environment:
         return None
     index = _number(environment, "JOB_COMPLETION_INDEX")
-    hosts = [
-        host.strip() for host in environment.get("TRELLIS_HOSTS", "").split(",") if host.strip()
-    ]
+    stated = environment.get("TRELLIS_HOSTS", "").split(",")
+    hosts = [host.strip() for host in stated if host.strip()]
     if not hosts:
-        service, job = (
-            environment.get("TRELLIS_SERVICE"),
-            environment.get("HOSTNAME", "").rpartition("-")[0],
+        hosts = _pods(environment)
+    addresses = [host if ":" in host else f"{host}:{PORT}" for host in hosts]
+    return Membership(tuple(addresses), index, "JOB_COMPLETION_INDEX")
+
+
+def _pods(environment: Mapping[str, str]) -> list[str]:
+    """Names of the pods of an indexed job behind a headless service."""
+    service = environment.get("TRELLIS_SERVICE")
+    job = environment.get("HOSTNAME", "").rpartition("-")[0]
+    if not service or not job or "TRELLIS_WORKERS" not in environment:
+        raise UsageError(
+            "JOB_COMPLETION_INDEX is set, but not who else is in the group: "
+            "give TRELLIS_HOSTS=<host>,<host>, or TRELLIS_WORKERS=<number> and "
+            "TRELLIS_SERVICE=<headless service>; "
+            "see: make launch EXP=<name> ARGS=print=kubernetes"
         )
-        if not service or not job or "TRELLIS_WORKERS" not in environment:
-            raise UsageError(
-                "JOB_COMPLETION_INDEX is set, but not who else is in the group: give TRELLIS_HOSTS=<host>,<host>, or "
-                "TRELLIS_WORKERS=<number> and TRELLIS_SERVICE=<headless service>; see: trellis launch print=kubernetes"
-            )
-        hosts = [
-            f"{job}-{number}.{service}" for number in range(_number(environment, "TRELLIS_WORKERS"))
-        ]
-    return Membership(
-        tuple(host if ":" in host else f"{host}:{PORT}" for host in hosts),
-        index,
-        "JOB_COMPLETION_INDEX",
-    )
+    workers = _number(environment, "TRELLIS_WORKERS")
+    return [f"{job}-{number}.{service}" for number in range(workers)]
 
 
 def _slurm(environment: Mapping[str, str]) -> Membership | None:
     nodes = environment.get("SLURM_STEP_NODELIST") or environment.get("SLURM_JOB_NODELIST")
     if not nodes or "SLURM_PROCID" not in environment or "SLURM_NTASKS" not in environment:
         return None
-    machines, tasks = expand(nodes), _number(environment, "SLURM_NTASKS")
+    machines = expand(nodes)
+    tasks = _number(environment, "SLURM_NTASKS")
     layout = environment.get("SLURM_STEP_TASKS_PER_NODE") or environment.get("SLURM_TASKS_PER_NODE")
-    each = (
-        _counts(layout)
-        if layout
-        else [
-            tasks // len(machines) + (place < tasks % len(machines))
-            for place in range(len(machines))
-        ]
-    )
-    if len(each) != len(machines) or sum(each) != tasks:
+    counts = _counts(layout) if layout else _evenly(tasks, len(machines))
+    if len(counts) != len(machines) or sum(counts) != tasks:
         raise UsageError(
-            f"Slurm: {tasks} tasks (SLURM_NTASKS), but {layout} on {nodes}; start the workers with srun"
+            f"Slurm: {tasks} tasks (SLURM_NTASKS), but {layout} on {nodes}; "
+            "start the workers with srun"
         )
-    first = (
-        PORT + int(environment.get("SLURM_JOB_ID", "0")) % 1000 * 8
-    )  # Jobs that share a machine keep apart.
-    hosts = [
-        f"{machine}:{first + place}"
-        for machine, number in zip(machines, each, strict=True)
-        for place in range(number)
-    ]
+    # Jobs that share a machine get ports of different ranges.
+    first_port = PORT + int(environment.get("SLURM_JOB_ID", "0")) % 1000 * 8
+    hosts = []
+    for machine, count in zip(machines, counts, strict=True):
+        hosts += [f"{machine}:{first_port + number}" for number in range(count)]
     return Membership(tuple(hosts), _number(environment, "SLURM_PROCID"), "SLURM_PROCID")
+
+
+def _evenly(tasks: int, machines: int) -> list[int]:
+    """Tasks on each machine, as Slurm shares them out: the first get what does not divide."""
+    if machines == 0:
+        return []
+    each, remainder = divmod(tasks, machines)
+    return [each + 1] * remainder + [each] * (machines - remainder)
 
 
 def expand(nodes: str) -> list[str]:
@@ -158,17 +166,21 @@ def expand(nodes: str) -> list[str]:
         raise UsageError(
             f"SLURM_JOB_NODELIST: {nodes!r} cannot be read; it looks like node[01-04],other"
         )
-    return [name for part in re.findall(r"(?:[^,\[]|\[[^\]]*\])+", nodes) for name in _unfold(part)]
+    names = []
+    for part in re.findall(r"(?:[^,\[]|\[[^\]]*\])+", nodes):
+        names += _unfold(part)
+    return names
 
 
 def _unfold(part: str) -> list[str]:
+    """Host names of one part of a node list: `gpu[01-03,7]`, or a plain name."""
     before, bracket, rest = part.partition("[")
     if not bracket:
         return [part]
     ranges, _, after = rest.partition("]")
     numbers = []
-    for one in ranges.split(","):
-        low, _, high = one.partition("-")
+    for bounds in ranges.split(","):
+        low, _, high = bounds.partition("-")
         numbers += [f"{number:0{len(low)}d}" for number in range(int(low), int(high or low) + 1)]
     return [f"{before}{number}{tail}" for number in numbers for tail in _unfold(after)]
 

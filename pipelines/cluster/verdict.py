@@ -54,10 +54,10 @@ def _by_signal(code: int) -> bool:
 
 def written(folder: Path, workers: int, otherwise: int) -> dict[int, int]:
     """The codes that the workers have written into `folder`; when none has come that far, what srun says of them."""
-    codes = {number: _code(folder / str(number)) for number in range(workers)}
-    if not any((folder / str(number)).exists() for number in codes):
+    files = {number: folder / str(number) for number in range(workers)}
+    if not any(file.exists() for file in files.values()):
         return {0: otherwise}
-    return codes
+    return {number: _code(file) for number, file in files.items()}
 
 
 def _code(file: Path) -> int:

@@ -30,21 +30,20 @@ SIX = (
 DEVICES = (
     "import tensorflow as tf; print(*(device.name for device in tf.config.list_physical_devices()))"
 )
+NAMED = 5  # packages that a problem names
 DISK_BYTES = 2 << 30  # a small run with its data and checkpoints
 MEMORY_BYTES = 3 << 30  # the largest of the short experiments
 
 
 def run(cfg: Config) -> int:
     """Returns 1 when something is wrong."""
-    wrong = [
-        problem
-        for check in (_packages, _machine, _folders, _store, _devices)
-        for problem in check(cfg)
-    ]
-    print("\nnothing is wrong" if not wrong else f"\n{len(wrong)} wrong:")
-    for problem in wrong:
+    problems: list[str] = []
+    for check in (_packages, _machine, _folders, _store, _devices):
+        problems += check(cfg)
+    print(f"\n{len(problems)} wrong:" if problems else "\nnothing is wrong")
+    for problem in problems:
         print(f"  {problem}")
-    return ExitCode.FAILED if wrong else ExitCode.DONE
+    return ExitCode.FAILED if problems else ExitCode.DONE
 
 
 def _packages(cfg: Config) -> Iterator[str]:
@@ -54,47 +53,54 @@ def _packages(cfg: Config) -> Iterator[str]:
         _say(name, installed.get(name, "missing"))
     lock = processes.ROOT / "requirements.lock"
     wanted = locked(lock.read_text()) if lock.exists() else {}
-    drift = [
-        f"{name} {installed.get(name, 'missing')} for {version}"
-        for name, version in wanted.items()
-        if installed.get(name) != version
-    ]
+    drift = []
+    for name, version in wanted.items():
+        present = installed.get(name, "missing")
+        if present != version:
+            drift.append(f"{name} {present} for {version}")
     _say("lock", f"{len(wanted)} packages, {len(drift)} differ")
     if not wanted:
         yield f"there is no {lock.name}; restore it: git checkout {lock.name}"
     if drift:
-        yield f"installed packages differ from {lock.name} ({', '.join(drift[:5])}{', …' if len(drift) > 5 else ''}); mend: make -B setup"
+        first = ", ".join(drift[:NAMED]) + (", …" if len(drift) > NAMED else "")
+        yield f"installed packages differ from {lock.name} ({first}); repair: make -B setup"
 
 
 def locked(text: str) -> dict[str, str]:
     """The versions that a lock asks for on this machine, by normal name."""
-    lines = [
-        Requirement(line.rstrip(" \\"))
-        for line in text.splitlines()
-        if re.match(r"[A-Za-z0-9]", line)
-    ]
-    here = [line for line in lines if line.marker is None or line.marker.evaluate()]
-    return {environment.normal(line.name): str(line.specifier).removeprefix("==") for line in here}
+    versions = {}
+    for line in text.splitlines():
+        if not re.match(r"[A-Za-z0-9]", line):
+            continue
+        pinned = Requirement(line.rstrip(" \\"))
+        if pinned.marker is None or pinned.marker.evaluate():
+            name = environment.normal(pinned.name)
+            versions[name] = str(pinned.specifier).removeprefix("==")
+    return versions
 
 
 def _machine(cfg: Config) -> Iterator[str]:
     memory = psutil.virtual_memory()
-    _say(
-        "processor",
-        f"{arithmetic.model_name()}, {processes.cores()} cores, load {os.getloadavg()[0]:.1f}",
-    )
-    _say("memory", f"{memory.available / 2**30:.1f} of {memory.total / 2**30:.1f} GiB free")
+    free = _gib(memory.available)
+    load = os.getloadavg()[0]
+    _say("processor", f"{arithmetic.model_name()}, {processes.cores()} cores, load {load:.1f}")
+    _say("memory", f"{free} of {_gib(memory.total)} free")
     if memory.available < MEMORY_BYTES:
-        yield f"{memory.available / 2**30:.1f} GiB of memory are free, training takes up to {MEMORY_BYTES >> 30}; end other programs"
+        yield (
+            f"{free} of memory are free, training takes up to {_gib(MEMORY_BYTES)}; "
+            "end other programs"
+        )
     tree = environment.source_tree()
     if tree["problem"]:
-        yield f"source: git does not tell what the source is ({tree['problem']}); until it does, no run can be reproduced"
-    state = (
-        ""
-        if tree["commit"] is None
-        else f"{tree['commit'][:10]} on {tree['branch']}{', changed' if tree['dirty'] else ''}"
-    )
-    _say("source", f"{processes.ROOT}  {state or 'not a git work tree: runs record no commit'}")
+        yield (
+            f"source: git does not tell what the source is ({tree['problem']}); "
+            "until it does, no run can be reproduced"
+        )
+    state = "not a git work tree: runs record no commit"
+    if tree["commit"] is not None:
+        changed = ", changed" if tree["dirty"] else ""
+        state = f"{tree['commit'][:10]} on {tree['branch']}{changed}"
+    _say("source", f"{processes.ROOT}  {state}")
 
 
 def _folders(cfg: Config) -> Iterator[str]:
@@ -103,13 +109,17 @@ def _folders(cfg: Config) -> Iterator[str]:
         if "://" in path:
             _say(name, redacted(path))
             continue
-        there = next(folder for folder in (Path(path), *Path(path).parents) if folder.exists())
-        free = shutil.disk_usage(there).free
-        _say(name, f"{path}  {free / 2**30:.1f} GiB free")
-        if not os.access(there, os.W_OK):
-            yield f"{name}: {there} cannot be written; choose another: {name}=…"
+        folders = (Path(path), *Path(path).parents)
+        existing = next(folder for folder in folders if folder.exists())
+        free = shutil.disk_usage(existing).free
+        _say(name, f"{path}  {_gib(free)} free")
+        if not os.access(existing, os.W_OK):
+            yield f"{name}: {existing} cannot be written; choose another: {name}=…"
         if free < DISK_BYTES:
-            yield f"{name}: {free / 2**30:.1f} GiB are free in {there}; make room, or choose another: {name}=…"
+            yield (
+                f"{name}: {_gib(free)} are free in {existing}; "
+                f"make room, or choose another: {name}=…"
+            )
 
 
 def _store(cfg: Config) -> Iterator[str]:
@@ -124,33 +134,41 @@ def _store(cfg: Config) -> Iterator[str]:
         _say("store", f"{redacted(uri)}  {retrieval.state(uri)}")
     except Exception as error:
         _say("store", f"{redacted(uri)}  cannot be used")
-        address = uri if uri == redacted(uri) else '"$MLFLOW_TRACKING_URI"'
-        mend = (
-            f".venv/bin/mlflow db upgrade {address}"
-            if "out-of-date" in str(error)
-            else "start the server, or unset MLFLOW_TRACKING_URI"
-        )
-        yield f"store: {reason(error, 200)}; mend: {mend}"
-    waiting = [
-        run_dir
-        for run_dir in runs.local_runs(cfg)
-        if runs.unsent(run_dir, uri) and not runs.active(run_dir)
-    ]
+        yield f"store: {reason(error, 200)}; repair: {_store_repair(uri, error)}"
+    waiting = []
+    for run_dir in runs.local_runs(cfg):
+        if runs.unsent(run_dir, uri) and not runs.active(run_dir):
+            waiting.append(run_dir)
     if waiting:
-        yield f"store: {len(waiting)} runs are not wholly sent, the latest {waiting[0]}; send them: trellis sync"
+        yield (
+            f"store: {len(waiting)} runs are not wholly sent, the latest {waiting[0]}; "
+            "send them: make sync"
+        )
+
+
+def _store_repair(uri: str, error: Exception) -> str:
+    if "out-of-date" in str(error):
+        address = uri if uri == redacted(uri) else '"$MLFLOW_TRACKING_URI"'
+        return f".venv/bin/mlflow db upgrade {address}"
+    return "start the server, or unset MLFLOW_TRACKING_URI"
 
 
 def _devices(cfg: Config) -> Iterator[str]:
-    # In a process of its own: a broken installation may end the process that imports it.
-    found = subprocess.run([sys.executable, "-c", DEVICES], capture_output=True, text=True)
-    _say(
-        "devices",
-        " ".join(name.removeprefix("/physical_device:") for name in found.stdout.split()) or "none",
-    )
-    if found.returncode != 0:
-        yield f"TensorFlow does not start: {(found.stderr.strip().splitlines() or ['no message'])[-1][:200]}; mend: make -B setup"
-    elif cfg.runtime.get("num_gpus", 0) > found.stdout.count("GPU:"):
-        yield f"runtime: {cfg.runtime['num_gpus']} GPUs wanted, {found.stdout.count('GPU:')} found; choose another: RUNTIME=cpu"
+    # A broken installation may end the process that imports it, so another process does.
+    imported = subprocess.run([sys.executable, "-c", DEVICES], capture_output=True, text=True)
+    names = [name.removeprefix("/physical_device:") for name in imported.stdout.split()]
+    _say("devices", " ".join(names) or "none")
+    wanted = cfg.runtime.get("num_gpus", 0)
+    present = imported.stdout.count("GPU:")
+    if imported.returncode != 0:
+        lines = imported.stderr.strip().splitlines() or ["no message"]
+        yield f"TensorFlow does not start: {lines[-1][:200]}; repair: make -B setup"
+    elif wanted > present:
+        yield f"runtime: {wanted} GPUs wanted, {present} found; choose another: RUNTIME=cpu"
+
+
+def _gib(size: int) -> str:
+    return f"{size / 2**30:.1f} GiB"
 
 
 def _say(what: str, state: str) -> None:

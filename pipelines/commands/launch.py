@@ -1,12 +1,13 @@
-"""Trains one experiment with several workers on this machine.    trellis launch workers=2 experiment=resnet
+"""Trains one experiment with several workers on this machine.    make launch EXP=resnet ARGS=workers=2
 
-Data are built once, cores shared out. A worker that dies is started again with the others, from the newest checkpoint
-(restarts=3 times at most); Ctrl-C stops all. print=slurm or print=kubernetes prints the same as a batch script
-or manifest.
+Data are built once, cores shared out. A worker that dies is started again with the others, from the
+newest checkpoint (restarts=3 times at most); Ctrl-C stops all. print=slurm or print=kubernetes
+prints the same as a batch script or manifest.
 """
 
 import os
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import tasks
@@ -26,20 +27,19 @@ SHARED = "/trellis"  # where the volume of the Kubernetes manifest is mounted
 
 def main(overrides: Sequence[str]) -> int:
     """Takes the overrides as they were written, to hand them to the workers."""
-    theirs = [text for text in overrides if text.partition("=")[0] not in OWN]
+    own = [text for text in overrides if _key(text) in OWN]
+    theirs = [text for text in overrides if _key(text) not in OWN]
     if not any(text.startswith(("runtime=", "run=", "@")) for text in theirs):
         theirs.append("runtime=multi_worker")
-    own = [text for text in overrides if text.partition("=")[0] in OWN]
     return run(config.compose([*theirs, *own]), theirs)
 
 
 def run(cfg: Config, overrides: Sequence[str]) -> int:
-    """Returns 0, the exit code of the worker that the others failed with, or that of the signal that interrupted."""
+    """Returns 0, the exit code of the worker that the others failed with, or a signal's."""
     if cfg.workers < 1 or cfg.restarts < 0:
         raise UsageError(
             f"workers={cfg.workers} restarts={cfg.restarts}: at least 1 worker, at least 0 restarts"
         )
-    given = {text.partition("=")[0] for text in overrides}
     cfg = _recorded(cfg) if cfg.run else config.anchored(cfg)
     dataset = config.chosen_dataset(cfg)
     if cfg.runtime.get("distribution_strategy") != "multi_worker_mirrored":
@@ -47,62 +47,81 @@ def run(cfg: Config, overrides: Sequence[str]) -> int:
             "runtime: workers train together under runtime=multi_worker only; leave RUNTIME out"
         )
     if cfg.print:
-        print(
-            _manifest(
-                cfg,
-                [text for text in overrides if text.partition("=")[0] not in config.paths(Config)],
-            ),
-            end="",
-        )
+        print(_manifest(cfg, overrides), end="")
         return 0
     store.obtain(cfg, tasks.load(dataset.task))
     share = processes.share(cfg.workers)
-    theirs = [
-        *overrides,
-        *config.thread_overrides(cfg.threads, share, continuation.threads(Path(cfg.run_dir))),
-    ]
-    if not given & {"run", "run_dir"}:  # It holds the time: each worker would choose its own.
-        theirs.append(f"run_dir={config.override_value(cfg.run_dir)}")
     print(
         f"launch: {cfg.workers} workers, {share} threads each; run directory {cfg.run_dir}",
         flush=True,
     )
-    group = Group(["train", *theirs], cfg.workers, cfg.restarts, processes.end_with(os.getpid()))
+    command = ["train", *overrides, *_of_each_worker(cfg, overrides, share)]
+    group = Group(command, cfg.workers, cfg.restarts, processes.end_with(os.getpid()))
     try:
         with Interruption() as signals:
             signals.hold("the workers have saved")
             return group.run(signals.check)
     except Interrupted as stop:
-        print(
-            f"interrupted ({stop}); to go on: make launch RUN={cfg.run_dir} ARGS=workers={cfg.workers}"
-        )
+        again = f"make launch RUN={cfg.run_dir} ARGS=workers={cfg.workers}"
+        print(f"interrupted ({stop}); to resume: {again}")
         return stop.exit_code
 
 
-def _manifest(cfg: Config, overrides: list[str]) -> str:
+def _key(override: str) -> str:
+    return override.partition("=")[0]
+
+
+def _of_each_worker(cfg: Config, overrides: Sequence[str], share: int) -> list[str]:
+    """What each worker is told besides the overrides: its threads, and where the run is."""
+    recorded = continuation.threads(Path(cfg.run_dir))
+    more = list(config.thread_overrides(cfg.threads, share, recorded))
+    if not {"run", "run_dir"} & {_key(text) for text in overrides}:
+        # The directory's name holds the time: each worker would choose its own.
+        more.append(f"run_dir={config.override_value(cfg.run_dir)}")
+    return more
+
+
+def _manifest(cfg: Config, overrides: Sequence[str]) -> str:
     if cfg.run:
         raise UsageError("print: needs the experiment and its settings, not run=")
-    root = SHARED if cfg.print == "kubernetes" else ""
-    places = {key: getattr(cfg, key) for key in config.paths(Config)}
-    if root:  # Paths of this machine mean nothing in a pod.
-        within = os.path.relpath(cfg.run_dir, cfg.runs_dir)
-        name = within if not within.startswith("..") else os.path.basename(cfg.run_dir)
-        places = {
-            "data_dir": f"{root}/data",
-            "runs_dir": f"{root}/runs",
-            "run_dir": f"{root}/runs/{name}",
-        }
-    spelled = [f"{key}={config.override_value(value)}" for key, value in places.items()]
-    data, train = [*overrides, *spelled[:2]], [*overrides, *spelled]
-    job = manifests.Job(cfg.name, cfg.workers, cfg.restarts, places["run_dir"], data, train)
+    paths = _paths(cfg)
+    spelled = {name: f"{name}={config.override_value(path)}" for name, path in paths.items()}
+    settings = [text for text in overrides if _key(text) not in config.paths(Config)]
+    job = manifests.Job(
+        experiment=cfg.name,
+        workers=cfg.workers,
+        restarts=cfg.restarts,
+        run_dir=paths["run_dir"],
+        data=[*settings, spelled["data_dir"], spelled["runs_dir"]],
+        train=[*settings, *spelled.values()],
+    )
     return manifests.render(str(cfg.print), job)
 
 
+def _paths(cfg: Config) -> dict[str, str]:
+    """Where the workers find data and runs: in a pod, paths of this machine mean nothing."""
+    if cfg.print != "kubernetes":
+        return {name: getattr(cfg, name) for name in config.paths(Config)}
+    name = os.path.relpath(cfg.run_dir, cfg.runs_dir)
+    if name.startswith(".."):
+        name = os.path.basename(cfg.run_dir)
+    return {
+        "data_dir": f"{SHARED}/data",
+        "runs_dir": f"{SHARED}/runs",
+        "run_dir": f"{SHARED}/runs/{name}",
+    }
+
+
 def _recorded(cfg: Config) -> Config:
-    """The configuration of a recorded run, to go on with it, under this command's own settings."""
+    """The configuration of a recorded run, to resume it, under this command's own settings."""
     record = runs.find(cfg.run, cfg)
     run_dir = runs.directory(record, cfg.run, "start anew with EXP=<name>")
     recorded = config.from_yaml(record.texts["config.yaml"])
-    recorded.run_dir, recorded.run = str(run_dir), cfg.run
-    recorded.workers, recorded.restarts, recorded.print = cfg.workers, cfg.restarts, cfg.print
-    return recorded
+    return replace(
+        recorded,
+        run_dir=str(run_dir),
+        run=cfg.run,
+        workers=cfg.workers,
+        restarts=cfg.restarts,
+        print=cfg.print,
+    )

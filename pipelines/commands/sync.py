@@ -1,7 +1,7 @@
-"""Sends MLflow what it has not been told yet about a run, or about all runs on disk.    trellis sync run=<run directory or id>
+"""Sends MLflow what it has not been told yet about a run, or about all runs on disk.    make sync RUN=<run>
 
-A run whose tracking server did not answer keeps everything in its run directory. With another MLFLOW_TRACKING_URI the whole
-run goes to that server as a new one.
+A run whose tracking server did not answer keeps everything in its run directory. With another
+MLFLOW_TRACKING_URI the whole run goes to that server as a new one.
 """
 
 from pathlib import Path
@@ -25,7 +25,8 @@ def run(cfg: Config) -> int:
     if not chosen:
         print(f"nothing to send: {redacted(uri)} has every run in {absolute(cfg.runs_dir)}")
         return 0
-    return max([_send(run_dir, uri) for run_dir in chosen])
+    codes = [_send(run_dir, uri) for run_dir in chosen]
+    return max(codes)
 
 
 def _send(run_dir: Path, uri: str) -> int:
@@ -39,7 +40,7 @@ def _send(run_dir: Path, uri: str) -> int:
     except Exception as error:
         raise UsageError(
             f"{redacted(uri)} does not take it: {reason(error)}\n"
-            f"nothing is lost; once it answers: trellis sync run={run_dir}"
+            f"nothing is lost; once it answers: make sync RUN={run_dir}"
         ) from None
     print(f"{run_dir}: all sent, MLflow run {read_run_id(run_dir)} in {redacted(uri)}")
     for line in refused:

@@ -25,40 +25,31 @@ def run(cfg: Config) -> int:
     database = mlflow_store.sqlite_file(uri)
     artifacts = str(database.parent / "artifacts") if database else "mlartifacts"
     print(f"MLflow UI: http://{HOST}:{port}    store: {redacted(uri)}    stop: Ctrl-C", flush=True)
-    # By environment: an address may carry a password, and arguments are for every user of the machine to read.
+    # An address may carry a password, and arguments are for every user of the machine to read: it
+    # goes by environment.
     os.environ.update(MLFLOW_BACKEND_STORE_URI=uri, MLFLOW_ARTIFACTS_DESTINATION=artifacts)
     os.environ.pop("MLFLOW_TRACKING_URI", None)
-    command = [
-        sys.executable,
-        "-m",
-        "mlflow",
-        "ui",
-        "--host",
-        HOST,
-        "--port",
-        str(port),
-        "--workers",
-        "1",
-    ]
-    os.execv(sys.executable, command)
+    arguments = f"-m mlflow ui --host {HOST} --port {port} --workers 1"
+    os.execv(sys.executable, [sys.executable, *arguments.split()])
 
 
 def _port(wanted: int | None) -> int:
     """The port to listen on: the one that is wanted, else the first that is free."""
     free = next((port for port in PORTS if _free(port)), None)
-    if wanted is None and free is None:
-        raise UsageError(
-            f"port: none is free from {PORTS[0]} to {PORTS[-1]} on {HOST}; name another: make ui ARGS=port=8080"
-        )
+    another = f"make ui ARGS=port={free or 8080}"
     if wanted is None:
+        if free is None:
+            raise UsageError(
+                f"port: none is free from {PORTS[0]} to {PORTS[-1]} on {HOST}; "
+                f"name another: {another}"
+            )
         return free
     if not 0 < wanted < 65536:
-        raise UsageError(
-            f"port: {wanted} is no port; name one from 1 to 65535: make ui ARGS=port={free or 8080}"
-        )
+        raise UsageError(f"port: {wanted} is no port; name one from 1 to 65535: {another}")
     if not _free(wanted):
         raise UsageError(
-            f"port: {wanted} on {HOST} cannot be had, another program may have it; another: make ui ARGS=port={free or 8080}"
+            f"port: {wanted} on {HOST} cannot be had, another program may have it; "
+            f"another: {another}"
         )
     return wanted
 

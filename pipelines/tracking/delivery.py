@@ -356,7 +356,7 @@ def _parent(parent: str | None) -> str | None:
     if run_id is None:
         raise MlflowException(
             f"the parent run in {parent} is not in MLflow yet; "
-            f"send it first: trellis sync run={parent}"
+            f"send it first: make sync RUN={parent}"
         )
     return run_id
 

@@ -90,7 +90,7 @@ def active(run_dir: Path) -> bool:
 def annotate(run_dir: Path, uri: str, tags: Mapping[str, Any], files: Sequence[str] = ()) -> None:
     """Adds tags and files of the run directory to a finished run: what it reproduces, a verdict.
 
-    They are kept for `trellis sync` where the store at `uri` does not answer.
+    They are kept for `make sync` where the store at `uri` does not answer.
     """
     from pipelines.tracking import delivery  # MLflow takes seconds to import.
 
@@ -101,7 +101,7 @@ def annotate(run_dir: Path, uri: str, tags: Mapping[str, Any], files: Sequence[s
         delivery.deliver(run_dir, uri)
     except Exception as error:  # A tracking server may fail in any way; nothing is lost.
         words = reason(error, 200)
-        print(f"tracking: {words}; send it later: trellis sync run={run_dir}", file=sys.stderr)
+        print(f"tracking: {words}; send it later: make sync RUN={run_dir}", file=sys.stderr)
 
 
 def _absent(run: str, uri: str, folders: Sequence[Path]) -> str:

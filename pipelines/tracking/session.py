@@ -126,6 +126,6 @@ def _await(sender: Sender, run_dir: Path) -> None:
     cause = record.trouble(run_dir) or reason(last_words[0]) or f"see {log}"
     print(
         f"tracking: MLflow did not take everything ({cause}); all of it is kept in {run_dir}; "
-        f"send it later: trellis sync run={run_dir}",
+        f"send it later: make sync RUN={run_dir}",
         file=sys.stderr,
     )

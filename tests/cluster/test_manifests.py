@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 import yaml
 
-from pipelines.cluster import membership
+from pipelines.cluster import manifests, membership
 from pipelines.commands import launch
 from pipelines.usage import ExitCode, UsageError
 
@@ -39,6 +39,11 @@ def test_the_slurm_script_is_bash_and_starts_the_workers(capsys, tmp_path):
     } <= set(words)
     assert not {"workers=3", "print=slurm"} & set(words)
     assert script.index("trellis data") < script.index("trellis train")
+
+
+@pytest.mark.parametrize("kind", manifests.KINDS)
+def test_every_value_of_a_template_is_filled_in(capsys, kind):
+    assert "{{" not in printed(capsys, f"print={kind}")
 
 
 SRUN = """#!/bin/bash

@@ -111,7 +111,7 @@ def test_joining_tells_tensorflow():
 @pytest.mark.parametrize(
     ("environment", "says"),
     [
-        ({}, "not part of a group.*trellis launch"),
+        ({}, "not part of a group.*make launch"),
         ({"SLURM_JOB_NODELIST": "n1", "SLURM_JOB_ID": "1"}, "not part of a group"),
         ({**SLURM, "SLURM_PROCID": "5"}, "worker 5 of 5"),
         ({**SLURM, "SLURM_TASKS_PER_NODE": "1(x4)"}, "5 tasks"),

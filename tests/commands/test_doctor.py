@@ -97,7 +97,7 @@ def test_a_run_that_was_not_sent_is_named(cfg: Config) -> None:
     [problem] = doctor._store(cfg)
     assert (
         problem
-        == f"store: 1 runs are not wholly sent, the latest {cfg.run_dir}; send them: trellis sync"
+        == f"store: 1 runs are not wholly sent, the latest {cfg.run_dir}; send them: make sync"
     )
     assert sync.run(cfg) == 0
     assert list(doctor._store(cfg)) == []

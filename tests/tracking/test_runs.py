@@ -113,7 +113,7 @@ def test_a_sender_that_dies_stops_nothing(cfg: Config, capfd: pytest.CaptureFixt
     sender.wait()
     with session.recorded(cfg, sender=sender) as report:
         report(1, {"train/loss": 0.5})
-    assert "send it later: trellis sync" in capfd.readouterr().err
+    assert "send it later: make sync" in capfd.readouterr().err
     assert delivery.deliver(Path(cfg.run_dir), mlflow_store.address(cfg)) == []
     assert (status(cfg), history(cfg, "train/loss")) == ("FINISHED", [1])
 
@@ -206,7 +206,7 @@ def test_a_server_that_never_answers_stops_nothing_and_all_is_sent_later(
         with session.recorded(cfg) as report:
             report(1, {"train/loss": 0.5})
             assert run_id(report.run_dir) is None
-    assert f"trellis sync run={cfg.run_dir}" in capfd.readouterr().err
+    assert f"make sync RUN={cfg.run_dir}" in capfd.readouterr().err
     assert read_summary(cfg.run_dir)["mlflow_run_id"] is None
     monkeypatch.delenv("MLFLOW_TRACKING_URI")
     assert delivery.deliver(Path(cfg.run_dir), mlflow_store.address(cfg)) == []

@@ -143,9 +143,7 @@ def test_no_place_prints_or_keeps_the_password_of_a_server(
     printed = failed.stderr.partition("tracking: ")[2].splitlines()[
         0
     ]  # What follows is Python's own, of this script.
-    assert (
-        "MLflow did not take everything" in printed and f"trellis sync run={cfg.run_dir}" in printed
-    )
+    assert "MLflow did not take everything" in printed and f"make sync RUN={cfg.run_dir}" in printed
     for verb in VERBS:
         process = trellis.start(
             *verb.format(run_dir=cfg.run_dir).split(), f"runs_dir={cfg.runs_dir}"
