@@ -28,10 +28,10 @@ from pipelines.data import (
     runners,
     summary,
 )
+from pipelines.data.example import Example, Listing, Rejected, Tally
 from pipelines.data.images import Image
 from pipelines.data.index import Index
 from pipelines.data.manifest import Manifest
-from pipelines.data.sources import Example, Listing, Rejected, Tally
 from pipelines.data.summary import Summary
 from pipelines.data.validation import Validation, decoded_before, refuse_adopted
 from pipelines.system import durable, tfrecord
@@ -138,7 +138,7 @@ def scan(named: tuple[str, str], adoption: Adoption) -> str:
                 objects = len(record.get("objects", ()))
                 image = images.read(record["image"])
                 _check(record, image, adoption)
-                _check_masks(record, image, adoption)
+                pixels = _check_masks(record, image, adoption)
             except (ValueError, Rejected) as error:
                 code, advice = (
                     (error.code, error.advice)
@@ -150,7 +150,8 @@ def scan(named: tuple[str, str], adoption: Adoption) -> str:
                 continue
             finally:
                 counted.read(objects)
-            counted.count({**record, "sha256": hashlib.sha256(image.content).hexdigest()}, image)
+            sha256 = hashlib.sha256(image.content).hexdigest()
+            counted.count({**record, "sha256": sha256}, image, pixels=pixels)
     durable.write_whole(manifest.lengths_file(folder / shard), tfrecord.as_bytes(lengths))
     summary.write(counted, folder)
     return shard
@@ -192,28 +193,26 @@ def _check(record: dict[str, Any], image: Image, adoption: Adoption) -> None:
             )
 
 
-def _check_masks(record: dict[str, Any], image: Image, adoption: Adoption) -> None:
-    """Sizes and values of masks, of classes or of objects; adds how many pixels each class has."""
+def _check_masks(record: dict[str, Any], image: Image, adoption: Adoption) -> dict[str, int]:
+    """Sizes and values of masks, of classes or of objects; returns how many pixels each class has."""
+    pixels: dict[str, int] = {}
     if "mask" in record:
         classes = _mask(record["mask"], image)
         # As of labels: number and name travel together.
         numbered = [f"{number}\0{label}" for number, label in enumerate(adoption.labels)]
-        record["pixels"] = masks.pixels(classes, numbered)
+        pixels = masks.pixels(classes, numbered)
     for item in record.get("objects", ()):
         if item["mask"] is not None and (most := int(_mask(item["mask"], image).max())) > 1:
             raise Rejected(
                 "mask_malformed",
                 f"a mask has the value {most}; an object's pixels are 1, all others 0",
             )
+    return pixels
 
 
 def _mask(content: bytes, image: Image) -> np.ndarray:
     values = masks.as_tensorflow_reads(content)
-    if values.shape != (image.height, image.width):
-        raise Rejected(
-            "mask_size",
-            f"the mask is {values.shape[1]}x{values.shape[0]}, the image {image.width}x{image.height}",
-        )
+    masks.check_size(values, image.height, image.width)
     return values
 
 

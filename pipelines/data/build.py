@@ -23,16 +23,18 @@ from pipelines.data import (
     encoders,
     images,
     index,
+    keys,
+    lookup,
     manifest,
     records,
     sources,
     summary,
 )
 from pipelines.data.checks import Checks
+from pipelines.data.example import Listing, Reject, Request
 from pipelines.data.index import Index
 from pipelines.data.manifest import Manifest, Shard, Split
 from pipelines.data.progress import Progress
-from pipelines.data.sources import Listing, Reject
 from pipelines.data.summary import Summary
 from pipelines.data.validation import Undecodable, Validation, decoded_before
 from pipelines.outside import printable, redacted
@@ -52,18 +54,18 @@ def run(
         UsageError: the source is unfit, too much was rejected, or the disk is full.
     """
     source = sources.load(dataset.source)
-    if dataset.task not in source.TASKS:
+    if dataset.task not in source.FACTS.tasks:
         raise UsageError(
-            f"dataset.source: {dataset.source} gives {' and '.join(source.TASKS)}, not {dataset.task}"
+            f"dataset.source: {dataset.source} gives {' and '.join(source.FACTS.tasks)}, not {dataset.task}"
         )
     images.check_treatments(dataset.convert)
     target = epath.Path(folder)
     begin(target)
     listing = source.listing(
-        sources.Request(dataset, found.places, found.digests, parse=task.parse, unfit=found.unfit)
+        Request(dataset, found.places, found.digests, parse=task.parse, unfit=found.unfit)
     )
     _check_labels(listing.labels)
-    request = sources.Request(dataset, found.places, {}, listing.shared, task.parse)  # a worker's
+    request = Request(dataset, found.places, {}, listing.shared, task.parse)  # a worker's
     recipe = content.digest(
         [content.recipe(dataset, task.VERSION), listing.labels, listing.has_masks]
     )
@@ -206,7 +208,7 @@ def _link(old: epath.Path, new: epath.Path, beside: epath.Path) -> None:
 
 def _explain(error: BaseException, target: epath.Path) -> None:
     """Turns a full disk or a store out of reach, wherever it was met, into something the user can read."""
-    if stopped := re.search(rf"[^\n]*(?:{sources.CHANGED}|{records.OTHERWISE})[^\n]*", str(error)):
+    if stopped := re.search(rf"[^\n]*(?:{lookup.CHANGED}|{records.OTHERWISE})[^\n]*", str(error)):
         raise UsageError(stopped.group()) from None
     if lost := re.search(r"\w+://[^\n]*: cannot be fetched: [^\n]*", str(error)):
         raise UsageError(
@@ -351,7 +353,7 @@ def _counts(
 
 def _check_labels(labels: tuple[str, ...]) -> None:
     for label in labels:
-        if not sources.is_text(label):
+        if not keys.is_text(label):
             raise UsageError(
                 f"class name {printable(label)!r} is no text; rename the folder or the class to UTF-8"
             )
@@ -390,7 +392,7 @@ def _warnings(
             sides = f"{classes[commonest]} of {printable(commonest)}, {classes[rarest]} of {printable(rarest)}"
             found.append(f"train is out of balance: {sides}")
     hashed = sum(one.ids_hashed for summaries in by_split.values() for one in summaries)
-    if hashed and source in ("coco", "coco_panoptic"):
+    if hashed and sources.facts(source).numbered:
         found.append(
             f"{hashed} image ids are no whole numbers of up to 15 digits; image/source_id has a number made from each instead"
         )

@@ -57,18 +57,26 @@ def _digits(random: np.random.RandomState) -> dict[str, tuple[Array, Array]]:
     order = order[np.argsort(classes[order], kind="stable")]
     held_out = np.zeros(len(order), bool)
     held_out[np.linspace(0, len(order) - 1, DIGITS["validation"]).round().astype(int)] = True
-    return {split: (images[chosen], classes[chosen]) for split, chosen in (("train", order[~held_out]), ("validation", order[held_out]))}
+    return {
+        split: (images[chosen], classes[chosen])
+        for split, chosen in (("train", order[~held_out]), ("validation", order[held_out]))
+    }
 
 
 def _write_digits(folder: Path, random: np.random.RandomState) -> None:
     for split, (images, classes) in _digits(random).items():
         for number, (pixels, digit) in enumerate(zip(images, classes, strict=True)):
             # JPEG: of other formats Model Garden's classification parser ignores the range of random crops.
-            _save(folder / split / str(digit) / f"{number:04d}.jpg", np.asarray(_grown(pixels, 32, 32).convert("RGB")))
+            _save(
+                folder / split / str(digit) / f"{number:04d}.jpg",
+                np.asarray(_grown(pixels, 32, 32).convert("RGB")),
+            )
 
 
 def _grown(pixels: Array, width: int, height: int) -> Image.Image:
-    return Image.fromarray((pixels * 255).round().astype(np.uint8)).resize((width, height), Image.Resampling.BICUBIC)
+    return Image.fromarray((pixels * 255).round().astype(np.uint8)).resize(
+        (width, height), Image.Resampling.BICUBIC
+    )
 
 
 def _scenes(random: np.random.RandomState) -> Iterator[tuple[str, str, Scene]]:
@@ -76,12 +84,19 @@ def _scenes(random: np.random.RandomState) -> Iterator[tuple[str, str, Scene]]:
     photographs = load_sample_images().images
     for split, count in SCENES.items():
         # Five parts in eight of each photograph's width train, a quarter validates; a gap stays between them.
-        regions = [image[:, : image.shape[1] * 5 // 8] if split == "train" else image[:, image.shape[1] * 3 // 4 :] for image in photographs]
+        regions = [
+            image[:, : image.shape[1] * 5 // 8]
+            if split == "train"
+            else image[:, image.shape[1] * 3 // 4 :]
+            for image in photographs
+        ]
         for number in range(count):
             yield split, f"{split}_{number:05d}", _scene(random, regions, *digits[split])
 
 
-def _scene(random: np.random.RandomState, regions: list[Array], images: Array, classes: Array) -> Scene:
+def _scene(
+    random: np.random.RandomState, regions: list[Array], images: Array, classes: Array
+) -> Scene:
     canvas = _background(random, regions)
     chosen: list[int] = []
     masks: list[Array] = []
@@ -100,8 +115,13 @@ def _scene(random: np.random.RandomState, regions: list[Array], images: Array, c
 def _background(random: np.random.RandomState, regions: list[Array]) -> Array:
     region = regions[random.randint(len(regions))]
     side = random.randint(SIZE * 2 // 3, min(SIZE * 3 // 2, *region.shape[:2]))
-    top, left = random.randint(region.shape[0] - side + 1), random.randint(region.shape[1] - side + 1)
-    crop = Image.fromarray(region[top : top + side, left : left + side]).resize((SIZE, SIZE), Image.Resampling.BILINEAR)
+    top, left = (
+        random.randint(region.shape[0] - side + 1),
+        random.randint(region.shape[1] - side + 1),
+    )
+    crop = Image.fromarray(region[top : top + side, left : left + side]).resize(
+        (SIZE, SIZE), Image.Resampling.BILINEAR
+    )
     return np.asarray(crop, np.float64)
 
 
@@ -111,8 +131,13 @@ def _placed(random: np.random.RandomState, pixels: Array) -> Array:
     width = int(height * random.uniform(0.8, 1.1))
     columns = np.flatnonzero(pixels.max(axis=0) > 0.1)
     pixels = np.pad(pixels[:, columns[0] : columns[-1] + 1], 1)
-    opacity = np.asarray(_grown(pixels, width * pixels.shape[1] // 8, height * 10 // 8), np.float64) / 255
-    top, left = random.randint(SIZE - opacity.shape[0] + 1), random.randint(SIZE - opacity.shape[1] + 1)
+    opacity = (
+        np.asarray(_grown(pixels, width * pixels.shape[1] // 8, height * 10 // 8), np.float64) / 255
+    )
+    top, left = (
+        random.randint(SIZE - opacity.shape[0] + 1),
+        random.randint(SIZE - opacity.shape[1] + 1),
+    )
     scene = np.zeros((SIZE, SIZE))
     scene[top : top + opacity.shape[0], left : left + opacity.shape[1]] = opacity
     return scene
@@ -122,24 +147,42 @@ def _painted(random: np.random.RandomState, canvas: Array, opacity: Array, mask:
     """Blends the digit in a tint that is lighter or darker than what lies under it by at least 90 of 255."""
     under = canvas[mask].mean()
     room_above, room_below = 255 - under, under
-    lighter = random.uniform(0, 255) < room_above if min(room_above, room_below) > 80 else room_above > room_below
+    lighter = (
+        random.uniform(0, 255) < room_above
+        if min(room_above, room_below) > 80
+        else room_above > room_below
+    )
     contrast = random.uniform(90, max(91, (room_above if lighter else room_below)))
-    tint = np.clip(under + (contrast if lighter else -contrast) + random.uniform(-30, 30, size=3), 0, 255)
+    tint = np.clip(
+        under + (contrast if lighter else -contrast) + random.uniform(-30, 30, size=3), 0, 255
+    )
     alpha = np.clip((opacity - 0.15) / 0.4, 0, 1)[..., None]
     return canvas * (1 - alpha) + tint * alpha
 
 
 def _write_scenes_as_coco(folder: Path, random: np.random.RandomState) -> None:
     """Images by split, and COCO instances with compressed run lengths."""
-    documents: dict[str, dict[str, list]] = {split: {"images": [], "annotations": [], "categories": []} for split in SCENES}
+    documents: dict[str, dict[str, list]] = {
+        split: {"images": [], "annotations": [], "categories": []} for split in SCENES
+    }
     for image_id, (split, name, scene) in enumerate(_scenes(random), start=1):
         _save(folder / split / f"{name}.jpg", scene.image)
         document = documents[split]
-        document["images"].append({"id": image_id, "file_name": f"{name}.jpg", "height": SIZE, "width": SIZE})
+        document["images"].append(
+            {"id": image_id, "file_name": f"{name}.jpg", "height": SIZE, "width": SIZE}
+        )
         for digit, mask in zip(scene.classes, scene.masks, strict=True):
-            document["annotations"].append({"id": len(document["annotations"]) + 1, "image_id": image_id, **_annotation(digit, mask)})
+            document["annotations"].append(
+                {
+                    "id": len(document["annotations"]) + 1,
+                    "image_id": image_id,
+                    **_annotation(digit, mask),
+                }
+            )
     for split, document in documents.items():
-        document["categories"] = [{"id": number, "name": name} for number, name in enumerate(NAMES, start=1)]
+        document["categories"] = [
+            {"id": number, "name": name} for number, name in enumerate(NAMES, start=1)
+        ]
         (folder / f"{split}.json").write_text(json.dumps(document))
 
 
@@ -147,7 +190,13 @@ def _annotation(digit: int, mask: Array) -> dict:
     encoded = rle.encode(np.asfortranarray(mask.astype(np.uint8)))
     box = [int(value) for value in rle.toBbox(encoded)]
     segmentation = {"size": [SIZE, SIZE], "counts": encoded["counts"].decode()}
-    return {"category_id": digit + 1, "bbox": box, "area": int(mask.sum()), "iscrowd": 0, "segmentation": segmentation}
+    return {
+        "category_id": digit + 1,
+        "bbox": box,
+        "area": int(mask.sum()),
+        "iscrowd": 0,
+        "segmentation": segmentation,
+    }
 
 
 def _write_scenes_as_masks(folder: Path, random: np.random.RandomState) -> None:

@@ -12,8 +12,8 @@ import io
 import zlib
 
 from pipelines.config import Dataset
+from pipelines.data import sources
 
-WITH_OBJECT_MASKS = ("coco", "coco_panoptic")
 AS_IT_IS = ("keep", "reject")  # treatments that encode nothing
 # Pictures of 16x16 pixels whose decoding is part of their conversion; the other kinds keep every pixel, and are made here.
 LOSSY = {
@@ -42,7 +42,8 @@ LOSSY = {
 
 def used(dataset: Dataset) -> dict[str, str]:
     """Digest by encoder, of those that the records of a data set may go through; takes milliseconds and no TensorFlow."""
-    if dataset.source == "tfrecord":
+    facts = sources.facts(dataset.source)
+    if facts.adopted:
         return {}
     found = {}
     for trait, treatment in sorted((dataset.convert or {}).items()):
@@ -50,11 +51,8 @@ def used(dataset: Dataset) -> dict[str, str]:
             found[f"convert {trait} to {treatment}"] = conversion(trait, treatment)
     if dataset.task == "segmentation":
         found["class masks"] = class_masks()
-    if (
-        dataset.task == "detection"
-        and dataset.source in WITH_OBJECT_MASKS
-        and dataset.include_masks is not False
-    ):
+    draws_objects = facts.object_masks and dataset.include_masks is not False
+    if dataset.task == "detection" and draws_objects:
         found["object masks"] = object_masks()
     return found
 

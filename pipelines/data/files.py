@@ -12,7 +12,12 @@ import fsspec
 from pipelines.usage import UsageError
 
 PACKAGES = {"gs": "gcsfs", "s3": "s3fs"}  # what fsspec needs for a scheme
-STAMPS = ("ETag", "etag", "mtime", "LastModified")  # what stores call that which changes with a file's content
+STAMPS = (
+    "ETag",
+    "etag",
+    "mtime",
+    "LastModified",
+)  # what stores call that which changes with a file's content
 CHUNK = 4 * 2**20
 
 
@@ -29,12 +34,16 @@ def check(field: str, path: str) -> None:
     """
     scheme = path.partition("://")[0]
     if scheme not in PACKAGES:
-        raise UsageError(f"{field}: {path}: {scheme}:// cannot be read; give a local path, gs://… or s3://…")
+        raise UsageError(
+            f"{field}: {path}: {scheme}:// cannot be read; give a local path, gs://… or s3://…"
+        )
     try:
         fsspec.get_filesystem_class(scheme)
     except ImportError:
         package = PACKAGES[scheme]
-        raise UsageError(f"{field}: {path}: {scheme}:// is read with {package}, which is not installed; install it: .venv/bin/uv pip install {package}") from None
+        raise UsageError(
+            f"{field}: {path}: {scheme}:// is read with {package}, which is not installed; install it: .venv/bin/uv pip install {package}"
+        ) from None
 
 
 def listed(place: str) -> Iterator[tuple[str, list[int | str]]]:
@@ -56,7 +65,10 @@ def listed(place: str) -> Iterator[tuple[str, list[int | str]]]:
     for path, info in sorted(found.items()):
         name = path[len(root) :].lstrip("/")
         if not any(part.startswith(".") for part in name.split("/")):
-            yield name, [info["size"], next((str(info[key]) for key in STAMPS if info.get(key)), "")]
+            yield (
+                name,
+                [info["size"], next((str(info[key]) for key in STAMPS if info.get(key)), "")],
+            )
 
 
 def read(file: str, start: int = 0, length: int | None = None) -> bytes:
@@ -106,7 +118,9 @@ def _answering(place: str) -> Iterator[None]:
     except (FileNotFoundError, UsageError):
         raise
     except Exception as error:
-        raise UsageError(f"{place}: cannot be fetched: {' '.join(repr(error).split())[:300]}") from error
+        raise UsageError(
+            f"{place}: cannot be fetched: {' '.join(repr(error).split())[:300]}"
+        ) from error
 
 
 @functools.lru_cache(maxsize=4)
@@ -133,5 +147,7 @@ def _unchanged(file: str, digest: str) -> IO[bytes]:
     content = open(file, "rb")
     if hashlib.file_digest(content, "sha256").hexdigest() != digest:
         content.close()
-        raise UsageError(f"{file}: it has changed since it was listed; run the same command again when nothing writes to it any more")
+        raise UsageError(
+            f"{file}: it has changed since it was listed; run the same command again when nothing writes to it any more"
+        )
     return content

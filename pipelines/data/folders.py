@@ -69,7 +69,9 @@ def path_of(place: str, name: str) -> str:
 def parted(pattern: str) -> tuple[str, str]:
     """The folder in which an absolute pattern starts, and the rest of it; a part that exists as it is is no pattern."""
     folder, rest = "/", pattern.strip("/").split("/")
-    while len(rest) > 1 and (not glob.has_magic(rest[0]) or os.path.isdir(os.path.join(folder, rest[0]))):
+    while len(rest) > 1 and (
+        not glob.has_magic(rest[0]) or os.path.isdir(os.path.join(folder, rest[0]))
+    ):
         folder = os.path.join(folder, rest.pop(0))
     return folder, "/".join(rest)
 
@@ -80,9 +82,15 @@ def _matched(pattern: str, named: Collection[str]) -> Contents:
     for name in glob.glob(rest, root_dir=folder):
         path = os.path.join(folder, name)
         if os.path.isdir(path):
-            walk.refuse(name, "not_a_file", "the pattern matches a folder; let it match files alone")
+            walk.refuse(
+                name, "not_a_file", "the pattern matches a folder; let it match files alone"
+            )
         else:
-            walk.file(name, path, is_link=os.path.realpath(path) != os.path.join(os.path.realpath(folder), name))
+            walk.file(
+                name,
+                path,
+                is_link=os.path.realpath(path) != os.path.join(os.path.realpath(folder), name),
+            )
     return walk.contents.ordered()
 
 
@@ -114,7 +122,9 @@ class _Walk:
         except OSError as error:
             if not inside:
                 raise UsageError(f"{self._root}: {error.strerror}") from None
-            self.refuse(inside, "folder_unreadable", f"{error.strerror}; make it readable, or remove it")
+            self.refuse(
+                inside, "folder_unreadable", f"{error.strerror}; make it readable, or remove it"
+            )
             return
         for entry in entries:
             name = f"{inside}/{entry.name}" if inside else entry.name
@@ -133,7 +143,11 @@ class _Walk:
         if not is_inside(target, self._named):
             self.refuse(name, ESCAPES, _outside("folder", target))
         elif any(is_inside(folder, [target]) for folder in (*entered, real)):
-            self.refuse(name, "link_loop", f"the link leads back to {printable(target)}, which it is in; remove it")
+            self.refuse(
+                name,
+                "link_loop",
+                f"the link leads back to {printable(target)}, which it is in; remove it",
+            )
         else:
             self.folder(name, target, (*entered, real))
 
@@ -147,7 +161,11 @@ class _Walk:
         if is_link and not is_inside(target := os.path.realpath(path), self._named):
             self.refuse(name, ESCAPES, _outside("file", target))
         elif not stat.S_ISREG(found.st_mode):
-            self.refuse(name, "not_a_file", "it is neither a file nor a folder (a pipe, a socket, a device); remove it")
+            self.refuse(
+                name,
+                "not_a_file",
+                "it is neither a file nor a folder (a pipe, a socket, a device); remove it",
+            )
         else:
             self.contents.files[name] = _stat(found)
 

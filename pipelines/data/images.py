@@ -13,7 +13,7 @@ from dataclasses import dataclass, replace
 from PIL import Image as Pillow
 from PIL import ImageOps
 
-from pipelines.data.sources import Rejected
+from pipelines.data.example import Rejected
 from pipelines.usage import UsageError
 
 EXTENSIONS = (".jpg", ".jpeg", ".png", ".bmp", ".gif", ".webp", ".tif", ".tiff")

@@ -1,19 +1,25 @@
-"""The index of a build: one line per example on disk, so that only positions travel through Beam's shuffle."""
+"""The index of a build: one line per example on disk, so that only positions travel through Beam's shuffle.
+
+It is read again where shards are known, where positions are listed, and where a shard is written:
+lines are small and images are not.
+"""
 
 import json
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import IO
 
 from etils import epath
 
-from pipelines.data import sources
-from pipelines.data.sources import Example, Reject
+from pipelines.data import keys
+from pipelines.data.example import Example, Reason, Reject
 from pipelines.outside import printable
 from pipelines.usage import UsageError, file_name
 
 SHARD_EXAMPLES = 256
-SMALL_SHARDS = 8  # a small split is divided up to so many times, for the input pipeline and the cores
+SMALL_SHARDS = (
+    8  # a small split is divided up to so many times, for the input pipeline and the cores
+)
 LARGE_SHARD_EXAMPLES = 2048
 DUPLICATE = ("duplicate_key", "an example with this key is there already; remove one")
 
@@ -23,7 +29,9 @@ class Index:
     """Where the index lies, and what each shard is made from."""
 
     folder: str
-    shards: dict[str, str] = field(default_factory=dict)  # digest over a shard's inputs, by file name
+    shards: dict[str, str] = field(
+        default_factory=dict
+    )  # digest over a shard's inputs, by file name
     examples: dict[str, int] = field(default_factory=dict)  # by split
     rejects: list[Reject] = field(default_factory=list)  # found before an image was read
 
@@ -32,12 +40,17 @@ class Index:
         return epath.Path(self.folder) / f"{file_name(split, 'split')}.jsonl"
 
 
+def no_objects(example: Example) -> int:
+    """Stands for a count where there is nothing to count."""
+    return 0
+
+
 def write(
     folder: str,
     items: Iterable[Example | Reject],
     shards: Mapping[str, int] | None,
     recipe: str,
-    objects: Callable[[Example], int] = lambda example: 0,
+    objects: Callable[[Example], int] = no_objects,
 ) -> Index:
     """Writes the index of a build.
 
@@ -52,31 +65,49 @@ def write(
     index = Index(folder)
     epath.Path(folder).mkdir(parents=True, exist_ok=True)
     files: dict[str, IO[str]] = {}
-    seen: dict[str, set[int]] = {}
+    positions: dict[str, set[int]] = {}
     for item in items:
         if isinstance(item, Reject):
             index.rejects.append(item)
             continue
-        position = sources.position(item.key)
-        if not (sources.is_text(item.key) and sources.is_text(item.name)):
-            index.rejects.append(Reject(item.split, item.name, item.key, *sources.NOT_TEXT, objects=objects(item)))
-        elif position in seen.setdefault(item.split, set()):
-            index.rejects.append(Reject(item.split, item.name, item.key, *DUPLICATE, objects=objects(item)))
-        else:
-            seen[item.split].add(position)
-            if item.split not in files:
-                files[item.split] = index.file(item.split).open("w")
-            files[item.split].write(json.dumps(vars(item)) + "\n")
+        split = item.split
+        refusal = _refusal(item, positions.setdefault(split, set()))
+        if refusal:
+            reject = Reject(split, item.name, item.key, *refusal, objects=objects(item))
+            index.rejects.append(reject)
+            continue
+        if split not in files:
+            files[split] = index.file(split).open("w")
+        files[split].write(json.dumps(vars(item)) + "\n")
     for file in files.values():
         file.close()
-    index.examples = {split: len(seen[split]) for split in sorted(files)}
+    index.examples = {split: len(positions[split]) for split in sorted(files)}
     if not index.examples.get("train"):
-        reasons = ", ".join(sorted({reject.code for reject in index.rejects})) or "the source is empty"
-        first = [f"\n{printable(reject.file)}: {printable(reject.advice, 400)}" for reject in index.rejects[:3]]
-        raise UsageError(f"no example to train on: {reasons}{''.join(first)}")
+        raise _empty(index.rejects)
     for split, examples in index.examples.items():
-        _add_shards(index, split, (shards or {}).get(split) or shard_count(examples), recipe)
+        count = (shards or {}).get(split) or shard_count(examples)
+        _add_shards(index, split, count, recipe)
     return index
+
+
+def _refusal(example: Example, positions: set[int]) -> Reason | None:
+    """Why an example is left out; `positions` are those of its split, and take up its own."""
+    position = keys.position(example.key)
+    if not (keys.is_text(example.key) and keys.is_text(example.name)):
+        return keys.NOT_TEXT
+    if position in positions:
+        return DUPLICATE
+    positions.add(position)
+    return None
+
+
+def _empty(rejects: Sequence[Reject]) -> UsageError:
+    """What to say where there is nothing to train on."""
+    codes = sorted({reject.code for reject in rejects})
+    lines = [f"no example to train on: {', '.join(codes) or 'the source is empty'}"]
+    for reject in rejects[:3]:
+        lines.append(f"{printable(reject.file)}: {printable(reject.advice, 400)}")
+    return UsageError("\n".join(lines))
 
 
 def shard_count(examples: int) -> int:
@@ -89,11 +120,11 @@ def _add_shards(index: Index, split: str, count: int, recipe: str) -> None:
     # A sum of digests does not depend on the order of the input.
     sums = [0] * count
     for example in read(index.file(split)):
-        sums[sources.position(example.key) % count] += int(
-            sources.digest(example.key, example.name, example.content), 16
-        )
+        sha256 = keys.joint_digest(example.key, example.name, example.content)
+        sums[keys.position(example.key) % count] += int(sha256, 16)
     for number, total in enumerate(sums):
-        index.shards[shard_name(split, number, count)] = sources.digest(recipe, str(total))
+        name = shard_name(split, number, count)
+        index.shards[name] = keys.joint_digest(recipe, str(total))
 
 
 def shard_name(split: str, number: int, count: int) -> str:

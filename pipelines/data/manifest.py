@@ -12,7 +12,7 @@ from etils import epath
 
 from pipelines import config
 from pipelines.config import Dataset, absolute
-from pipelines.data import checks, content
+from pipelines.data import checks, content, locations
 from pipelines.data.checks import Stamp
 from pipelines.outside import printable
 from pipelines.system import tfrecord
@@ -55,19 +55,31 @@ class Manifest:
     formats: tuple[str, ...] = ()  # image formats that occur
     has_masks: bool = False
     counts: dict[str, int] = field(default_factory=dict)  # read, written, rejected, clipped
-    classes: dict[str, dict[str, int]] = field(default_factory=dict)  # objects, images or pixels by split and label
-    rejects: dict[str, int] = field(default_factory=dict)  # by reason code; each one in rejects.jsonl
-    image_sizes: dict[str, int] = field(default_factory=dict)  # images by "width x height", rounded to 32
-    box_sizes: dict[str, int] = field(default_factory=dict)  # objects by square root of area, in pixels
+    classes: dict[str, dict[str, int]] = field(
+        default_factory=dict
+    )  # objects, images or pixels by split and label
+    rejects: dict[str, int] = field(
+        default_factory=dict
+    )  # by reason code; each one in rejects.jsonl
+    image_sizes: dict[str, int] = field(
+        default_factory=dict
+    )  # images by "width x height", rounded to 32
+    box_sizes: dict[str, int] = field(
+        default_factory=dict
+    )  # objects by square root of area, in pixels
     warnings: tuple[str, ...] = ()
     source: dict[str, Any] = field(default_factory=dict)  # kind, file names, digests
-    encoders: dict[str, str] = field(default_factory=dict)  # digest of a probe, by encoder that the records went through
+    encoders: dict[str, str] = field(
+        default_factory=dict
+    )  # digest of a probe, by encoder that the records went through
     versions: dict[str, str] = field(default_factory=dict)
     directory: str = field(default="", compare=False)  # where it lies; not written
 
     def patterns(self) -> dict[str, str]:
         """Glob pattern of the shards, by split."""
-        return {split: str(epath.Path(self.directory) / f"{split}-*.tfrecord") for split in self.splits}
+        return {
+            split: str(epath.Path(self.directory) / f"{split}-*.tfrecord") for split in self.splits
+        }
 
     def to_json(self) -> str:
         """The text of `manifest.json`."""
@@ -79,7 +91,10 @@ class Manifest:
 def from_json(text: str, directory: str = "") -> Manifest:
     """Reads back what `to_json` wrote."""
     document = json.loads(text)
-    splits = {name: Split(split["examples"], tuple(Shard(**shard) for shard in split["shards"])) for name, split in document["splits"].items()}
+    splits = {
+        name: Split(split["examples"], tuple(Shard(**shard) for shard in split["shards"]))
+        for name, split in document["splits"].items()
+    }
     tuples = {name: tuple(document[name]) for name in ("labels", "formats", "warnings")}
     return Manifest(**{**document, **tuples, "splits": splits, "directory": directory})
 
@@ -92,7 +107,9 @@ def load(directory: str) -> Manifest:
     """
     file = epath.Path(directory) / FILE
     if not file.exists():
-        raise UsageError(f"{directory}: no {FILE} here; build the data with: make data DATA=<dataset>")
+        raise UsageError(
+            f"{directory}: no {FILE} here; build the data with: make data DATA=<dataset>"
+        )
     return from_json(file.read_text(), str(directory))
 
 
@@ -107,19 +124,25 @@ def find(data_dir: str, dataset: Dataset, version: int) -> Manifest | None:
     Raises:
         UsageError: it was built, and a shard is missing or has another size.
     """
-    if dataset.embedded and not content.is_whole(content.embedded_folder(data_dir, dataset)):
+    if dataset.embedded and not locations.is_whole(locations.embedded_folder(data_dir, dataset)):
         return None
     built = load_if_built(directory(data_dir, dataset, version, content.find(data_dir, dataset)))
     for shard in damaged(built) if built else ():
         file = epath.Path(built.directory) / shard.file  # type: ignore[union-attr]
-        raise UsageError(f"{file} is missing or damaged; repair it with: {command(data_dir, dataset)}")
+        raise UsageError(
+            f"{file} is missing or damaged; repair it with: {command(data_dir, dataset)}"
+        )
     return built
 
 
 def command(data_dir: str, dataset: Dataset) -> str:
     """The command, as it can be typed, that builds or repairs a data set."""
     overrides = [f"dataset={dataset.name}"]
-    plain = config.compose(overrides).dataset if dataset.name in config.options("dataset") else Dataset()
+    plain = (
+        config.compose(overrides).dataset
+        if dataset.name in config.options("dataset")
+        else Dataset()
+    )
     for name in Dataset.__dataclass_fields__:
         value = getattr(dataset, name)
         if value != getattr(plain, name):
@@ -134,7 +157,10 @@ def _spelled(value: Any) -> str:
 
 def directory(data_dir: str, dataset: Dataset, version: int, found: content.Found) -> str:
     """Where a data set lies, or will lie, as built from a source as it was found."""
-    return str(epath.Path(absolute(data_dir)) / f"{dataset.name}-{content.fingerprint(dataset, version, found)}")
+    return str(
+        epath.Path(absolute(data_dir))
+        / f"{dataset.name}-{content.fingerprint(dataset, version, found)}"
+    )
 
 
 def load_if_built(directory: str) -> Manifest | None:
@@ -150,7 +176,12 @@ def damaged(built: Manifest, *, thorough: bool = False) -> list[Shard]:
     """
     folder = epath.Path(built.directory)
     stamps = {} if thorough else checks.read(folder).stamps
-    return [shard for split in built.splits.values() for shard in split.shards if not intact(folder, shard, stamps)]
+    return [
+        shard
+        for split in built.splits.values()
+        for shard in split.shards
+        if not intact(folder, shard, stamps)
+    ]
 
 
 def intact(folder: epath.Path, shard: Shard, stamps: Mapping[str, Stamp]) -> bool:
@@ -161,7 +192,9 @@ def intact(folder: epath.Path, shard: Shard, stamps: Mapping[str, Stamp]) -> boo
             return False
         if all(stamps.get(name) == stamp for name, stamp in now.items()):
             return True
-        return content.sha256(str(folder / shard.file)) == shard.sha256 and _lengths_fit(folder, shard)
+        return content.sha256(str(folder / shard.file)) == shard.sha256 and _lengths_fit(
+            folder, shard
+        )
     except FileNotFoundError:
         return False
 
@@ -172,7 +205,10 @@ def stamps_of(folder: epath.Path, shard: Shard) -> dict[str, Stamp]:
     Raises:
         FileNotFoundError: one of them is missing.
     """
-    return {file.name: checks.stamp(file) for file in (folder / shard.file, lengths_file(folder / shard.file))}
+    return {
+        file.name: checks.stamp(file)
+        for file in (folder / shard.file, lengths_file(folder / shard.file))
+    }
 
 
 def stamps(built: Manifest) -> dict[str, Stamp]:
@@ -204,11 +240,18 @@ def check_rejects(built: Manifest, allowed: float) -> None:
     counts = built.counts
     lost = {
         "examples": (counts.get("examples_rejected", 0), counts.get("examples_read", 0)),
-        "objects": (counts.get("objects_rejected", 0) + counts.get("objects_of_rejected_examples", 0), counts.get("objects_read", 0)),
+        "objects": (
+            counts.get("objects_rejected", 0) + counts.get("objects_of_rejected_examples", 0),
+            counts.get("objects_read", 0),
+        ),
     }
     shares = {kind: rejected / max(1, read) for kind, (rejected, read) in lost.items()}
     if max(shares.values()) > allowed:
-        said = " and ".join(f"{shares[kind]:.1%} of the {kind} ({rejected} of {read})" for kind, (rejected, read) in lost.items() if rejected)
+        said = " and ".join(
+            f"{shares[kind]:.1%} of the {kind} ({rejected} of {read})"
+            for kind, (rejected, read) in lost.items()
+            if rejected
+        )
         reasons = "\n".join(f"  {line}" for line in describe_rejects(built))
         raise UsageError(
             f"{said} were rejected, dataset.max_reject_fraction allows {allowed:.1%}:\n{reasons}\n"
@@ -233,4 +276,8 @@ def describe_rejects(built: Manifest, most: int = 5) -> list[str]:
                 break
     common = Counter(built.rejects).most_common(most)
     more = [f"and {len(built.rejects) - most} more reasons"] if len(built.rejects) > most else []
-    return [*(f"{count} {code}, as {first[code]}" for code, count in common), *more, f"each with what to do: {listed}"]
+    return [
+        *(f"{count} {code}, as {first[code]}" for code, count in common),
+        *more,
+        f"each with what to do: {listed}",
+    ]

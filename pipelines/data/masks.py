@@ -10,7 +10,7 @@ import numpy as np
 from PIL import Image
 from pycocotools import mask as rle
 
-from pipelines.data.sources import Rejected
+from pipelines.data.example import Rejected
 
 IGNORED = 255  # the value of pixels that training leaves out
 _HEAD = b"\x89PNG\r\n\x1a\n"
@@ -209,6 +209,17 @@ def read_classes(content: bytes) -> np.ndarray:
             "mask_mode", f"a mask has one 8-bit channel, this one has mode {picture.mode}"
         )
     return np.asarray(picture, np.uint8)
+
+
+def check_size(mask: np.ndarray, height: int, width: int) -> None:
+    """Compares a mask with its image.
+
+    Raises:
+        Rejected: it has another size.
+    """
+    if mask.shape != (height, width):
+        says = f"the mask is {mask.shape[1]}x{mask.shape[0]}, the image {width}x{height}"
+        raise Rejected("mask_size", says)
 
 
 def as_tensorflow_reads(content: bytes) -> np.ndarray:

@@ -19,8 +19,12 @@ def run(dataset: Dataset, folder: epath.Path) -> None:
         builder = tfds.builder(name, data_dir=root, file_format="tfrecord")
     except (tfds.core.registered.DatasetNotFoundError, AssertionError, ValueError) as error:
         reason = str(error).strip().splitlines()[0]
-        raise UsageError(f"dataset.builder: {reason}\na builder of your own: prepare it with `tfds build`, then dataset.root=<its data_dir>") from None
+        raise UsageError(
+            f"dataset.builder: {reason}\na builder of your own: prepare it with `tfds build`, then dataset.root=<its data_dir>"
+        ) from None
     try:
         builder.download_and_prepare()
     except Exception as error:
-        raise UsageError(f"dataset.builder: {name} cannot be prepared in {folder}: {error}\nprepare it elsewhere and say where: dataset.root=<folder>") from None
+        raise UsageError(
+            f"dataset.builder: {name} cannot be prepared in {folder}: {error}\nprepare it elsewhere and say where: dataset.root=<folder>"
+        ) from None

@@ -20,8 +20,16 @@ class Progress:
 
     def __init__(self, folder: epath.Path, listed: Index, waiting: Collection[str]) -> None:
         self._folder, self._waiting = folder, set(waiting)
-        counts = {split: sum(index.split_of(name) == split for name in listed.shards) for split in listed.examples}
-        self._total = round(sum(listed.examples[index.split_of(shard)] / counts[index.split_of(shard)] for shard in waiting))
+        counts = {
+            split: sum(index.split_of(name) == split for name in listed.shards)
+            for split in listed.examples
+        }
+        self._total = round(
+            sum(
+                listed.examples[index.split_of(shard)] / counts[index.split_of(shard)]
+                for shard in waiting
+            )
+        )
         self._known: dict[str, str] = {shard: listed.shards[shard] for shard in waiting}
         self._rejects = len(listed.rejects)
         self._done = 0
@@ -40,7 +48,9 @@ class Progress:
         started, terminal = time.monotonic(), sys.stdout.isatty()
         while not self._stop.wait(EVERY_S if terminal else EVERY_PIPED_S):
             self._count()
-            print(self._line(time.monotonic() - started), end="\r" if terminal else "\n", flush=True)
+            print(
+                self._line(time.monotonic() - started), end="\r" if terminal else "\n", flush=True
+            )
         if terminal:
             print(" " * 100, end="\r")
 

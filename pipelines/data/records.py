@@ -19,13 +19,15 @@ from pipelines.data import (
     encoders,
     images,
     index,
+    keys,
+    lookup,
     manifest,
     runners,
     sources,
     summary,
 )
+from pipelines.data.example import Example, Rejected, Request
 from pipelines.data.index import Index
-from pipelines.data.sources import Example, Rejected
 from pipelines.data.summary import Summary
 from pipelines.system import durable, tfrecord
 from pipelines.usage import UsageError
@@ -41,7 +43,7 @@ class Job:
     folder: str  # the data set's
     index: Index
     source: str
-    request: sources.Request
+    request: Request
     encode: Callable[[dict[str, Any]], bytes]
     encoders: Mapping[str, str]  # as they are where the build was started
     shards: tuple[str, ...]  # those to be written
@@ -95,7 +97,7 @@ def positions(named: tuple[str, int, int], job: Job) -> Iterator[tuple[str, tupl
             at += len(lines.readline()) - 1  # a line belongs to the part it starts in
         while at < end:
             line = lines.readline()
-            position = sources.position(index.parse(line).key)
+            position = keys.position(index.parse(line).key)
             shard = index.shard_name(split, position % count, count)
             if shard in wanted:
                 yield shard, (position, at)
@@ -173,30 +175,30 @@ def _record(example: Example, job: Job, counted: Summary) -> dict[str, Any] | No
         sha256 = hashlib.sha256(image.content).hexdigest()
         if sha256 in job.undecodable:
             raise Rejected(*images.undecodable(job.undecodable[sha256]))
-        found = source.load(example, image, job.request)
+        loaded = source.load(example, image, job.request)
     except Rejected as rejected:
         counted.reject(example, rejected, objects=objects)
         return None
-    for name, reason in found.pop("rejects", ()):
+    for name, reason in loaded.rejects:
         counted.reject(example, reason, name)
     record = {
         "key": example.key,
         "file": example.name,
-        "id": sources.numeric(example.key),
+        "id": keys.numeric(example.key),
         "image": image.content,
         "sha256": sha256,
         "format": image.format,
         "height": image.height,
         "width": image.width,
-        **found,
+        **loaded.record,
     }
-    counted.count(record, image)
+    counted.count(record, image, clipped=loaded.clipped, pixels=loaded.pixels)
     return record
 
 
 def _content(example: Example) -> bytes:
     try:
-        return sources.read(example, example.file)
+        return lookup.read(example, example.file)
     except FileNotFoundError:
         raise Rejected(
             "image_missing", "the file is not there; add it or remove its entry"

@@ -11,7 +11,16 @@ from etils import epath
 
 from pipelines import config
 from pipelines.config import Config, Dataset
-from pipelines.data import checks, content, files, manifest, silenced, without_tables
+from pipelines.data import (
+    checks,
+    content,
+    files,
+    locations,
+    manifest,
+    silenced,
+    sources,
+    without_tables,
+)
 from pipelines.data.manifest import Manifest
 from pipelines.data.validation import Undecodable, Validation, is_enough, refuse_adopted
 from pipelines.system import durable
@@ -29,8 +38,10 @@ def obtain(cfg: Config, task: ModuleType) -> Manifest:
     dataset = config.given_dataset(cfg)
     if dataset.embedded:
         _generate(cfg.data_dir, dataset)
-    if dataset.source == "tfds":
-        _prepare(dataset)
+    source = sources.load(dataset.source)
+    if hasattr(source, "prepare"):
+        locations.locate("", dataset)  # names what is missing
+        source.prepare(dataset)
     found = content.find(cfg.data_dir, dataset)
     folder = manifest.directory(cfg.data_dir, dataset, task.VERSION, found)
     with _alone(folder):
@@ -46,8 +57,8 @@ def obtain(cfg: Config, task: ModuleType) -> Manifest:
         with silenced(logging.WARNING), without_tables():
             from pipelines.data import adoption, build  # Beam: seconds, warnings.
 
-        room: ModuleType = adoption if dataset.source == "tfrecord" else build
-        built = room.run(dataset, task, folder, found=found, runner=cfg.runner)
+        builder: ModuleType = adoption if source.FACTS.adopted else build
+        built = builder.run(dataset, task, folder, found=found, runner=cfg.runner)
     print(f"data: wrote {_described(built)}")
     if clipped := built.counts.get("boxes_clipped"):
         print(f"data: {clipped} boxes reached over the edge of their image and were cut there")
@@ -93,7 +104,7 @@ def _check(built: Manifest, dataset: Dataset, known: checks.Checks) -> list[Unde
     )
     with Validation(dataset, known) as validation:
         refused = validation.undecodable(built)
-        if refused and dataset.source != "tfrecord":
+        if refused and not sources.facts(dataset.source).adopted:
             checks.add_undecodable(
                 epath.Path(built.directory), {image.sha256: image.reason for image in refused}
             )
@@ -114,9 +125,9 @@ def _described(built: Manifest) -> str:
 
 
 def _generate(data_dir: str, dataset: Dataset) -> None:
-    folder = content.embedded_folder(data_dir, dataset)
+    folder = locations.embedded_folder(data_dir, dataset)
     with _alone(str(folder)):
-        if content.is_whole(folder):
+        if locations.is_whole(folder):
             return
         print(f"data: generating {dataset.embedded} in {folder}", flush=True)
         # Imports scikit-learn, which takes seconds and is needed once.
@@ -128,19 +139,7 @@ def _generate(data_dir: str, dataset: Dataset) -> None:
         with tempfile.TemporaryDirectory() as local:
             embedded.generate(str(dataset.embedded), epath.Path(local, "generated"), dataset.seed)
             files.upload(f"{local}/generated", str(folder))
-        (folder / content.WHOLE).write_text("")
-
-
-def _prepare(dataset: Dataset) -> None:
-    content.locate("", dataset)  # names what is missing
-    folder = content.tfds_folder(dataset)
-    if files.is_remote(str(folder)) or (folder / "dataset_info.json").exists():
-        return
-    print(f"data: preparing {dataset.builder} with TensorFlow Datasets in {folder}", flush=True)
-    # Imports TensorFlow, which takes seconds and is needed once.
-    from pipelines.data import preparation
-
-    preparation.run(dataset, folder)
+        (folder / locations.WHOLE).write_text("")
 
 
 @contextmanager

@@ -3,15 +3,16 @@
 import json
 import math
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import astuple, dataclass, field
 from typing import Any
 
 from etils import epath
 
-from pipelines.data import checks
+from pipelines.data import checks, keys
+from pipelines.data.boxes import Box
+from pipelines.data.example import Example, Reject, Rejected
 from pipelines.data.images import Image
-from pipelines.data.sources import Example, Reject, Rejected, numeric
 from pipelines.system import durable
 
 SUFFIX = ".summary.json"
@@ -36,7 +37,9 @@ class Summary:
     classes: dict[str, int] = field(default_factory=Counter)
     image_sizes: dict[str, int] = field(default_factory=Counter)
     box_sizes: dict[str, int] = field(default_factory=Counter)
-    contents: list[str] = field(default_factory=list)  # of images, as the first digits of their digests
+    contents: list[str] = field(
+        default_factory=list
+    )  # of images, as the first digits of their digests
     rejects: list[list] = field(default_factory=list)
 
     def read(self, objects: int) -> None:
@@ -44,35 +47,61 @@ class Summary:
         self.examples_read += 1
         self.objects_read += objects
 
-    def reject(self, example: Example, rejected: Rejected, record: str | None = None, objects: int = 0) -> None:
+    def reject(
+        self, example: Example, rejected: Rejected, record: str | None = None, objects: int = 0
+    ) -> None:
         """Notes an example and the objects that go with it, or one object of it, that was left out."""
-        key = example.key if record is None else record
-        reason = (rejected.code, rejected.advice)
-        entry = Reject(example.split, example.name, key, *reason, whole=record is None, objects=objects)
+        entry = Reject(
+            split=example.split,
+            file=example.name,
+            record=example.key if record is None else record,
+            code=rejected.code,
+            advice=rejected.advice,
+            whole=record is None,
+            objects=objects,
+        )
         self.rejects.append(list(astuple(entry)))
 
-    def count(self, record: dict[str, Any], image: Image) -> None:
-        """Adds one record, and takes out of it what is only counted."""
+    def count(
+        self,
+        record: Mapping[str, Any],
+        image: Image,
+        *,
+        clipped: int = 0,
+        pixels: Mapping[str, int] | None = None,
+    ) -> None:
+        """Adds one record.
+
+        Args:
+            clipped: boxes of it that were cut.
+            pixels: of its mask of classes, by class.
+        """
         self.examples += 1
+        self.clipped += clipped
         self.formats[image.format] += 1
         self.image_sizes[f"{_bin(image.width, 32)}x{_bin(image.height, 32)}"] += 1
         self.contents.append(record["sha256"][:16])
-        self.clipped += record.pop("clipped", 0)
-        self.ids_hashed += (
-            "key" in record and record["id"] == numeric(record["key"]) and str(record["id"]) != record["key"]
-        )
-        for label, pixels in record.pop("pixels", {}).items():
-            self.classes[label] += pixels
+        if "key" in record:
+            self.ids_hashed += _is_hashed(record["id"], record["key"])
         if "text" in record:
             self.classes[record["text"]] += 1
+        for label, count in (pixels or {}).items():
+            self.classes[label] += count
         for item in record.get("objects", ()):
-            self.objects += 1
-            self.masks += item.get("mask") is not None
-            self.classes[item["text"]] += 1
-            side = math.sqrt(
-                (item["box"][2] - item["box"][0]) * (item["box"][3] - item["box"][1]) * image.height * image.width
-            )
-            self.box_sizes[str(_bin(side, 8))] += 1
+            self._count_object(item, image)
+
+    def _count_object(self, item: Mapping[str, Any], image: Image) -> None:
+        self.objects += 1
+        self.masks += item.get("mask") is not None
+        self.classes[item["text"]] += 1
+        share = Box(*item["box"]).area()
+        side = math.sqrt(share * image.height * image.width)
+        self.box_sizes[str(_bin(side, 8))] += 1
+
+
+def _is_hashed(number: int, key: str) -> bool:
+    """Whether a record's number is made from its key, rather than the key itself or the source's own."""
+    return number == keys.numeric(key) and str(number) != key
 
 
 def _bin(value: float, width: int) -> int:
@@ -102,4 +131,9 @@ def total(summaries: Iterable[Summary], name: str) -> dict[str, int]:
     counts: Counter[str] = Counter()
     for summary in summaries:
         counts.update(getattr(summary, name))
-    return {key: counts[key] for key in sorted(counts, key=lambda key: (len(key), key) if key.isdigit() else (0, key))}
+    return {key: counts[key] for key in sorted(counts, key=_order)}
+
+
+def _order(key: str) -> tuple[int, str]:
+    """Numbers by their size, behind all that is none."""
+    return (len(key), key) if key.isdigit() else (0, key)

@@ -32,7 +32,9 @@ class Bucket(MemoryFileSystem):
         found = super().find(path, *given, detail=True, **options)
         return {name: self._tagged(info) for name, info in found.items()} if detail else list(found)
 
-    def cat_file(self, path: str, start: int | None = None, end: int | None = None, **options: Any) -> bytes:
+    def cat_file(
+        self, path: str, start: int | None = None, end: int | None = None, **options: Any
+    ) -> bytes:
         self._fetch(path)
         return super().cat_file(path, start, end, **options)
 

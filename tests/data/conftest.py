@@ -18,19 +18,41 @@ from pipelines.data.manifest import Manifest
 from tests.data import bucket
 
 
-def coco(folder: Path, images: int = 10, *, shuffled: int | None = None) -> tuple[Path, dict[str, Any]]:
+def coco(
+    folder: Path, images: int = 10, *, shuffled: int | None = None
+) -> tuple[Path, dict[str, Any]]:
     """Ten 32-pixel photographs' worth of COCO: a polygon, run lengths and a crowd in each image."""
     folder.mkdir(parents=True, exist_ok=True)
     noise = np.random.RandomState(0)
-    document: dict[str, Any] = {"images": [], "annotations": [], "categories": [{"id": 3, "name": "cat"}, {"id": 8, "name": "dog"}]}
+    document: dict[str, Any] = {
+        "images": [],
+        "annotations": [],
+        "categories": [{"id": 3, "name": "cat"}, {"id": 8, "name": "dog"}],
+    }
     for number in range(1, images + 1):
-        Image.fromarray(noise.randint(0, 255, (24, 32, 3), np.uint8)).save(folder / f"{number:03d}.jpg")
-        document["images"].append({"id": number, "file_name": f"{number:03d}.jpg", "height": 24, "width": 32})
-        shapes = [([[4, 4, 20, 4, 20, 16, 4, 16]], 0), ({"size": [24, 32], "counts": [0, 48, 720]}, 0), ({"size": [24, 32], "counts": [24, 24, 720]}, 1)]
+        Image.fromarray(noise.randint(0, 255, (24, 32, 3), np.uint8)).save(
+            folder / f"{number:03d}.jpg"
+        )
+        document["images"].append(
+            {"id": number, "file_name": f"{number:03d}.jpg", "height": 24, "width": 32}
+        )
+        shapes = [
+            ([[4, 4, 20, 4, 20, 16, 4, 16]], 0),
+            ({"size": [24, 32], "counts": [0, 48, 720]}, 0),
+            ({"size": [24, 32], "counts": [24, 24, 720]}, 1),
+        ]
         boxes = ([4, 4, 16, 12], [0, 0, 2, 24], [1, 0, 1, 24])
         for place, ((segmentation, crowd), box) in enumerate(zip(shapes, boxes, strict=True)):
             document["annotations"].append(
-                {"id": 10 * number + place, "image_id": number, "category_id": 3 if place else 8, "bbox": box, "area": box[2] * box[3], "iscrowd": crowd, "segmentation": segmentation}
+                {
+                    "id": 10 * number + place,
+                    "image_id": number,
+                    "category_id": 3 if place else 8,
+                    "bbox": box,
+                    "area": box[2] * box[3],
+                    "iscrowd": crowd,
+                    "segmentation": segmentation,
+                }
             )
     if shuffled is not None:
         for part in ("images", "annotations", "categories"):
@@ -50,17 +72,44 @@ def coco_panoptic(folder: Path, images: int = 10) -> dict[str, Any]:
     (folder / "images").mkdir(parents=True)
     (folder / "masks").mkdir()
     noise = np.random.RandomState(0)
-    categories = [{"id": 2, "name": "cat", "isthing": 1}, {"id": 5, "name": "sky", "isthing": 0}, {"id": 9, "name": "dog", "isthing": 1}]
+    categories = [
+        {"id": 2, "name": "cat", "isthing": 1},
+        {"id": 5, "name": "sky", "isthing": 0},
+        {"id": 9, "name": "dog", "isthing": 1},
+    ]
     document: dict[str, Any] = {"images": [], "annotations": [], "categories": categories}
     for number in range(1, images + 1):
-        Image.fromarray(noise.randint(0, 255, (24, 32, 3), np.uint8)).save(folder / "images" / f"{number}.jpg")
+        Image.fromarray(noise.randint(0, 255, (24, 32, 3), np.uint8)).save(
+            folder / "images" / f"{number}.jpg"
+        )
         segments = np.zeros((24, 32), np.uint32)
         segments[:10], segments[10:22, :8], segments[10:22, 8:] = 300, 70000, 5
-        Image.fromarray(np.stack([segments & 255, segments >> 8 & 255, segments >> 16], axis=-1).astype(np.uint8)).save(folder / "masks" / f"{number}.png")
-        document["images"].append({"id": number, "file_name": f"{number}.jpg", "height": 24, "width": 32})
-        shapes = [(300, 5, [0, 0, 32, 10], 0), (70000, 2, [0, 10, 8, 12], 0), (5, 2, [8, 10, 24, 12], 1)]
-        described = [{"id": identity, "category_id": category, "bbox": box, "area": box[2] * box[3], "iscrowd": crowd} for identity, category, box, crowd in shapes]
-        document["annotations"].append({"image_id": number, "file_name": f"{number}.png", "segments_info": described})
+        Image.fromarray(
+            np.stack([segments & 255, segments >> 8 & 255, segments >> 16], axis=-1).astype(
+                np.uint8
+            )
+        ).save(folder / "masks" / f"{number}.png")
+        document["images"].append(
+            {"id": number, "file_name": f"{number}.jpg", "height": 24, "width": 32}
+        )
+        shapes = [
+            (300, 5, [0, 0, 32, 10], 0),
+            (70000, 2, [0, 10, 8, 12], 0),
+            (5, 2, [8, 10, 24, 12], 1),
+        ]
+        described = [
+            {
+                "id": identity,
+                "category_id": category,
+                "bbox": box,
+                "area": box[2] * box[3],
+                "iscrowd": crowd,
+            }
+            for identity, category, box, crowd in shapes
+        ]
+        document["annotations"].append(
+            {"image_id": number, "file_name": f"{number}.png", "segments_info": described}
+        )
     (folder / "panoptic.json").write_text(json.dumps(document))
     return document
 

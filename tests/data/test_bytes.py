@@ -17,8 +17,8 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 from PIL import Image
 
-from pipelines.data import images, masks, stream
-from pipelines.data.sources import Rejected
+from pipelines.data import images, json_elements, masks
+from pipelines.data.example import Rejected
 from pipelines.system import tfrecord
 from pipelines.usage import UsageError
 from tests.fuzzing import examples, guided, mutated
@@ -206,11 +206,11 @@ DOCUMENTS = [
 )
 @example(content=b"{[1]: 2}", chunk=4096).via("a key that is no text")
 def test_a_document_is_streamed_or_refused(content: bytes, chunk: int) -> None:
-    before, stream.CHUNK = stream.CHUNK, chunk
+    before, json_elements.CHUNK = json_elements.CHUNK, chunk
     try:
-        with bounded(), guided(stream):
+        with bounded(), guided(json_elements):
             found = list(
-                stream.elements(io.BytesIO(content), "some.json", {"images", "annotations"})
+                json_elements.read(io.BytesIO(content), "some.json", {"images", "annotations"})
             )
     except UsageError as error:
         assert "some.json" in str(error)
@@ -221,7 +221,7 @@ def test_a_document_is_streamed_or_refused(content: bytes, chunk: int) -> None:
                 and content[first : first + len(text)].decode("latin-1") == text
             )
     finally:
-        stream.CHUNK = before
+        json_elements.CHUNK = before
 
 
 RECORDS = [b"", b"one", bytes(range(256)) * 3]

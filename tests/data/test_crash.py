@@ -13,8 +13,8 @@ from pathlib import Path
 import pytest
 
 from pipelines.config import compose
-from pipelines.data import index, sources
-from pipelines.data.content import ALL
+from pipelines.data import index, keys
+from pipelines.data.keys import ALL
 from pipelines.data.manifest import Manifest
 from tests.data.conftest import coco
 from tests.data.test_store import digests, lengths
@@ -162,7 +162,7 @@ def test_one_percent_changed_or_added_rewrites_only_the_shards_it_falls_into(
     dataset = compose(overrides).dataset
     assert dataset is not None
     places = {
-        (sources.split_of(ALL, key, dataset), sources.position(key)) for key in ("7", "298", "299")
+        (keys.chosen_split(ALL, key, dataset), keys.position(key)) for key in ("7", "298", "299")
     }
     expected = {
         index.shard_name(

@@ -15,7 +15,11 @@ Build = Callable[..., Manifest]
 
 
 def tree(folder: Path) -> dict[str, str]:
-    return {str(file.relative_to(folder)): hashlib.sha256(file.read_bytes()).hexdigest() for file in sorted(folder.rglob("*")) if file.is_file()}
+    return {
+        str(file.relative_to(folder)): hashlib.sha256(file.read_bytes()).hexdigest()
+        for file in sorted(folder.rglob("*"))
+        if file.is_file()
+    }
 
 
 def test_one_seed_gives_the_same_bytes_and_another_gives_others(tmp_path: Path) -> None:
@@ -32,7 +36,9 @@ def test_training_and_validation_share_no_digit() -> None:
     assert np.bincount(digits["validation"][1]).min() >= 30
 
 
-def test_scenes_have_visible_disjoint_digits_on_disjoint_photographs(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_scenes_have_visible_disjoint_digits_on_disjoint_photographs(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     monkeypatch.setattr(embedded, "SCENES", {"train": 20, "validation": 20})
     for _, _, scene in embedded._scenes(np.random.RandomState(0)):
         assert scene.image.shape == (128, 128, 3) and 1 <= len(scene.classes) <= 6
@@ -43,14 +49,23 @@ def test_scenes_have_visible_disjoint_digits_on_disjoint_photographs(monkeypatch
 def test_digits_build_as_a_folder_of_images(build: Build) -> None:
     built = build("dataset=digits")
     assert built.labels == tuple("0123456789") and built.formats == ("jpeg",)
-    assert {name: split.examples for name, split in built.splits.items()} == {"train": 1437, "validation": 360}
+    assert {name: split.examples for name, split in built.splits.items()} == {
+        "train": 1437,
+        "validation": 360,
+    }
 
 
-def test_scenes_build_as_coco_and_as_masks(build: Build, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+def test_scenes_build_as_coco_and_as_masks(
+    build: Build, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
     monkeypatch.setattr(embedded, "SCENES", {"train": 30, "validation": 10})
     scenes, masks = build("dataset=digit_scenes"), build("dataset=digit_masks")
-    assert scenes.has_masks and scenes.task == "detection" and scenes.counts["objects_rejected"] == 0
-    assert masks.labels[0] == "background" and len(masks.labels) == 11 and masks.task == "segmentation"
+    assert (
+        scenes.has_masks and scenes.task == "detection" and scenes.counts["objects_rejected"] == 0
+    )
+    assert (
+        masks.labels[0] == "background" and len(masks.labels) == 11 and masks.task == "segmentation"
+    )
     folder = tmp_path / "data" / "embedded"
     assert np.array_equal(
         np.asarray(Image.open(next(folder.glob("digit_scenes-*/train/train_00003.jpg")))),

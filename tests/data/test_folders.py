@@ -41,17 +41,54 @@ def encoded(pixels: np.ndarray, kind: str) -> bytes:
 
 
 PICTURES = {
-    ending: [encoded(np.full((HEIGHT, WIDTH, 3), 40 * number, np.uint8), kind) for number in range(3)]
+    ending: [
+        encoded(np.full((HEIGHT, WIDTH, 3), 40 * number, np.uint8), kind) for number in range(3)
+    ]
     for ending, kind in ((".jpg", "jpeg"), (".JPEG", "jpeg"), (".png", "png"), (".bmp", "bmp"))
 }
 BROKEN = [b"", b"\xff\xd8\xff", PICTURES[".png"][0][:50], b"GIF89a", b"no picture"]
 ODD_ENDINGS = [".xyz", "", ".", ".jpg ", ".jpg~", ".mp4"]
 BESIDE = ["README.txt", "Thumbs.db", "notes.md", "LICENSE", "labels.csv"]
 
-letters = ["a", "b", "Z", "0", " ", "[", "]", "*", "?", "{", "}", "\n", "\r", "\t", "\x1b", "\x7f", "\u202e", "'", '"', "\\", "%", "$", "~", "#", ",", ";", "-", "ü", "\u0308", "日", "\udcff", "."]
+letters = [
+    "a",
+    "b",
+    "Z",
+    "0",
+    " ",
+    "[",
+    "]",
+    "*",
+    "?",
+    "{",
+    "}",
+    "\n",
+    "\r",
+    "\t",
+    "\x1b",
+    "\x7f",
+    "\u202e",
+    "'",
+    '"',
+    "\\",
+    "%",
+    "$",
+    "~",
+    "#",
+    ",",
+    ";",
+    "-",
+    "ü",
+    "\u0308",
+    "日",
+    "\udcff",
+    ".",
+]
 odd_names = st.text(st.sampled_from(letters), min_size=1, max_size=8)
 plain_names = st.text("abc019_", min_size=1, max_size=3)
-names = st.one_of(plain_names, odd_names, st.just("x" * 200)).filter(lambda name: not name.startswith("."))
+names = st.one_of(plain_names, odd_names, st.just("x" * 200)).filter(
+    lambda name: not name.startswith(".")
+)
 classes = st.sampled_from(["cat", "dog", "a b", "[x]", "*", "new\nline", "ü", "-"])
 
 
@@ -100,7 +137,10 @@ def state(folder: Path) -> dict[str, tuple[int, int]]:
     for here, folders, files in os.walk(folder):
         for name in (*folders, *files):
             seen = os.lstat(os.path.join(here, name))
-            found[os.path.join(here, name)] = (0 if stat.S_ISDIR(seen.st_mode) else seen.st_size, seen.st_mtime_ns)
+            found[os.path.join(here, name)] = (
+                0 if stat.S_ISDIR(seen.st_mode) else seen.st_size,
+                seen.st_mtime_ns,
+            )
     return found
 
 
@@ -152,9 +192,15 @@ def twice(dataset: Dataset, entries: Sequence[Entry]) -> Manifest | str:
     """The same from files made in this order and in the opposite one, which has to come to the same."""
     with tempfile.TemporaryDirectory() as scratch:
         root = Path(os.path.realpath(scratch))
-        placed = replace(dataset, **{name: f"{root}/source/{value}" for name, value in places(dataset).items()})
+        placed = replace(
+            dataset, **{name: f"{root}/source/{value}" for name, value in places(dataset).items()}
+        )
         first = built(root, placed, entries)
-        decoded = [len(decode(first, split)) for split in first.splits] if isinstance(first, Manifest) else []
+        decoded = (
+            [len(decode(first, split)) for split in first.splits]
+            if isinstance(first, Manifest)
+            else []
+        )
         second = built(root, placed, entries[::-1])
         if isinstance(first, str) or isinstance(second, str):
             assert first == second
@@ -177,7 +223,10 @@ def decode(data: Manifest, split: str) -> list[dict[str, Any]]:
         with open(os.path.join(data.directory, shard.file), "rb") as file:
             for serialized in tfrecord.read(file):
                 record = tasks.load(data.task).decode(serialized)
-                assert np.asarray(Image.open(io.BytesIO(record["image"]))).shape[:2] == (HEIGHT, WIDTH)
+                assert np.asarray(Image.open(io.BytesIO(record["image"]))).shape[:2] == (
+                    HEIGHT,
+                    WIDTH,
+                )
                 found.append(record)
     return found
 
@@ -185,27 +234,67 @@ def decode(data: Manifest, split: str) -> list[dict[str, Any]]:
 def assert_that_counts_add_up(data: Manifest) -> None:
     counts = data.counts
     assert counts["examples_read"] == counts["examples_written"] + counts["examples_rejected"]
-    assert counts["objects_read"] == counts["objects_written"] + counts["objects_rejected"] + counts["objects_of_rejected_examples"]
+    assert (
+        counts["objects_read"]
+        == counts["objects_written"]
+        + counts["objects_rejected"]
+        + counts["objects_of_rejected_examples"]
+    )
     assert counts["examples_written"] == sum(split.examples for split in data.splits.values())
     lines = Path(data.directory, manifest.REJECTS).read_text().splitlines()
-    assert len(lines) == sum(data.rejects.values()) == counts["examples_rejected"] + counts["objects_rejected"]
+    assert (
+        len(lines)
+        == sum(data.rejects.values())
+        == counts["examples_rejected"] + counts["objects_rejected"]
+    )
 
 
 def prepared(source: str, task: str, **fields: Any) -> Dataset:
-    return Dataset(name="some", task=task, source=source, validation_fraction=0.0, max_reject_fraction=1.0, validate="none", **fields)
+    return Dataset(
+        name="some",
+        task=task,
+        source=source,
+        validation_fraction=0.0,
+        max_reject_fraction=1.0,
+        validate="none",
+        **fields,
+    )
 
 
 # Class folders.
 
-pictures = st.builds(lambda ending, number: (ending, PICTURES[ending][number]), st.sampled_from([*PICTURES]), st.integers(0, 2))
-targets = st.sampled_from(["../../outside", "../../outside/there.jpg", "../aim", "../aim/1.jpg", "..", ".", "self", "../../nothing", "/", "/etc/hostname", "../..", ""])
+pictures = st.builds(
+    lambda ending, number: (ending, PICTURES[ending][number]),
+    st.sampled_from([*PICTURES]),
+    st.integers(0, 2),
+)
+targets = st.sampled_from(
+    [
+        "../../outside",
+        "../../outside/there.jpg",
+        "../aim",
+        "../aim/1.jpg",
+        "..",
+        ".",
+        "self",
+        "../../nothing",
+        "/",
+        "/etc/hostname",
+        "../..",
+        "",
+    ]
+)
 
 
 @st.composite
 def class_entries(draw: st.DrawFn) -> Entry:
     """One thing in a folder of classes, with what has to be counted for it."""
     label, name = draw(classes), draw(names)
-    kind = draw(st.sampled_from(["image"] * 6 + ["broken", "odd", "beside", "hidden", "link", "pipe", "deep", "empty"]))
+    kind = draw(
+        st.sampled_from(
+            ["image"] * 6 + ["broken", "odd", "beside", "hidden", "link", "pipe", "deep", "empty"]
+        )
+    )
     ending, picture = draw(pictures)
     path = f"{label}/{name}"
     if kind in ("image", "deep"):
@@ -242,13 +331,21 @@ AIM = Entry("file", "aim/1.jpg", PICTURES[".jpg"][2], good=True)
 
 @examples(40)
 @given(entries=st.lists(class_entries(), max_size=30), aimed=st.booleans())
-@example(entries=[Entry("link", "cat/1", "../aim", good=True)], aimed=True).via("a linked class vanished")
-@example(entries=[Entry("link", "cat/1.jpg", "../../nothing")], aimed=True).via("a broken link vanished")
-@example(entries=[NOT_UTF8], aimed=True).via("the name of a class is none of the words that a manifest holds")
+@example(entries=[Entry("link", "cat/1", "../aim", good=True)], aimed=True).via(
+    "a linked class vanished"
+)
+@example(entries=[Entry("link", "cat/1.jpg", "../../nothing")], aimed=True).via(
+    "a broken link vanished"
+)
+@example(entries=[NOT_UTF8], aimed=True).via(
+    "the name of a class is none of the words that a manifest holds"
+)
 def test_class_folders_lose_nothing_silently(entries: list[Entry], aimed: bool) -> None:
     entries = without_clashes([*([AIM] if aimed else []), *entries])
     if not aimed:
-        entries = [replace(entry, good=False) if entry.kind == "link" else entry for entry in entries]
+        entries = [
+            replace(entry, good=False) if entry.kind == "link" else entry for entry in entries
+        ]
     data = twice(prepared("image_folder", "classification", images="."), entries)
     good = sum(entry.good for entry in entries)
     if isinstance(data, str):
@@ -262,8 +359,25 @@ def test_class_folders_lose_nothing_silently(entries: list[Entry], aimed: bool) 
 
 mask_pixels = np.arange(HEIGHT * WIDTH, dtype=np.uint8).reshape(HEIGHT, WIDTH) % 3
 MASK = encoded(mask_pixels, "png")
-BAD_MASKS = [encoded(mask_pixels + 7, "png"), encoded(mask_pixels[1:], "png"), PICTURES[".png"][1], b"", b"\x89PNG\r\n\x1a\n", MASK[:50]]
-PAIRS = ["both"] * 6 + ["image", "mask", "bad mask", "bad image", "two images", "two masks", "linked out", "linked in", "beside"]
+BAD_MASKS = [
+    encoded(mask_pixels + 7, "png"),
+    encoded(mask_pixels[1:], "png"),
+    PICTURES[".png"][1],
+    b"",
+    b"\x89PNG\r\n\x1a\n",
+    MASK[:50],
+]
+PAIRS = ["both"] * 6 + [
+    "image",
+    "mask",
+    "bad mask",
+    "bad image",
+    "two images",
+    "two masks",
+    "linked out",
+    "linked in",
+    "beside",
+]
 
 
 @st.composite
@@ -282,9 +396,22 @@ def pairs(draw: st.DrawFn) -> list[Entry]:
         "bad image": [replace(lost, holds=draw(st.sampled_from(BROKEN))), painted],
         "two images": [taken, painted, Entry("file", f"images/{name}.png", PICTURES[".png"][0])],
         "two masks": [taken, painted, Entry("file", f"masks/{name}.bmp", MASK)],
-        "linked out": [Entry("link", image, draw(st.sampled_from(["../../outside/there.jpg", "/etc/hostname", "x", "."]))), painted],
-        "linked in": [Entry("link", image, "../masks/" + f"{name}.png", good=is_text(name)), painted],
-        "beside": [Entry("file", "images/README.txt", b"x", read=0), Entry("file", "masks/Thumbs.db", b"x", read=0)],
+        "linked out": [
+            Entry(
+                "link",
+                image,
+                draw(st.sampled_from(["../../outside/there.jpg", "/etc/hostname", "x", "."])),
+            ),
+            painted,
+        ],
+        "linked in": [
+            Entry("link", image, "../masks/" + f"{name}.png", good=is_text(name)),
+            painted,
+        ],
+        "beside": [
+            Entry("file", "images/README.txt", b"x", read=0),
+            Entry("file", "masks/Thumbs.db", b"x", read=0),
+        ],
     }[kind]
 
 
@@ -300,7 +427,9 @@ def apart(groups: list[list[Entry]]) -> list[Entry]:
 @given(groups=st.lists(pairs(), max_size=12))
 def test_masks_and_images_lose_nothing_silently(groups: list[list[Entry]]) -> None:
     entries = [Entry("folder", "images", read=0), Entry("folder", "masks", read=0), *apart(groups)]
-    dataset = prepared("mask_folder", "segmentation", images="images", masks="masks", labels=["x", "y", "z"])
+    dataset = prepared(
+        "mask_folder", "segmentation", images="images", masks="masks", labels=["x", "y", "z"]
+    )
     data = twice(dataset, entries)
     good = sum(entry.good for entry in entries)
     if isinstance(data, str):
@@ -312,35 +441,73 @@ def test_masks_and_images_lose_nothing_silently(groups: list[list[Entry]]) -> No
 
 # Tables.
 
-FILES = {"1.jpg": PICTURES[".jpg"][0], "a b.png": PICTURES[".png"][1], "in/[2].jpg": PICTURES[".jpg"][2], "bad.jpg": b"\xff\xd8", "new\nline.jpg": PICTURES[".jpg"][1]}
-table_paths = st.one_of(st.sampled_from([*FILES] * 3), st.sampled_from(["", " 1.jpg", "./1.jpg", "../1.jpg", "/etc/hostname", "in", "out.jpg", "none.jpg", "in//[2].jpg", "1.jpg/"]), odd_names.filter(lambda name: is_text(name)))
-table_labels = st.one_of(st.sampled_from(["cat", "dog", " cat", "a,b", 'quo"te', "two\nlines", "", "ü"]), odd_names.filter(lambda name: is_text(name)))
+FILES = {
+    "1.jpg": PICTURES[".jpg"][0],
+    "a b.png": PICTURES[".png"][1],
+    "in/[2].jpg": PICTURES[".jpg"][2],
+    "bad.jpg": b"\xff\xd8",
+    "new\nline.jpg": PICTURES[".jpg"][1],
+}
+table_paths = st.one_of(
+    st.sampled_from([*FILES] * 3),
+    st.sampled_from(
+        [
+            "",
+            " 1.jpg",
+            "./1.jpg",
+            "../1.jpg",
+            "/etc/hostname",
+            "in",
+            "out.jpg",
+            "none.jpg",
+            "in//[2].jpg",
+            "1.jpg/",
+        ]
+    ),
+    odd_names.filter(lambda name: is_text(name)),
+)
+table_labels = st.one_of(
+    st.sampled_from(["cat", "dog", " cat", "a,b", 'quo"te', "two\nlines", "", "ü"]),
+    odd_names.filter(lambda name: is_text(name)),
+)
 table_splits = st.sampled_from(["", "train", "val", "Train ", "tset", "../x", "/tmp/x", "test"])
 rows = st.tuples(table_paths, table_labels, table_splits)
 
 
 def table(lines: Sequence[Sequence[str]], dialect: str) -> bytes:
     file = io.StringIO(newline="")
-    writer = csv.writer(file, quoting=csv.QUOTE_ALL if dialect == "unix" else csv.QUOTE_MINIMAL, lineterminator="\n" if dialect == "unix" else "\r\n")
+    writer = csv.writer(
+        file,
+        quoting=csv.QUOTE_ALL if dialect == "unix" else csv.QUOTE_MINIMAL,
+        lineterminator="\n" if dialect == "unix" else "\r\n",
+    )
     writer.writerows([["path", "label", "split"], *lines])
     return file.getvalue().encode("utf-8-sig" if dialect == "mark" else "utf-8")
 
 
 TABLED = [Entry("file", f"images/{name}", holds) for name, holds in FILES.items()]
-TABLE = prepared("csv", "classification", images="images", annotations="table.csv", columns={"split": "split"})
+TABLE = prepared(
+    "csv", "classification", images="images", annotations="table.csv", columns={"split": "split"}
+)
 
 
 @examples(40)
 @given(lines=st.lists(rows, max_size=30), dialect=st.sampled_from(["minimal", "unix", "mark"]))
-@example(lines=[("1.jpg", "cat", ""), ("1.jpg", "cat", "../x")], dialect="unix").via("a split was written outside of data_dir")
+@example(lines=[("1.jpg", "cat", ""), ("1.jpg", "cat", "../x")], dialect="unix").via(
+    "a split was written outside of data_dir"
+)
 def test_tables_lose_nothing_silently(lines: list[tuple[str, str, str]], dialect: str) -> None:
     data = twice(TABLE, [*TABLED, Entry("file", "table.csv", table(lines, dialect))])
     if not isinstance(data, str):
-        assert data.counts["examples_read"] == sum(any(word.strip() for word in line) for line in lines)
+        assert data.counts["examples_read"] == sum(
+            any(word.strip() for word in line) for line in lines
+        )
         assert {*data.splits} <= {"train", "validation", "test"}
 
 
-SOME_TABLE = table([("1.jpg", "cat", ""), ("a b.png", "dog", "val"), ("bad.jpg", "x,y", "")], "unix")
+SOME_TABLE = table(
+    [("1.jpg", "cat", ""), ("a b.png", "dog", "val"), ("bad.jpg", "x,y", "")], "unix"
+)
 
 
 @examples(40)
@@ -354,10 +521,37 @@ def test_a_damaged_table_is_read_or_refused(raw: bytes) -> None:
 
 # Pascal VOC.
 
-numbers = st.sampled_from(["1", "3", "9", "12", "16", "-4", "0", "1.5", "100", "nan", "inf", "1e999", "", "x", " 7 ", "9" * 5000, "٣"])
+numbers = st.sampled_from(
+    [
+        "1",
+        "3",
+        "9",
+        "12",
+        "16",
+        "-4",
+        "0",
+        "1.5",
+        "100",
+        "nan",
+        "inf",
+        "1e999",
+        "",
+        "x",
+        " 7 ",
+        "9" * 5000,
+        "٣",
+    ]
+)
 voc_objects = st.fixed_dictionaries(
-    {"name": st.one_of(st.sampled_from(["cat", "dog", " cat", ""]), odd_names.filter(str.isprintable))},
-    optional={**{side: numbers for side in ("xmin", "ymin", "xmax", "ymax")}, "difficult": st.sampled_from(["0", "1", "x", ""])},
+    {
+        "name": st.one_of(
+            st.sampled_from(["cat", "dog", " cat", ""]), odd_names.filter(str.isprintable)
+        )
+    },
+    optional={
+        **dict.fromkeys(("xmin", "ymin", "xmax", "ymax"), numbers),
+        "difficult": st.sampled_from(["0", "1", "x", ""]),
+    },
 )
 fitting = st.just({"name": "cat", "xmin": "2", "ymin": "2", "xmax": "9", "ymax": "9"})
 
@@ -366,22 +560,55 @@ def annotation(objects: Sequence[dict[str, str]], size: str = "") -> bytes:
     """VOC's XML; text that XML cannot hold is left out."""
     nodes = []
     for item in objects:
-        sides = "".join(f"<{side}>{escape(item[side])}</{side}>" for side in ("xmin", "ymin", "xmax", "ymax") if side in item)
-        nodes.append(f"<object><name>{escape(item['name'])}</name><bndbox>{sides}</bndbox><difficult>{item.get('difficult', '0')}</difficult></object>")
+        sides = "".join(
+            f"<{side}>{escape(item[side])}</{side}>"
+            for side in ("xmin", "ymin", "xmax", "ymax")
+            if side in item
+        )
+        nodes.append(
+            f"<object><name>{escape(item['name'])}</name><bndbox>{sides}</bndbox><difficult>{item.get('difficult', '0')}</difficult></object>"
+        )
     return f"<annotation>{size}{''.join(nodes)}</annotation>".encode("utf-8", "replace")
 
 
-SIZES = ["", f"<size><height>{HEIGHT}</height><width>{WIDTH}</width></size>", "<size><height>1</height></size>", "<size/>"]
-NO_ANNOTATIONS = [b"", b"<annotation>", b"<?xml version='1.0' encoding='none'?><annotation/>", b"<?xml version='1.0' encoding='utf-16'?><a/>", b"\xff\xfe<", b"<a>&x;</a>"]
+SIZES = [
+    "",
+    f"<size><height>{HEIGHT}</height><width>{WIDTH}</width></size>",
+    "<size><height>1</height></size>",
+    "<size/>",
+]
+NO_ANNOTATIONS = [
+    b"",
+    b"<annotation>",
+    b"<?xml version='1.0' encoding='none'?><annotation/>",
+    b"<?xml version='1.0' encoding='utf-16'?><a/>",
+    b"\xff\xfe<",
+    b"<a>&x;</a>",
+]
 
 
 @st.composite
 def scenes(draw: st.DrawFn) -> tuple[str, list[Entry], int]:
     """Name, files and number of objects of one image with its annotation, or of what is left of them."""
     name = draw(names).rstrip(".") + "z"
-    kind = draw(st.sampled_from(["both"] * 6 + ["no image", "no annotation", "no xml", "bad image", "link out", "link nowhere", "two images"]))
+    kind = draw(
+        st.sampled_from(
+            ["both"] * 6
+            + [
+                "no image",
+                "no annotation",
+                "no xml",
+                "bad image",
+                "link out",
+                "link nowhere",
+                "two images",
+            ]
+        )
+    )
     objects = draw(st.lists(st.one_of(fitting, voc_objects), max_size=4))
-    xml = Entry("file", f"annotations/{name}.xml", annotation(objects, draw(st.sampled_from(SIZES))))
+    xml = Entry(
+        "file", f"annotations/{name}.xml", annotation(objects, draw(st.sampled_from(SIZES)))
+    )
     image = Entry("file", f"images/{name}.jpg", PICTURES[".jpg"][draw(st.integers(0, 2))])
     files = {
         "both": [image, xml],
@@ -401,16 +628,41 @@ EMPTY = [Entry("folder", "images", read=0), Entry("folder", "annotations", read=
 
 
 @examples(40)
-@given(drawn=st.lists(scenes(), max_size=12, unique_by=lambda scene: scene[0]), lines=st.none() | st.lists(st.integers(0, 14), max_size=14))
-@example(drawn=[("z", [Entry("file", "images/z.jpg", b""), Entry("file", "annotations/z.xml", annotation([{"name": "cat"}] * 3))], 3)], lines=[0, 0])
-def test_voc_loses_nothing_silently(drawn: list[tuple[str, list[Entry], int]], lines: list[int] | None) -> None:
+@given(
+    drawn=st.lists(scenes(), max_size=12, unique_by=lambda scene: scene[0]),
+    lines=st.none() | st.lists(st.integers(0, 14), max_size=14),
+)
+@example(
+    drawn=[
+        (
+            "z",
+            [
+                Entry("file", "images/z.jpg", b""),
+                Entry("file", "annotations/z.xml", annotation([{"name": "cat"}] * 3)),
+            ],
+            3,
+        )
+    ],
+    lines=[0, 0],
+)
+def test_voc_loses_nothing_silently(
+    drawn: list[tuple[str, list[Entry], int]], lines: list[int] | None
+) -> None:
     entries = [*EMPTY, *(entry for _, files, _ in drawn for entry in files)]
-    annotated = [scene for scene in drawn if any(entry.name.startswith("annotations/") for entry in scene[1])]
+    annotated = [
+        scene for scene in drawn if any(entry.name.startswith("annotations/") for entry in scene[1])
+    ]
     dataset, listed = VOC, annotated
     if lines is not None:
-        nameable = [scene for scene in drawn if scene[0].split() == [scene[0]] and is_text(scene[0])]
-        listed = [nameable[line] if line < len(nameable) else (f"none{line}", [], 0) for line in lines]
-        entries.append(Entry("file", "list.txt", "".join(f"{name} 1\n" for name, _, _ in listed).encode()))
+        nameable = [
+            scene for scene in drawn if scene[0].split() == [scene[0]] and is_text(scene[0])
+        ]
+        listed = [
+            nameable[line] if line < len(nameable) else (f"none{line}", [], 0) for line in lines
+        ]
+        entries.append(
+            Entry("file", "list.txt", "".join(f"{name} 1\n" for name, _, _ in listed).encode())
+        )
         dataset = replace(VOC, lists="list.txt")
     data = twice(dataset, entries)
     if not isinstance(data, str):
@@ -419,11 +671,29 @@ def test_voc_loses_nothing_silently(drawn: list[tuple[str, list[Entry], int]], l
 
 
 @examples(40)
-@given(raw=mutated([annotation([{"name": "cat", "xmin": "2", "ymin": "2", "xmax": "9", "ymax": "9"}] * 2, SIZES[1])]))
+@given(
+    raw=mutated(
+        [
+            annotation(
+                [{"name": "cat", "xmin": "2", "ymin": "2", "xmax": "9", "ymax": "9"}] * 2, SIZES[1]
+            )
+        ]
+    )
+)
 @example(raw=NO_ANNOTATIONS[2]).via("an encoding that there is not")
 @example(raw=NO_ANNOTATIONS[3])
 def test_a_damaged_annotation_is_read_or_rejected(raw: bytes) -> None:
-    whole = Entry("file", "annotations/whole.xml", annotation([{"name": "cat", "xmin": "2", "ymin": "2", "xmax": "9", "ymax": "9"}]))
-    images = [Entry("file", f"images/{name}.jpg", PICTURES[".jpg"][0]) for name in ("whole", "other")]
+    whole = Entry(
+        "file",
+        "annotations/whole.xml",
+        annotation([{"name": "cat", "xmin": "2", "ymin": "2", "xmax": "9", "ymax": "9"}]),
+    )
+    images = [
+        Entry("file", f"images/{name}.jpg", PICTURES[".jpg"][0]) for name in ("whole", "other")
+    ]
     data = twice(VOC, [*EMPTY, *images, whole, Entry("file", "annotations/other.xml", raw)])
-    assert isinstance(data, Manifest) and data.counts["examples_read"] == 2 and data.counts["examples_written"] >= 1
+    assert (
+        isinstance(data, Manifest)
+        and data.counts["examples_read"] == 2
+        and data.counts["examples_written"] >= 1
+    )

@@ -40,7 +40,8 @@ def test_a_linked_class_folder_elsewhere_is_named_and_its_class_stays(
     (root / "tulip").symlink_to(tmp_path / "elsewhere" / "tulip")
     given = ["dataset=image_folder", f"dataset.images={root}"]
     with pytest.raises(
-        UsageError, match=f"1 path_escapes, as tulip record tulip: the link leads to the folder {tmp_path}"
+        UsageError,
+        match=f"1 path_escapes, as tulip record tulip: the link leads to the folder {tmp_path}",
     ):
         build(*given)
     built = build(*given, TOLERANT)
@@ -56,10 +57,16 @@ def test_links_within_the_folder_are_followed(build: Build, tmp_path: Path) -> N
     (root / "tulip").symlink_to(root / ".store" / "tulip")
     (root / "rose" / "again.png").symlink_to("0.png")
     built = build("dataset=image_folder", f"dataset.images={root}")
-    assert built.labels == ("rose", "tulip") and built.counts["examples_written"] == 13 and not built.rejects
+    assert (
+        built.labels == ("rose", "tulip")
+        and built.counts["examples_written"] == 13
+        and not built.rejects
+    )
 
 
-def test_links_that_lead_nowhere_or_in_circles_are_rejected_by_name(build: Build, tmp_path: Path) -> None:
+def test_links_that_lead_nowhere_or_in_circles_are_rejected_by_name(
+    build: Build, tmp_path: Path
+) -> None:
     root = flowers(tmp_path / "flowers", "rose")
     (root / "rose" / "broken.png").symlink_to(tmp_path / "gone.png")
     (root / "rose" / "loop.png").symlink_to("loop.png")
@@ -87,7 +94,10 @@ def test_links_between_two_folders_end(tmp_path: Path) -> None:
         (tmp_path / one / "to").symlink_to(tmp_path / other)
     found = folders.contents(str(tmp_path), [])
     assert set(found.files) == {"a/file", "a/to/file", "b/file", "b/to/file"}
-    assert {name: code for name, (code, _) in found.unfit.items()} == {"a/to/to": "link_loop", "b/to/to": "link_loop"}
+    assert {name: code for name, (code, _) in found.unfit.items()} == {
+        "a/to/to": "link_loop",
+        "b/to/to": "link_loop",
+    }
 
 
 def test_an_annotated_image_behind_a_bad_link_says_so(build: Build, tmp_path: Path) -> None:
@@ -102,7 +112,12 @@ def test_an_annotated_image_behind_a_bad_link_says_so(build: Build, tmp_path: Pa
     document["images"][3]["file_name"] = ""
     document["images"][4]["file_name"] = f"{tmp_path}/images/005.jpg"
     file.write_text(json.dumps(document))
-    given = ["dataset=coco", f"dataset.images={tmp_path}/images", f"dataset.annotations={file}", TOLERANT]
+    given = [
+        "dataset=coco",
+        f"dataset.images={tmp_path}/images",
+        f"dataset.annotations={file}",
+        TOLERANT,
+    ]
     built = build(*given)
     found = rejects(built)
     assert found.pop(f"{tmp_path}/images/005.jpg") == "path_escapes"
@@ -124,10 +139,16 @@ def test_a_mask_that_links_out_of_its_folder_is_rejected(build: Build, tmp_path:
     picture(tmp_path / "masks" / "2.bmp", mode="L", colour=1)
     places = [f"dataset.{field}={tmp_path}/{field}" for field in ("images", "masks")]
     built = build("dataset=mask_folder", *places, "dataset.labels=[background,thing]", TOLERANT)
-    assert rejects(built) == {"1.png": "path_escapes", "9.png": "path_escapes", "2.bmp": "mask_ambiguous"}
+    assert rejects(built) == {
+        "1.png": "path_escapes",
+        "9.png": "path_escapes",
+        "2.bmp": "mask_ambiguous",
+    }
 
 
-def test_an_annotation_that_links_out_of_its_folder_is_rejected(build: Build, tmp_path: Path) -> None:
+def test_an_annotation_that_links_out_of_its_folder_is_rejected(
+    build: Build, tmp_path: Path
+) -> None:
     root = voc(tmp_path / "voc")
     (root / "Annotations" / "1.xml").rename(tmp_path / "1.xml")
     (root / "Annotations" / "1.xml").symlink_to(tmp_path / "1.xml")
@@ -157,13 +178,16 @@ def test_a_repaired_link_is_other_data(build: Build, tmp_path: Path) -> None:
 def test_a_folder_is_a_folder_whatever_its_name(build: Build, tmp_path: Path, name: str) -> None:
     root = flowers(tmp_path / name, "rose", "tulip [red]")
     text = str(root).replace("\\", "\\\\")
-    assert build("dataset=image_folder", f"dataset.images='{text}'").counts["examples_written"] == 12
+    assert (
+        build("dataset=image_folder", f"dataset.images='{text}'").counts["examples_written"] == 12
+    )
 
 
 def test_a_pattern_where_none_can_be_used_is_refused(build: Build, tmp_path: Path) -> None:
     flowers(tmp_path / "flowers", "rose")
     with pytest.raises(
-        UsageError, match=r"flow\*: there is no such file or folder, and only dataset=tfrecord takes a pattern"
+        UsageError,
+        match=r"flow\*: there is no such file or folder, and only dataset=tfrecord takes a pattern",
     ):
         build("dataset=image_folder", f"dataset.images='{tmp_path}/flow*'")
     (tmp_path / "dead").symlink_to("away")
@@ -183,7 +207,10 @@ def test_patterns_may_be_in_the_folders(build: Build, tmp_path: Path) -> None:
     assert adopted.counts["examples_read"] == adopted.counts["examples_written"] == 10
     assert adopted.counts["objects_read"] == adopted.counts["objects_written"] == 30
     (tmp_path / "parts [x]" / "part0" / "train-1.tfrecord").symlink_to("gone")
-    with pytest.raises(UsageError, match="part0/train-1.tfrecord: the link leads to gone, where nothing can be read"):
+    with pytest.raises(
+        UsageError,
+        match="part0/train-1.tfrecord: the link leads to gone, where nothing can be read",
+    ):
         build(*given)
 
 
@@ -201,8 +228,9 @@ def test_files_that_are_no_images_by_name_are_ballast(
     built = build(*given)
     assert built.labels == ("rose", "tulip") and not built.rejects
     assert built.counts["ballast_files"] == 4 and built.counts["examples_read"] == 40
-    assert "4 files are no images by name and were left aside: README.txt, notes/todo.md, rose/LICENSE and 1 more" in (
-        capsys.readouterr().out
+    assert (
+        "4 files are no images by name and were left aside: README.txt, notes/todo.md, rose/LICENSE and 1 more"
+        in (capsys.readouterr().out)
     )
     (root / "rose" / "photo.heic").write_bytes(b"an image that cannot be read")
     with pytest.raises(UsageError, match="1 not_an_image, as rose/photo.heic"):
@@ -217,7 +245,9 @@ def test_names_from_data_are_cut_and_spelled_out(
     document["categories"] += [{"id": 20 + place, "name": name} for place, name in enumerate(names)]
     document["images"][0]["file_name"] = "\x1b]0;title\x07" + "y" * 10_000
     file.write_text(json.dumps(document))
-    built = build("dataset=coco", f"dataset.images={tmp_path}/images", f"dataset.annotations={file}", TOLERANT)
+    built = build(
+        "dataset=coco", f"dataset.images={tmp_path}/images", f"dataset.annotations={file}", TOLERANT
+    )
     out, lines = capsys.readouterr().out, (Path(built.directory) / "rejects.jsonl").read_text()
     assert "\x1b" not in out + lines and "\\x1b[2J\\nred" in out and "xx…" in out
     assert max(map(len, (out + lines).splitlines())) < 1500
@@ -233,6 +263,8 @@ def test_ids_that_are_no_short_numbers_are_counted(
         field = "image_id" if "image_id" in entry else "id"
         entry[field] = fresh.get(entry[field], entry[field])
     file.write_text(json.dumps(document))
-    built = build("dataset=coco", f"dataset.images={tmp_path}/images", f"dataset.annotations={file}")
+    built = build(
+        "dataset=coco", f"dataset.images={tmp_path}/images", f"dataset.annotations={file}"
+    )
     assert built.counts["ids_hashed"] == 3 and built.counts["objects_written"] == 30
     assert "3 image ids are no whole numbers of up to 15 digits" in capsys.readouterr().out

@@ -16,7 +16,8 @@ from hypothesis import strategies as st
 
 import tasks
 from pipelines.config import Dataset
-from pipelines.data import build, checks, content, encoders, index, sources, stream
+from pipelines.data import build, checks, content, encoders, index, json_elements, sources
+from pipelines.data.example import Reject, Request
 from pipelines.data.records import Job, positions, write_shard
 from pipelines.data.summary import Summary, read
 from pipelines.usage import UsageError
@@ -112,7 +113,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def outcome(
     folder: Path, document: dict[str, Any], source: str, task: str
-) -> tuple[list[Summary], list[sources.Reject]] | None:
+) -> tuple[list[Summary], list[Reject]] | None:
     """What a build without Beam writes and rejects; None where it says that there is nothing to train on."""
     file = folder / "annotations.json"
     file.write_text(json.dumps(document))
@@ -129,11 +130,11 @@ def outcome(
     target = epath.Path(folder / "built")
     checks.place(target, "").mkdir(parents=True, exist_ok=True)
     try:
-        listing = sources.load(source).listing(sources.Request(dataset, places, digests))
+        listing = sources.load(source).listing(Request(dataset, places, digests))
         counted = partial(
             sources.objects_of,
             sources.load(source),
-            request=sources.Request(dataset, places, {}, listing.shared),
+            request=Request(dataset, places, {}, listing.shared),
         )
         listed = index.write(str(target / "index"), listing.items, {"train": 2}, "recipe", counted)
     except UsageError as error:
@@ -152,7 +153,7 @@ def outcome(
         str(target),
         listed,
         source,
-        sources.Request(dataset, places, {}, listing.shared),
+        Request(dataset, places, {}, listing.shared),
         tasks.load(task).encode,
         encoders.used(dataset),
         tuple(listed.shards),
@@ -289,12 +290,12 @@ def test_the_stream_finds_every_element_whatever_the_chunk(
     )
     path = tmp_path_factory.getbasetemp() / "stream.json"
     path.write_bytes(raw)
-    before, stream.CHUNK = stream.CHUNK, chunk
+    before, json_elements.CHUNK = json_elements.CHUNK, chunk
     try:
         with path.open("rb") as file:
-            found = list(stream.elements(file, "stream.json", ["images"]))
+            found = list(json_elements.read(file, "stream.json", ["images"]))
     finally:
-        stream.CHUNK = before
+        json_elements.CHUNK = before
     assert [
         json.loads(raw[start : start + len(text)].decode("utf-8", "surrogatepass"))
         for _, start, text, _ in found

@@ -13,7 +13,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from pipelines.data import images, sources
+from pipelines.data import images
+from pipelines.data.example import Rejected
 from pipelines.data.manifest import Manifest
 from pipelines.usage import UsageError
 from tests.data.conftest import coco, save
@@ -258,7 +259,7 @@ def test_a_trait_is_converted_only_when_asked(trait: str) -> None:
     if images.TREATMENTS[trait][0] == "keep":
         assert images.read(content).content == content
     else:
-        with pytest.raises(sources.Rejected, match=f"dataset.convert={{{trait}:{treatment}}}"):
+        with pytest.raises(Rejected, match=f"dataset.convert={{{trait}:{treatment}}}"):
             images.read(content)
     converted = images.read(content, {trait: treatment})
     assert (

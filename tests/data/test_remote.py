@@ -25,8 +25,12 @@ SCHEMES = pytest.mark.parametrize("scheme", ["gs", "s3"])
 
 def classes(root: Path) -> list[str]:
     for number in range(20):
-        picture(root / "images" / ("cat" if number % 2 else "dog") / f"{number:02d}.jpg", colour=number)
-    (root / "images" / "cat" / "half.jpg").write_bytes((root / "images" / "cat" / "01.jpg").read_bytes()[:300])
+        picture(
+            root / "images" / ("cat" if number % 2 else "dog") / f"{number:02d}.jpg", colour=number
+        )
+    (root / "images" / "cat" / "half.jpg").write_bytes(
+        (root / "images" / "cat" / "01.jpg").read_bytes()[:300]
+    )
     (root / "images" / "cat" / "notes.txt").write_text("no image")
     (root / "images" / "cat" / ".hidden.jpg").write_text("no image either")
     picture(root / "images" / "alone.jpg")
@@ -35,7 +39,16 @@ def classes(root: Path) -> list[str]:
 
 def table(root: Path) -> list[str]:
     classes(root)
-    rows = ["cat/01.jpg,cat", "./cat/03.jpg,cat", "dog/../cat/05.jpg,cat", "dog/00.jpg,dog", "dog/02.jpg,dog", "../images.csv,dog", "/etc/hosts,cat", "cat/99.jpg,cat"]
+    rows = [
+        "cat/01.jpg,cat",
+        "./cat/03.jpg,cat",
+        "dog/../cat/05.jpg,cat",
+        "dog/00.jpg,dog",
+        "dog/02.jpg,dog",
+        "../images.csv,dog",
+        "/etc/hosts,cat",
+        "cat/99.jpg,cat",
+    ]
     (root / "table.csv").write_text("\n".join(["path,label", *rows]))
     return ["dataset=csv", "dataset.images={}/images", "dataset.annotations={}/table.csv"]
 
@@ -51,13 +64,22 @@ def instances(root: Path) -> list[str]:
     document["images"][1]["file_name"] = "../images.json"
     document["annotations"][40]["bbox"] = [0, 0, 0, 4]
     save(root / "images", document)
-    return ["dataset=coco", "dataset.images=[{}/images,{}/more]", "dataset.annotations={}/images.json"]
+    return [
+        "dataset=coco",
+        "dataset.images=[{}/images,{}/more]",
+        "dataset.annotations={}/images.json",
+    ]
 
 
 def panoptic(root: Path) -> list[str]:
     coco_panoptic(root)
     (root / "masks" / "3.png").unlink()
-    return ["dataset=coco_panoptic", "dataset.images={}/images", "dataset.masks={}/masks", "dataset.annotations={}/panoptic.json"]
+    return [
+        "dataset=coco_panoptic",
+        "dataset.images={}/images",
+        "dataset.masks={}/masks",
+        "dataset.annotations={}/panoptic.json",
+    ]
 
 
 def painted(root: Path) -> list[str]:
@@ -66,7 +88,12 @@ def painted(root: Path) -> list[str]:
         picture(root / "masks" / f"{number}.png", mode="L", colour=number % 3)
     (root / "masks" / "5.png").unlink()
     Image.fromarray(np.zeros((9, 9), np.uint8)).save(root / "masks" / "6.png")
-    return ["dataset=mask_folder", "dataset.images={}/images", "dataset.masks={}/masks", "dataset.labels=[a,b]"]
+    return [
+        "dataset=mask_folder",
+        "dataset.images={}/images",
+        "dataset.masks={}/masks",
+        "dataset.labels=[a,b]",
+    ]
 
 
 def pascal(root: Path) -> list[str]:
@@ -88,17 +115,27 @@ SOURCES = [classes, table, instances, panoptic, painted, pascal, pascal_masks]
 
 
 def at(place: str | Path, overrides: list[str]) -> list[str]:
-    return [*(text.replace("{}", str(place)) for text in overrides), "dataset.max_reject_fraction=1", "runner=direct"]
+    return [
+        *(text.replace("{}", str(place)) for text in overrides),
+        "dataset.max_reject_fraction=1",
+        "runner=direct",
+    ]
 
 
 def written(built: Manifest) -> tuple[str, str, list[str]]:
     """All that a build leaves: manifest (with the shards' SHA-256), fingerprint, rejects."""
-    return built.to_json(), built.fingerprint, (Path(built.directory) / "rejects.jsonl").read_text().splitlines()
+    return (
+        built.to_json(),
+        built.fingerprint,
+        (Path(built.directory) / "rejects.jsonl").read_text().splitlines(),
+    )
 
 
 @SCHEMES
 @pytest.mark.parametrize("source", SOURCES, ids=lambda source: source.__name__)
-def test_a_remote_source_gives_the_bytes_and_the_rejects_of_a_local_one(build: Build, tmp_path: Path, cloud: Bucket, source: Callable[[Path], list[str]], scheme: str) -> None:
+def test_a_remote_source_gives_the_bytes_and_the_rejects_of_a_local_one(
+    build: Build, tmp_path: Path, cloud: Bucket, source: Callable[[Path], list[str]], scheme: str
+) -> None:
     (tmp_path / "source").mkdir()
     overrides = source(tmp_path / "source")
     here = build(*at(tmp_path / "source", overrides), data_dir=tmp_path / "here")
@@ -108,7 +145,9 @@ def test_a_remote_source_gives_the_bytes_and_the_rejects_of_a_local_one(build: B
     assert not Path(f"{scheme}:").exists()
 
 
-def test_unchanged_objects_are_known_by_their_tags_and_not_fetched_again(build: Build, tmp_path: Path, cloud: Bucket) -> None:
+def test_unchanged_objects_are_known_by_their_tags_and_not_fetched_again(
+    build: Build, tmp_path: Path, cloud: Bucket
+) -> None:
     given = classes(tmp_path / "source")
     address = bucket.upload(tmp_path / "source", "gs://bucket/a")
     overrides = at(address, [f"{text}/" if "images" in text else text for text in given])
@@ -124,10 +163,15 @@ def test_unchanged_objects_are_known_by_their_tags_and_not_fetched_again(build: 
     assert cloud.fetched.count("01.jpg") == 2  # once for its digest, once for its record
     Bucket.tags = False
     cloud.fetched.clear()
-    assert build(*overrides) == other and len(cloud.fetched) == len(list((tmp_path / "source").rglob("*.*"))) - 1
+    assert (
+        build(*overrides) == other
+        and len(cloud.fetched) == len(list((tmp_path / "source").rglob("*.*"))) - 1
+    )
 
 
-def test_an_annotation_file_that_changed_is_read_anew_in_the_same_process(build: Build, tmp_path: Path, cloud: Bucket) -> None:
+def test_an_annotation_file_that_changed_is_read_anew_in_the_same_process(
+    build: Build, tmp_path: Path, cloud: Bucket
+) -> None:
     overrides = instances(tmp_path)
     address = bucket.upload(tmp_path, "s3://bucket/source")
     one = build(*at(address, overrides))
@@ -141,8 +185,14 @@ def test_an_annotation_file_that_changed_is_read_anew_in_the_same_process(build:
     assert written(other) == written(build(*at(tmp_path, overrides), data_dir=tmp_path / "here"))
 
 
-@pytest.mark.parametrize(("source", "lost"), [(classes, "03.jpg"), (instances, "images.json"), (painted, "4.png"), (pascal_named, "2.xml")], ids=lambda value: getattr(value, "__name__", value))
-def test_a_store_out_of_reach_stops_the_build_and_rejects_nothing(build: Build, tmp_path: Path, cloud: Bucket, source: Callable[[Path], list[str]], lost: str) -> None:
+@pytest.mark.parametrize(
+    ("source", "lost"),
+    [(classes, "03.jpg"), (instances, "images.json"), (painted, "4.png"), (pascal_named, "2.xml")],
+    ids=lambda value: getattr(value, "__name__", value),
+)
+def test_a_store_out_of_reach_stops_the_build_and_rejects_nothing(
+    build: Build, tmp_path: Path, cloud: Bucket, source: Callable[[Path], list[str]], lost: str
+) -> None:
     (tmp_path / "source").mkdir()
     overrides = source(tmp_path / "source")
     here = build(*at(tmp_path / "source", overrides), data_dir=tmp_path / "here")
@@ -152,7 +202,9 @@ def test_a_store_out_of_reach_stops_the_build_and_rejects_nothing(build: Build, 
     assert there.fingerprint != here.fingerprint
     files.kept.cache_clear()
     cloud.out_of_reach.add(lost)
-    with pytest.raises(UsageError, match=rf"gs://bucket/a/\S*{lost}: cannot be fetched: TimeoutError"):
+    with pytest.raises(
+        UsageError, match=rf"gs://bucket/a/\S*{lost}: cannot be fetched: TimeoutError"
+    ):
         build(*given)
     cloud.out_of_reach.clear()
     assert written(build(*given)) == written(here)
@@ -190,11 +242,19 @@ print(json.dumps([one.to_json(), one.directory, sorted(name.rsplit("/", 1)[1] fo
 """
 
 
-def test_source_records_and_manifest_in_a_bucket_are_those_of_the_disk(build: Build, tmp_path: Path) -> None:
+def test_source_records_and_manifest_in_a_bucket_are_those_of_the_disk(
+    build: Build, tmp_path: Path
+) -> None:
     overrides = [*instances(tmp_path / "source"), "dataset.shards={train:3}"]
     here = build(*at(tmp_path / "source", overrides))
     environment = {**os.environ, "EPATH_USE_TF": "false"}
-    command = [sys.executable, "-c", BOTH_REMOTE, str(tmp_path / "source"), *at("gs://bucket/source", overrides)]
+    command = [
+        sys.executable,
+        "-c",
+        BOTH_REMOTE,
+        str(tmp_path / "source"),
+        *at("gs://bucket/source", overrides),
+    ]
     done = subprocess.run(command, capture_output=True, text=True, env=environment)
     assert done.returncode == 0, done.stdout + done.stderr
     text, directory, names = json.loads(done.stdout.splitlines()[-1])
@@ -210,7 +270,7 @@ cloud = bucket.install()
 
 import tasks
 from pipelines import config
-from pipelines.data import content, manifest, store
+from pipelines.data import locations, manifest, store
 
 def built(place):
     cfg = config.compose(["dataset=digits", f"data_dir={place}", "dataset.validate=none", "runner=direct"])
@@ -218,7 +278,7 @@ def built(place):
     return store.obtain(cfg, tasks.load("classification"))
 
 here = built(sys.argv[1])
-folder = content.embedded_folder("gs://bucket/data", config.compose(["dataset=digits"]).dataset)
+folder = locations.embedded_folder("gs://bucket/data", config.compose(["dataset=digits"]).dataset)
 cloud.pipe_file(f"{folder}/train/0/0000.jpg", b"from an upload that was killed")
 there = built("gs://bucket/data")
 assert there.to_json() == here.to_json() and there.directory.startswith("gs://"), there.directory
@@ -230,25 +290,73 @@ assert "tensorflow" not in sys.modules
 
 
 def test_embedded_data_in_a_bucket_are_those_of_the_disk(tmp_path: Path) -> None:
-    done = subprocess.run([sys.executable, "-c", EMBEDDED_REMOTE, str(tmp_path)], capture_output=True, text=True, env={**os.environ, "EPATH_USE_TF": "false"})
+    done = subprocess.run(
+        [sys.executable, "-c", EMBEDDED_REMOTE, str(tmp_path)],
+        capture_output=True,
+        text=True,
+        env={**os.environ, "EPATH_USE_TF": "false"},
+    )
     assert done.returncode == 0, done.stdout + done.stderr
 
 
 @pytest.mark.parametrize(
     ("overrides", "says"),
     [
-        (["dataset=coco", "dataset.images=hdfs://b/photos", "dataset.annotations=a.json"], "dataset.images: hdfs://b/photos: hdfs:// cannot be read; give a local path, gs://… or s3://…"),
-        (["dataset=coco", "dataset.images=gs://b/photos", "dataset.annotations=a.json"], "dataset.images: gs://b/photos: gs:// is read with gcsfs, which is not installed; install it: .venv/bin/uv pip install gcsfs"),
-        (["dataset=coco", "dataset.images={train:[a,s3://b/photos]}", "dataset.annotations=a.json"], "dataset.images: s3://b/photos: s3:// is read with s3fs, which is not installed"),
-        (["dataset=voc", "dataset.root=s3://b/VOC2012"], "dataset.root: s3://b/VOC2012: s3:// is read with s3fs"),
-        (["dataset=coco", "dataset.images=a", "dataset.annotations=a.json", "data_dir=gs://b/data"], "data_dir: gs://b/data: gs:// is read with gcsfs"),
-        (["dataset=coco", "dataset.images=a", "dataset.annotations=a.json", "data_dir=s3://b/data"], "data_dir: s3://b/data: TensorFlow as installed reads local paths and gs://, not s3://"),
-        (["dataset=tfrecord", "dataset.images={train:a}", "data_dir=gs://b/data"], "data_dir: gs://b/data: links to adopted records must lie on local disk"),
-        (["dataset=tfrecord", "dataset.images={train:'gs://b/r-*'}"], "dataset.images: gs://b/r-*: adopted records are linked, not rewritten, and must lie on local disk"),
+        (
+            ["dataset=coco", "dataset.images=hdfs://b/photos", "dataset.annotations=a.json"],
+            "dataset.images: hdfs://b/photos: hdfs:// cannot be read; give a local path, gs://… or s3://…",
+        ),
+        (
+            ["dataset=coco", "dataset.images=gs://b/photos", "dataset.annotations=a.json"],
+            "dataset.images: gs://b/photos: gs:// is read with gcsfs, which is not installed; install it: .venv/bin/uv pip install gcsfs",
+        ),
+        (
+            [
+                "dataset=coco",
+                "dataset.images={train:[a,s3://b/photos]}",
+                "dataset.annotations=a.json",
+            ],
+            "dataset.images: s3://b/photos: s3:// is read with s3fs, which is not installed",
+        ),
+        (
+            ["dataset=voc", "dataset.root=s3://b/VOC2012"],
+            "dataset.root: s3://b/VOC2012: s3:// is read with s3fs",
+        ),
+        (
+            [
+                "dataset=coco",
+                "dataset.images=a",
+                "dataset.annotations=a.json",
+                "data_dir=gs://b/data",
+            ],
+            "data_dir: gs://b/data: gs:// is read with gcsfs",
+        ),
+        (
+            [
+                "dataset=coco",
+                "dataset.images=a",
+                "dataset.annotations=a.json",
+                "data_dir=s3://b/data",
+            ],
+            "data_dir: s3://b/data: TensorFlow as installed reads local paths and gs://, not s3://",
+        ),
+        (
+            ["dataset=tfrecord", "dataset.images={train:a}", "data_dir=gs://b/data"],
+            "data_dir: gs://b/data: links to adopted records must lie on local disk",
+        ),
+        (
+            ["dataset=tfrecord", "dataset.images={train:'gs://b/r-*'}"],
+            "dataset.images: gs://b/r-*: adopted records are linked, not rewritten, and must lie on local disk",
+        ),
     ],
 )
-def test_a_remote_place_that_cannot_be_used_is_refused_by_name(build: Build, tmp_path: Path, overrides: list[str], says: str) -> None:
-    place = next((item.removeprefix("data_dir=") for item in overrides if item.startswith("data_dir=")), str(tmp_path))
+def test_a_remote_place_that_cannot_be_used_is_refused_by_name(
+    build: Build, tmp_path: Path, overrides: list[str], says: str
+) -> None:
+    place = next(
+        (item.removeprefix("data_dir=") for item in overrides if item.startswith("data_dir=")),
+        str(tmp_path),
+    )
     with pytest.raises(UsageError) as refused:
         build(*(item for item in overrides if not item.startswith("data_dir=")), data_dir=place)
     assert says in str(refused.value)

@@ -17,7 +17,8 @@ os.environ.setdefault("TF_USE_LEGACY_KERAS", "1")
 import tensorflow as tf
 
 import tasks
-from pipelines.data import checks, images, manifest, masks, sources
+from pipelines.data import checks, images, manifest, masks
+from pipelines.data.example import Rejected
 from pipelines.data.manifest import Manifest
 from pipelines.system import tfrecord
 from pipelines.usage import UsageError
@@ -70,7 +71,7 @@ DECODED = {
 @pytest.mark.parametrize("name", SEEN_AT_ONCE)
 def test_what_a_header_says_no_decoder_reads_is_rejected_by_the_worker(name: str) -> None:
     content, code = SEEN_AT_ONCE[name]
-    with pytest.raises(sources.Rejected) as rejected:
+    with pytest.raises(Rejected) as rejected:
         images.read(content)
     assert rejected.value.code == code
     with pytest.raises(tf.errors.InvalidArgumentError):

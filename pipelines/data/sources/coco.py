@@ -1,34 +1,52 @@
 """COCO instances: images, and a JSON file with boxes and, as polygons or run lengths, masks.
 
-The file is scanned once, in constant memory but for a few numbers per annotation; workers read an image's annotations
-from their places in it.
+The file is scanned once, in constant memory but for a few numbers per annotation; workers read an
+image's annotations from their places in it.
 """
 
 import json
 import os
 from array import array
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
 
-from pipelines.data import files, masks, sources, stream
-from pipelines.data.images import Image
-from pipelines.data.sources import (
+from pipelines.data import boxes, files, json_elements, keys, lookup, masks
+from pipelines.data.example import (
     Example,
+    Facts,
+    Folder,
     Listing,
+    Loaded,
     Reject,
     Rejected,
     Request,
     Tally,
 )
+from pipelines.data.images import Image
+from pipelines.data.json_elements import Element
 from pipelines.outside import printable
 from pipelines.usage import UsageError
 
-TASKS = ("detection",)
+FACTS = Facts(
+    tasks=("detection",),
+    required=("images", "annotations"),
+    several=("images",),
+    object_masks=True,
+    numbered=True,
+)
 SECTIONS = ("images", "annotations", "categories")
+LARGEST_ID = 10_000  # of a category that is kept as a label
+
+Span = list[int]  # of an annotation in its file: first byte, and length
+
+
+def _integers(kind: str = "q") -> Any:
+    """A field that is a column of whole numbers."""
+    return field(default_factory=lambda: array(kind))
 
 
 @dataclass
@@ -38,36 +56,83 @@ class Scan:
     given: str  # the split the file is for, or ALL
     file: str = ""
     categories: dict[int, str] = field(default_factory=dict)
-    things: dict[int, Any] = field(default_factory=dict)  # panoptic: whether a category is of things or of stuff
+    things: dict[int, Any] = field(default_factory=dict)  # panoptic: `isthing` by category
     images: list[dict[str, Any]] = field(default_factory=list)
     numbers: dict[Any, int] = field(default_factory=dict)  # of image ids, in the order they turn up
-    image: array = field(default_factory=lambda: array("q"))  # the columns of a table of annotations
-    start: array = field(default_factory=lambda: array("q"))
-    length: array = field(default_factory=lambda: array("q"))
-    id: array = field(default_factory=lambda: array("q"))
-    digest: array = field(default_factory=lambda: array("Q"))
+    # The columns of a table of annotations.
+    image: array = _integers()
+    start: array = _integers()
+    length: array = _integers()
+    id: array = _integers()
+    digest: array = _integers("Q")
     has_masks: bool = False
     is_panoptic: bool = False
-    malformed: list[tuple[Reject, list[int]]] = field(default_factory=list)  # each with its (first byte, length)
+    malformed: list[tuple[Reject, Span]] = field(default_factory=list)
     entries: Counter[str] = field(default_factory=Counter)  # elements met, by section
     segments: Counter[Any] = field(default_factory=Counter)  # panoptic: segments met, by category
 
 
+class Table:
+    """The annotations of a file, and which of them belong to each image; repeated ids are set apart."""
+
+    def __init__(self, scan: Scan) -> None:
+        self.id = np.frombuffer(scan.id, "q")
+        self.image = np.frombuffer(scan.image, "q")
+        self.digest = np.frombuffer(scan.digest, "Q")
+        self._start = np.frombuffer(scan.start, "q")
+        self._length = np.frombuffer(scan.length, "q")
+        self.repeated = self._find_repeated()
+        by_image = np.lexsort((self.digest, self.image))
+        self._order = by_image[~self.repeated[by_image]]
+        images = np.arange(len(scan.numbers) + 1)
+        self._bounds = np.searchsorted(self.image[self._order], images)
+
+    def _find_repeated(self) -> np.ndarray:
+        """Whether the id of an annotation is there a second time; 0 stands for none."""
+        repeated = np.zeros(len(self.id), bool)
+        order = np.lexsort((self.digest, self.id))
+        ids = self.id[order]
+        repeated[order[1:]] = (np.diff(ids) == 0) & (ids[1:] != 0)
+        return repeated
+
+    def rows(self, image: int | None) -> np.ndarray:
+        """The rows of an image, given by its number."""
+        if image is None:
+            return self._order[:0]
+        return self._order[self._bounds[image] : self._bounds[image + 1]]
+
+    def span(self, row: int) -> Span:
+        """Where an annotation lies."""
+        return [int(self._start[row]), int(self._length[row])]
+
+
 def listing(request: Request) -> Listing:
     """Every image of the annotation files; classes in the order of the category ids."""
-    digests = sources.files_of(request, "annotations")
-    scans = [scan(given, request.places["annotations"][given], digest) for given, digest in digests.items()]
+    digests = lookup.files_of(request, "annotations")
+    scans = scan_all(request, digests)
     categories = merged(request, scans)
     if any(scan.is_panoptic for scan in scans):
-        raise UsageError(f"{', '.join(request.places['annotations'].values())}: COCO panoptic; it needs dataset=coco_panoptic dataset.masks=<folder of its PNGs>")
+        paths = ", ".join(request.places["annotations"].values())
+        advice = "it needs dataset=coco_panoptic dataset.masks=<folder of its PNGs>"
+        raise UsageError(f"{paths}: COCO panoptic; {advice}")
     labels, numbers = numbered(request, categories)
     has_masks = request.dataset.include_masks
     if has_masks is None:
         has_masks = any(scan.has_masks for scan in scans)
-    shared = {"masks": has_masks, "digests": digests, "labels": {category: (number, labels[number - 1]) for category, number in numbers.items()}}
-    entries = sum((scan.entries for scan in scans), Counter())
+    named = {category: (number, labels[number - 1]) for category, number in numbers.items()}
+    shared = {"masks": has_masks, "digests": digests, "labels": named}
+    entries: Counter[str] = Counter()
+    for scan in scans:
+        entries.update(scan.entries)
     tally = Tally(entries["images"], entries["annotations"])
-    return Listing(labels, has_masks, (item for scan in scans for item in items(request, scan)), shared, tally)
+    examples = (item for scan in scans for item in items(request, scan))
+    return Listing(labels, has_masks, examples, shared, tally)
+
+
+def scan_all(request: Request, digests: Mapping[str, str]) -> list[Scan]:
+    """Reads the annotation files of all splits."""
+    files_by_split = request.places["annotations"]
+    return [scan(given, files_by_split[given], digest) for given, digest in digests.items()]
 
 
 def merged(request: Request, scans: Iterable[Scan]) -> dict[int, str]:
@@ -77,31 +142,36 @@ def merged(request: Request, scans: Iterable[Scan]) -> dict[int, str]:
         UsageError: there are none, or two files number them differently.
     """
     categories: dict[int, str] = {}
-    read: list[Scan] = []
+    earlier: list[Scan] = []
     for scan in scans:
-        for other in read:
-            _check_alike(other, scan)
+        for first in earlier:
+            _check_alike(first, scan)
         categories |= scan.categories
-        read.append(scan)
+        earlier.append(scan)
     if not categories:
-        raise UsageError(f"{', '.join(request.places['annotations'].values())}: no categories; expected COCO")
+        paths = ", ".join(request.places["annotations"].values())
+        raise UsageError(f"{paths}: no categories; expected COCO")
     return categories
 
 
-def _check_alike(one: Scan, other: Scan) -> None:
+def _check_alike(first: Scan, second: Scan) -> None:
     """Refuses two files in which an id means two things, or a name has other ids."""
-    for number in sorted(set(one.categories) & set(other.categories)):
-        names = one.categories[number], other.categories[number]
+    for number in sorted(set(first.categories) & set(second.categories)):
+        names = (first.categories[number], second.categories[number])
         if names[0] != names[1]:
-            raise _numbered_apart(one, other, [f"category {number} is {printable(name)!r}" for name in names])
-        kinds = one.things.get(number), other.things.get(number)
+            says = [f"category {number} is {printable(name)!r}" for name in names]
+            raise _numbered_apart(first, second, says)
+        kinds = (first.things.get(number), second.things.get(number))
         if kinds[0] != kinds[1]:
-            raise _numbered_apart(one, other, [f"{printable(names[0])!r} has isthing {kind!r}" for kind in kinds])
-    ours, theirs = _ids_by_name(one), _ids_by_name(other)
-    for name in sorted(set(ours) & set(theirs)):
-        if not (ours[name] <= theirs[name] or theirs[name] <= ours[name]):
-            numbers = [" and ".join(map(str, sorted(ids))) for ids in (ours[name], theirs[name])]
-            raise _numbered_apart(one, other, [f"{printable(name)!r} is category {number}" for number in numbers])
+            says = [f"{printable(names[0])!r} has isthing {kind!r}" for kind in kinds]
+            raise _numbered_apart(first, second, says)
+    first_ids = _ids_by_name(first)
+    second_ids = _ids_by_name(second)
+    for name in sorted(set(first_ids) & set(second_ids)):
+        ids = (first_ids[name], second_ids[name])
+        if not (ids[0] <= ids[1] or ids[1] <= ids[0]):
+            says = [f"{printable(name)!r} is category {_enumerated(numbers)}" for numbers in ids]
+            raise _numbered_apart(first, second, says)
 
 
 def _ids_by_name(scan: Scan) -> dict[str, set[int]]:
@@ -111,20 +181,33 @@ def _ids_by_name(scan: Scan) -> dict[str, set[int]]:
     return ids
 
 
-def _numbered_apart(one: Scan, other: Scan, says: list[str]) -> UsageError:
+def _enumerated(numbers: Iterable[int]) -> str:
+    return " and ".join(map(str, sorted(numbers)))
+
+
+def _numbered_apart(first: Scan, second: Scan, says: Sequence[str]) -> UsageError:
     return UsageError(
-        f"dataset.annotations: two files number their categories differently: in {one.file} {says[0]}, "
-        f"in {other.file} {says[1]}; give both files one list of categories"
+        "dataset.annotations: two files number their categories differently: "
+        f"in {first.file} {says[0]}, in {second.file} {says[1]}; "
+        "give both files one list of categories"
     )
 
 
-def numbered(request: Request, categories: Mapping[int, str]) -> tuple[tuple[str, ...], dict[int, int]]:
+def numbered(
+    request: Request, categories: Mapping[int, str]
+) -> tuple[tuple[str, ...], dict[int, int]]:
     """Class names in the order of their labels, which start at 1, and the label of each category id."""
+    ids = sorted(categories)
     if not request.dataset.keep_category_ids:
-        return tuple(categories[number] for number in sorted(categories)), {number: place for place, number in enumerate(sorted(categories), start=1)}
-    if min(categories) < 1 or max(categories) > 10_000:
-        raise UsageError(f"dataset.keep_category_ids: category ids go from {min(categories)} to {max(categories)}; 0 is the background")
-    return tuple(categories.get(number, f"(no category {number})") for number in range(1, max(categories) + 1)), {number: number for number in categories}
+        labels = {number: label for label, number in enumerate(ids, start=1)}
+        return tuple(categories[number] for number in ids), labels
+    if ids[0] < 1 or ids[-1] > LARGEST_ID:
+        says = f"category ids go from {ids[0]} to {ids[-1]}"
+        raise UsageError(f"dataset.keep_category_ids: {says}; 0 is the background")
+    names: list[str] = []
+    for number in range(1, ids[-1] + 1):
+        names.append(categories.get(number, f"(no category {number})"))
+    return tuple(names), {number: number for number in ids}
 
 
 def scan(given: str, file: str, digest: str) -> Scan:
@@ -133,46 +216,61 @@ def scan(given: str, file: str, digest: str) -> Scan:
     Raises:
         UsageError: it is no JSON, or not laid out as COCO's.
     """
-    scan, met, starts = Scan(given, file), set[str](), dict[int, int]()
+    scan = Scan(given, file)
+    met: set[str] = set()
+    starts: dict[int, int] = {}
+    # A second handle, since the one that is kept is read by position.
     with os.fdopen(os.dup(files.kept(file, digest).fileno()), "rb") as content:
         content.seek(0)
-        for section, start, text, value in stream.elements(content, file, SECTIONS, met):
-            scan.entries[section] += 1
-            if section == "categories":
-                _add_category(scan, start, value, starts)
-            elif not isinstance(value, dict):
-                scan.malformed.append((_malformed(given, section, start, value), [start, len(text)]))
-            elif section == "annotations":
-                _add_annotation(scan, start, text, value)
-            else:
-                _add_image(scan, start, text, value)
+        for element in json_elements.read(content, file, SECTIONS, met):
+            _add(scan, element, starts)
     for section in ("images", "categories"):
         if section not in met:
-            raise UsageError(f"{file}: no {section}; expected COCO (images, annotations, categories)")
+            expected = "images, annotations, categories"
+            raise UsageError(f"{file}: no {section}; expected COCO ({expected})")
     if "annotations" not in met:
         raise UsageError(
-            f"{file}: no annotations; it lists {len(scan.images)} images and says nothing of them (as COCO's image_info "
-            "files do, which are for tests); give the file that has both, such as instances_….json"
+            f"{file}: no annotations; it lists {len(scan.images)} images and says nothing of them "
+            "(as COCO's image_info files do, which are for tests); "
+            "give the file that has both, such as instances_….json"
         )
     return scan
 
 
-def _add_category(scan: Scan, start: int, value: Any, starts: dict[int, int]) -> None:
-    """Notes a category; `starts` holds the byte of each id's entry."""
-    number, name = (value.get("id"), value.get("name")) if isinstance(value, dict) else (None, None)
+def _add(scan: Scan, element: Element, starts: dict[int, int]) -> None:
+    """Takes up one element; `starts` holds the byte of each category's entry."""
+    scan.entries[element.section] += 1
+    if element.section == "categories":
+        _add_category(scan, element, starts)
+    elif not isinstance(element.value, dict):
+        _add_malformed(scan, element)
+    elif element.section == "annotations":
+        _add_annotation(scan, element)
+    else:
+        _add_image(scan, element)
+
+
+def _add_category(scan: Scan, element: Element, starts: dict[int, int]) -> None:
+    entry = element.value if isinstance(element.value, dict) else {}
+    number = entry.get("id")
+    name = entry.get("name")
     if not isinstance(number, int) or isinstance(number, bool) or not isinstance(name, str):
-        raise UsageError(f"{scan.file}: category {printable(value)} has no whole number as id, or no name")
+        says = f"category {printable(element.value)} has no whole number as id, or no name"
+        raise UsageError(f"{scan.file}: {says}")
     name = _utf8(name)
-    if not sources.is_text(name):
-        raise UsageError(f"{scan.file}: the name of category {number} is no text: {printable(name)!r}")
-    before = scan.categories.setdefault(number, name)
-    kind = scan.things.setdefault(number, value.get("isthing"))
-    if (before, kind) != (name, value.get("isthing")):
+    if not keys.is_text(name):
+        says = f"the name of category {number} is no text: {printable(name)!r}"
+        raise UsageError(f"{scan.file}: {says}")
+    kind = entry.get("isthing")
+    known_name = scan.categories.setdefault(number, name)
+    known_kind = scan.things.setdefault(number, kind)
+    if (known_name, known_kind) != (name, kind):
         raise UsageError(
-            f"{scan.file}: two categories have the id {number}: {printable(before)!r} at byte {starts[number]}, "
-            f"{printable(name)!r} at byte {start}; give each an id of its own"
+            f"{scan.file}: two categories have the id {number}: "
+            f"{printable(known_name)!r} at byte {starts[number]}, "
+            f"{printable(name)!r} at byte {element.start}; give each an id of its own"
         )
-    starts.setdefault(number, start)
+    starts.setdefault(number, element.start)
 
 
 def _utf8(text: str) -> str:
@@ -183,29 +281,38 @@ def _utf8(text: str) -> str:
         return text
 
 
-def _malformed(given: str, section: str, start: int, value: Any) -> Reject:
-    says = printable(json.dumps(value)[:100])
-    advice = f"the entry of {section} at byte {start} is not as COCO has it: {says}; correct or remove it"
-    place, code = f"{section} at byte {start}", f"{section[:-1]}_malformed"
-    return Reject(given or "train", sources.NAMELESS, place, code, advice, whole=section == "images")
+def _add_malformed(scan: Scan, element: Element) -> None:
+    section = element.section
+    record = f"{section} at byte {element.start}"
+    says = printable(json.dumps(element.value)[:100])
+    reject = Reject(
+        split=scan.given or "train",
+        file=lookup.NAMELESS,
+        record=record,
+        code=f"{section[:-1]}_malformed",
+        advice=f"the entry of {record} is not as COCO has it: {says}; correct or remove it",
+        whole=section == "images",
+    )
+    scan.malformed.append((reject, [element.start, len(element.text)]))
 
 
-def _add_annotation(scan: Scan, start: int, text: str, value: dict[str, Any]) -> None:
-    if "segments_info" in value:
+def _add_annotation(scan: Scan, element: Element) -> None:
+    annotation = element.value
+    if "segments_info" in annotation:
         scan.is_panoptic = True
-        _count_segments(scan, value["segments_info"])
-    image = value.get("image_id")
+        _count_segments(scan, annotation["segments_info"])
+    image = annotation.get("image_id")
     if not isinstance(image, int | str):
-        scan.malformed.append((_malformed(scan.given, "annotations", start, value), [start, len(text)]))
+        _add_malformed(scan, element)
         return
-    number = value.get("id")
+    number = annotation.get("id")
     # 0 stands for an id that is absent or no number; such ones are not checked for repetition.
     scan.id.append(number if isinstance(number, int) and abs(number) < 2**62 else 0)
     scan.image.append(scan.numbers.setdefault(image, len(scan.numbers)))
-    scan.start.append(start)
-    scan.length.append(len(text))
-    scan.digest.append(sources.position(text))
-    scan.has_masks |= bool(value.get("segmentation"))
+    scan.start.append(element.start)
+    scan.length.append(len(element.text))
+    scan.digest.append(keys.position(element.text))
+    scan.has_masks |= bool(annotation.get("segmentation"))
 
 
 def _count_segments(scan: Scan, segments: Any) -> None:
@@ -214,82 +321,130 @@ def _count_segments(scan: Scan, segments: Any) -> None:
         scan.segments[category if isinstance(category, int | float) else None] += 1
 
 
-def _add_image(scan: Scan, start: int, text: str, value: dict[str, Any]) -> None:
-    if not isinstance(value.get("id"), int | str) or not isinstance(value.get("file_name"), str):
-        scan.malformed.append((_malformed(scan.given, "images", start, value), [start, len(text)]))
+def _add_image(scan: Scan, element: Element) -> None:
+    entry = element.value
+    if not isinstance(entry.get("id"), int | str) or not isinstance(entry.get("file_name"), str):
+        _add_malformed(scan, element)
         return
-    name = _utf8(value["file_name"])
-    scan.images.append({"id": value["id"], "name": name, "height": value.get("height"), "width": value.get("width")})
+    image = {
+        "id": entry["id"],
+        "name": _utf8(entry["file_name"]),
+        "height": entry.get("height"),
+        "width": entry.get("width"),
+    }
+    scan.images.append(image)
 
 
-def _as_it_is(reject: Reject, place: list[int]) -> Reject:
+def _as_it_is(reject: Reject, span: Span) -> Reject:
     return reject
 
 
 def items(
     request: Request,
     scan: Scan,
-    objects: Callable[[list[list[int]]], int] = len,
-    stray: Callable[[Reject, list[int]], Reject] = _as_it_is,
+    objects: Callable[[list[Span]], int] = len,
+    stray: Callable[[Reject, Span], Reject] = _as_it_is,
 ) -> Iterator[Example | Reject]:
     """Examples and rejects of one file, whatever the order in it.
 
     Args:
-        objects: how many objects annotations stand for, given as (first byte, length).
-        stray: what becomes of the reject of an annotation that belongs to no image, given with its place.
+        objects: how many objects annotations stand for.
+        stray: what becomes of the reject of an annotation that belongs to no image.
     """
-    for reject, place in scan.malformed:
-        yield reject if reject.whole else stray(reject, place)
-    image, start, length, ids, digest = _columns(scan)
-    order = np.lexsort((digest, ids))
-    repeated = np.zeros(len(ids), bool)
-    repeated[order[1:]] = (np.diff(ids[order]) == 0) & (ids[order[1:]] != 0)
-    names = {scan.numbers.get(entry["id"]): entry["name"] for entry in scan.images} if repeated.any() else {}
-    for row in np.flatnonzero(repeated):
-        code, advice = "duplicate_annotation_id", "give each annotation an id of its own"
-        name = names.get(int(image[row]), "no image") or sources.NAMELESS
-        reject = Reject(scan.given or "train", name, str(ids[row]), code, advice, whole=False)
-        yield stray(reject, [int(start[row]), int(length[row])])
-    order = np.lexsort((digest, image))[~repeated[np.lexsort((digest, image))]]
-    bounds = np.searchsorted(image[order], np.arange(len(scan.numbers) + 1))
-    folders = sources.folders_of(request, "images", scan.given)
+    for reject, span in scan.malformed:
+        yield reject if reject.whole else stray(reject, span)
+    table = Table(scan)
+    for reject, span in _repeated(scan, table):
+        yield stray(reject, span)
+    folders = lookup.folders_of(request, "images", scan.given)
     claimed: set[Any] = set()
-    for entry in sorted(scan.images, key=lambda entry: (str(entry["id"]), entry["name"])):
-        key, name = str(entry["id"]), entry["name"]
-        split = sources.split_of(scan.given, key, request.dataset)
-        number = scan.numbers.get(entry["id"])
-        rows = order[bounds[number] : bounds[number + 1]] if number is not None else order[:0]
-        places = [[int(start[row]), int(length[row])] for row in rows]
-        if entry["id"] in claimed:
-            advice = "two images have this id; give each one of its own"
-            yield Reject(split, name or sources.NAMELESS, key, "duplicate_image_id", advice)
-            continue
-        claimed.add(entry["id"])
+    for entry in sorted(scan.images, key=_image_order):
+        split = keys.chosen_split(scan.given, str(entry["id"]), request.dataset)
+        rows = table.rows(scan.numbers.get(entry["id"]))
+        spans = [table.span(row) for row in rows]
         try:
-            file, sha256 = sources.find(name, folders)
+            if entry["id"] in claimed:
+                spans = []  # They belong to the first image of this id.
+                advice = "two images have this id; give each one of its own"
+                raise Rejected("duplicate_image_id", advice)
+            claimed.add(entry["id"])
+            digests = sorted(int(table.digest[row]) for row in rows)
+            yield _example(split, scan, entry, spans, digests, folders)
         except Rejected as rejected:
-            shown = name or sources.NAMELESS
-            yield Reject(split, shown, key, rejected.code, rejected.advice, objects=objects(places))
-            continue
-        more = {"given": scan.given, "height": entry["height"], "width": entry["width"], "rows": places}
-        content = sources.digest(sha256, str(entry["height"]), str(entry["width"]), str(sorted(int(digest[row]) for row in rows)))
-        yield Example(split, key, file, name, content, more, {file: sha256})
-    for image_id in sorted(set(scan.numbers) - claimed, key=str):
-        for row in order[bounds[scan.numbers[image_id]] : bounds[scan.numbers[image_id] + 1]]:
-            advice = "the list of images has no such id; add the image or remove the annotation"
-            file = f"image {printable(image_id)}"
-            reject = Reject(scan.given or "train", file, str(ids[row]), "unknown_image", advice, whole=False)
-            yield stray(reject, [int(start[row]), int(length[row])])
+            yield Reject(
+                split=split,
+                file=entry["name"] or lookup.NAMELESS,
+                record=str(entry["id"]),
+                code=rejected.code,
+                advice=rejected.advice,
+                objects=objects(spans),
+            )
+    for reject, span in _unclaimed(scan, table, claimed):
+        yield stray(reject, span)
 
 
-def _columns(scan: Scan) -> tuple[np.ndarray, ...]:
-    columns = (("image", "q"), ("start", "q"), ("length", "q"), ("id", "q"), ("digest", "Q"))
-    return tuple(np.frombuffer(getattr(scan, name), dtype) for name, dtype in columns)
+def _image_order(entry: Mapping[str, Any]) -> tuple[str, str]:
+    """By id: the order in the file must not reach the index."""
+    return (str(entry["id"]), entry["name"])
+
+
+def _repeated(scan: Scan, table: Table) -> Iterator[tuple[Reject, Span]]:
+    """Annotations whose id another one has."""
+    if not table.repeated.any():
+        return
+    names = {scan.numbers.get(entry["id"]): entry["name"] for entry in scan.images}
+    for row in np.flatnonzero(table.repeated):
+        reject = Reject(
+            split=scan.given or "train",
+            file=names.get(int(table.image[row]), "no image") or lookup.NAMELESS,
+            record=str(table.id[row]),
+            code="duplicate_annotation_id",
+            advice="give each annotation an id of its own",
+            whole=False,
+        )
+        yield reject, table.span(row)
+
+
+def _example(
+    split: str,
+    scan: Scan,
+    entry: Mapping[str, Any],
+    spans: list[Span],
+    digests: list[int],
+    folders: Sequence[Folder],
+) -> Example:
+    height = entry["height"]
+    width = entry["width"]
+    file, sha256 = lookup.find(entry["name"], folders)
+    return Example(
+        split=split,
+        key=str(entry["id"]),
+        file=file,
+        name=entry["name"],
+        content=keys.joint_digest(sha256, str(height), str(width), str(digests)),
+        own={"given": scan.given, "height": height, "width": width, "spans": spans},
+        files={file: sha256},
+    )
+
+
+def _unclaimed(scan: Scan, table: Table, claimed: set[Any]) -> Iterator[tuple[Reject, Span]]:
+    """Annotations of images that are not listed."""
+    for image in sorted(set(scan.numbers) - claimed, key=str):
+        for row in table.rows(scan.numbers[image]):
+            reject = Reject(
+                split=scan.given or "train",
+                file=f"image {printable(image)}",
+                record=str(table.id[row]),
+                code="unknown_image",
+                advice="the list of images has no such id; add the image or remove the annotation",
+                whole=False,
+            )
+            yield reject, table.span(row)
 
 
 def objects(example: Example, request: Request) -> int:
     """How many annotations are for an image."""
-    return len(example.more["rows"])
+    return len(example.own["spans"])
 
 
 def annotation(file: str, digest: str, start: int, length: int) -> dict[str, Any]:
@@ -304,59 +459,76 @@ def check_size(example: Example, image: Image) -> None:
     Raises:
         Rejected: it has another size.
     """
-    stated, actual = (example.more["height"], example.more["width"]), (image.height, image.width)
-    if stated != (None, None) and stated != actual:
-        turned = "; the annotation was made on the turned image: dataset.convert={exif_rotation:apply}" if image.turned and stated == actual[::-1] else ""
-        raise Rejected("image_size", f"the annotation says {stated[1]}x{stated[0]}, the file is {actual[1]}x{actual[0]}{turned or '; correct the one or replace the other'}")
+    stated = (example.own["height"], example.own["width"])
+    actual = (image.height, image.width)
+    if stated in ((None, None), actual):
+        return
+    says = f"the annotation says {stated[1]}x{stated[0]}, the file is {actual[1]}x{actual[0]}"
+    advice = "correct the one or replace the other"
+    if image.turned and stated == actual[::-1]:
+        convert = "dataset.convert={exif_rotation:apply}"
+        advice = f"the annotation was made on the turned image: {convert}"
+    raise Rejected("image_size", f"{says}; {advice}")
 
 
-def load(example: Example, image: Image, request: Request) -> dict[str, Any]:
-    """Boxes clipped to the image, with masks where asked for; objects that cannot be used are listed with a reason."""
+def load(example: Example, image: Image, request: Request) -> Loaded:
+    """Boxes clipped to the image, with masks where asked for.
+
+    Objects that cannot be used are among its rejects.
+    """
     check_size(example, image)
-    given = example.more["given"]
-    file, digest = request.places["annotations"][given], request.shared["digests"][given]
-    found: dict[str, Any] = {"objects": [], "rejects": [], "clipped": 0}
-    for value in sorted((annotation(file, digest, start, length) for start, length in example.more["rows"]), key=_order):
+    given = example.own["given"]
+    file = request.places["annotations"][given]
+    digest = request.shared["digests"][given]
+    annotations = [annotation(file, digest, *span) for span in example.own["spans"]]
+    loaded = Loaded({"objects": []})
+    for entry in sorted(annotations, key=_annotation_order):
         try:
-            item, clipped = describe(value, image, request)
+            item, clipped = describe(entry, image, request)
             if request.shared["masks"]:
-                item["mask"] = _mask(value, image)
-            found["objects"].append(item)
-            found["clipped"] += clipped
+                item["mask"] = _mask(entry, image)
         except Rejected as rejected:
-            found["rejects"].append((str(value.get("id")), rejected))
-    return found
+            loaded.rejects.append((str(entry.get("id")), rejected))
+            continue
+        loaded.record["objects"].append(item)
+        loaded.clipped += clipped
+    return loaded
 
 
-def _order(annotation: Mapping[str, Any]) -> tuple[int, str]:
+def _annotation_order(annotation: Mapping[str, Any]) -> tuple[int, str]:
     """By id: the order in the file must not reach the record."""
     number = annotation.get("id")
     return (number if isinstance(number, int) else 0, json.dumps(annotation, sort_keys=True))
 
 
-def describe(annotation: Mapping[str, Any], image: Image, request: Request) -> tuple[dict[str, Any], bool]:
+def describe(
+    annotation: Mapping[str, Any], image: Image, request: Request
+) -> tuple[dict[str, Any], bool]:
     """An object without its mask, and whether its box had to be cut.
 
     Raises:
         Rejected: its category or its box cannot be used.
     """
     category = annotation.get("category_id")
-    label, text = request.shared["labels"].get(category, (0, "")) if isinstance(category, int) else (0, "")
-    if not label:
-        raise Rejected("unknown_category", f"category {printable(category)!r} is not in the list of categories; add it there, or remove the object")
-    box, clipped = sources.clipped(annotation.get("bbox"), image.height, image.width)
+    labels = request.shared["labels"]
+    if not isinstance(category, int) or category not in labels:
+        says = f"category {printable(category)!r} is not in the list of categories"
+        raise Rejected("unknown_category", f"{says}; add it there, or remove the object")
+    label, text = labels[category]
+    box, clipped = boxes.clipped(annotation.get("bbox"), image.height, image.width)
     area: Any = annotation.get("area")
     item = {
-        "box": (box[0] / image.height, box[1] / image.width, box[2] / image.height, box[3] / image.width),
+        "box": box.fractions(image.height, image.width),
         "label": label,
         "text": text,
         "is_crowd": int(bool(annotation.get("iscrowd", 0))),
-        "area": float(area) if sources.is_number(area) and area >= 0 else (box[2] - box[0]) * (box[3] - box[1]),
+        "area": float(area) if boxes.is_number(area) and area >= 0 else box.area(),
     }
     return item, clipped
 
 
 def _mask(annotation: Mapping[str, Any], image: Image) -> bytes:
     if not annotation.get("segmentation"):
-        raise Rejected("mask_missing", "other objects have a mask; draw one, or build boxes only: dataset.include_masks=false")
+        advice = "draw one, or build boxes only: dataset.include_masks=false"
+        raise Rejected("mask_missing", f"other objects have a mask; {advice}")
     return masks.encode_object(annotation["segmentation"], image.height, image.width)

@@ -1,161 +1,274 @@
 """COCO panoptic: images, PNGs whose colours are segments, and a JSON file that says what each segment is.
 
-For segmentation a pixel's class is the category of its segment, 255 where it has none; for detection the segments of
-`thing` categories become boxes and masks.
+For segmentation a pixel's class is the category of its segment, 255 where it has none; for
+detection the segments of `thing` categories become boxes and masks.
 """
 
-from collections.abc import Iterator, Mapping
-from dataclasses import replace
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
 
-from pipelines.data import masks, sources
-from pipelines.data.images import Image
-from pipelines.data.masks import IGNORED
-from pipelines.data.sources import (
+from pipelines.data import keys, lookup, masks
+from pipelines.data.example import (
     Example,
+    Facts,
     Folder,
     Listing,
+    Loaded,
     Reject,
     Rejected,
     Request,
     Tally,
-    coco,
 )
+from pipelines.data.images import Image
+from pipelines.data.masks import IGNORED
+from pipelines.data.sources import coco
+from pipelines.data.sources.coco import Scan, Span
 from pipelines.outside import printable
 from pipelines.usage import UsageError
 
-TASKS = ("segmentation", "detection")
+FACTS = Facts(
+    tasks=("segmentation", "detection"),
+    required=("images", "annotations", "masks"),
+    several=("images",),
+    object_masks=True,
+    numbered=True,
+)
+Segment = dict[str, Any]
 
 
 def listing(request: Request) -> Listing:
-    """Every image of the annotation files; classes in the order of the category ids: all of them, or those of things."""
-    scans = [coco.scan(given, request.places["annotations"][given], digest) for given, digest in sources.files_of(request, "annotations").items()]
+    """Every image of the annotation files; classes in the order of the category ids.
+
+    These are all categories, or for detection those of things.
+    """
+    scans = coco.scan_all(request, lookup.files_of(request, "annotations"))
     categories = coco.merged(request, scans)
-    kinds = {number: kind for scan in scans for number, kind in scan.things.items()}
+    things = _things(categories, scans)
+    detects = request.dataset.task == "detection"
+    if detects:
+        labels, numbers = _numbered_things(request, things)
+    else:
+        labels, numbers = _numbered_all(categories)
+    stuff = sorted(set(categories) - set(things))
+    has_masks = not detects or request.dataset.include_masks is not False
+    named = {category: (number, categories[category]) for category, number in numbers.items()}
+    tally = Tally(sum(scan.entries["images"] for scan in scans))
+    if detects:
+        tally.objects = _count_objects(scans, stuff)
+    readers = [_Reader(request, scan, stuff, tally) for scan in scans]
+    items = (item for reader in readers for item in reader.items())
+    return Listing(labels, has_masks, items, {"masks": has_masks, "labels": named}, tally)
+
+
+def _things(categories: Mapping[int, str], scans: Iterable[Scan]) -> dict[int, str]:
+    """Names of the categories of things by their ids."""
+    kinds: dict[int, Any] = {}
+    for scan in scans:
+        kinds |= scan.things
     for number, name in categories.items():
         if kinds[number] not in (0, 1):
-            raise UsageError(f"dataset.annotations: category {printable(name)!r} has no isthing of 0 or 1; expected COCO panoptic (instances: dataset=coco)")
-    things = {number: name for number, name in categories.items() if kinds[number]}
-    stuff = sorted(set(categories) - set(things))
-    if request.dataset.task == "detection":
-        if not things:
-            raise UsageError("dataset.annotations: no category has isthing 1, so there are no objects to detect; dataset.task=segmentation takes stuff")
-        labels, numbers = coco.numbered(request, things)
-        has_masks = request.dataset.include_masks is not False
-    else:
-        labels, numbers, has_masks = tuple(categories[number] for number in sorted(categories)), {number: place for place, number in enumerate(sorted(categories))}, True
-        if len(labels) > IGNORED:
-            raise UsageError(f"dataset.annotations: {len(labels)} categories; a mask of 8 bits holds {IGNORED}")
-    shared = {"masks": has_masks, "labels": {category: (number, categories[category]) for category, number in numbers.items()}}
-    tally = Tally(sum(scan.entries["images"] for scan in scans))
-    if request.dataset.task == "detection":
-        tally.objects = sum(count for scan in scans for category, count in scan.segments.items() if category not in stuff)
-    items = (item for scan in scans for item in _items(request, scan, stuff, tally))
-    return Listing(labels, has_masks, items, shared, tally)
+            raise UsageError(
+                f"dataset.annotations: category {printable(name)!r} has no isthing of 0 or 1; "
+                "expected COCO panoptic (instances: dataset=coco)"
+            )
+    return {number: name for number, name in categories.items() if kinds[number]}
 
 
-def _items(request: Request, scan: coco.Scan, stuff: list[int], tally: Tally) -> Iterator[Example | Reject]:
-    """Examples with their segments; `rows` numbers those of them that are to become objects."""
-    file = request.places["annotations"][scan.given], request.digests["annotations"][scan.given][""]
-    folders = sources.folders_of(request, "masks", scan.given)
+def _numbered_things(
+    request: Request, things: Mapping[int, str]
+) -> tuple[tuple[str, ...], dict[int, int]]:
+    if not things:
+        raise UsageError(
+            "dataset.annotations: no category has isthing 1, so there are no objects to detect; "
+            "dataset.task=segmentation takes stuff"
+        )
+    return coco.numbered(request, things)
 
-    def things(places: list[list[int]]) -> list[int]:
-        if request.dataset.task != "detection":
-            return []
-        segments = [segment for place in places for segment in _listed(coco.annotation(*file, *place))]
-        return [row for row, segment in enumerate(segments) if _category(segment) not in stuff]
 
-    def stray(reject: Reject, place: list[int]) -> Reject:
-        # An annotation is all that is known of an image, not one object.
-        tally.examples += 1
-        return replace(reject, whole=True, objects=len(things([place])))
+def _numbered_all(categories: Mapping[int, str]) -> tuple[tuple[str, ...], dict[int, int]]:
+    """Class names in the order of their labels, which start at 0, and the label of each category."""
+    ids = sorted(categories)
+    if len(ids) > IGNORED:
+        says = f"{len(ids)} categories; a mask of 8 bits holds {IGNORED}"
+        raise UsageError(f"dataset.annotations: {says}")
+    labels = tuple(categories[number] for number in ids)
+    return labels, {number: label for label, number in enumerate(ids)}
 
-    for item in coco.items(request, scan, lambda places: len(things(places)), stray):
-        if isinstance(item, Reject):
-            yield item
-            continue
-        rows = things(item.more["rows"])
+
+def _count_objects(scans: Iterable[Scan], stuff: Sequence[int]) -> int:
+    """How many segments are to become objects."""
+    segments: Counter[Any] = Counter()
+    for scan in scans:
+        segments.update(scan.segments)
+    return sum(count for category, count in segments.items() if category not in stuff)
+
+
+@dataclass
+class _Reader:
+    """Reads the examples of one annotation file, with their segments."""
+
+    request: Request
+    scan: Scan
+    stuff: Sequence[int]
+    tally: Tally
+
+    def items(self) -> Iterator[Example | Reject]:
+        folders = lookup.folders_of(self.request, "masks", self.scan.given)
+        for item in coco.items(self.request, self.scan, self._count, self._stray):
+            yield item if isinstance(item, Reject) else self._with_segments(item, folders)
+
+    def _with_segments(self, example: Example, folders: Sequence[Folder]) -> Example | Reject:
+        annotations = self._annotations(example.own["spans"])
+        rows = self._rows(annotations)
         try:
-            segments, mask, content = _segments(file, item.more["rows"], folders)
+            segments, name = _segments(annotations)
+            mask, sha256 = lookup.find(name, folders, "mask")
         except Rejected as rejected:
-            yield Reject(item.split, item.name, item.key, rejected.code, rejected.advice, objects=len(rows))
-            continue
-        more = {**item.more, "mask": mask, "segments": segments, "rows": rows}
-        yield replace(item, content=sources.digest(item.content, content), more=more, files={**item.files, mask: content})
+            return Reject(
+                split=example.split,
+                file=example.name,
+                record=example.key,
+                code=rejected.code,
+                advice=rejected.advice,
+                objects=len(rows),
+            )
+        return replace(
+            example,
+            content=keys.joint_digest(example.content, sha256),
+            own={**example.own, "mask": mask, "segments": segments, "rows": rows},
+            files={**example.files, mask: sha256},
+        )
+
+    def _annotations(self, spans: Sequence[Span]) -> list[Any]:
+        file = self.request.places["annotations"][self.scan.given]
+        sha256 = self.request.digests["annotations"][self.scan.given][""]
+        return [coco.annotation(file, sha256, *span) for span in spans]
+
+    def _rows(self, annotations: Iterable[Any]) -> list[int]:
+        """Which segments of an image are to become objects."""
+        if self.request.dataset.task != "detection":
+            return []
+        segments: list[Any] = []
+        for annotation in annotations:
+            segments += _listed_segments(annotation)
+        return [row for row, entry in enumerate(segments) if _category(entry) not in self.stuff]
+
+    def _count(self, spans: Sequence[Span]) -> int:
+        return len(self._rows(self._annotations(spans)))
+
+    def _stray(self, reject: Reject, span: Span) -> Reject:
+        # An annotation is all that is known of an image, not one object.
+        self.tally.examples += 1
+        return replace(reject, whole=True, objects=self._count([span]))
 
 
-def _listed(annotation: Any) -> list[Any]:
+def _listed_segments(annotation: Any) -> list[Any]:
     segments = annotation.get("segments_info") if isinstance(annotation, dict) else None
     return segments if isinstance(segments, list) else []
-
-
-def objects(example: Example, request: Request) -> int:
-    """How many segments of an image are to become objects."""
-    return len(example.more["rows"])
 
 
 def _category(segment: Any) -> Any:
     return segment.get("category_id") if isinstance(segment, dict) else None
 
 
-def _segments(file: tuple[str, str], places: list[list[int]], folders: list[Folder]) -> tuple[list[dict[str, Any]], str, str]:
-    """The segments of an image, the path of its PNG, and that one's digest."""
-    if not places:
+def _segments(annotations: Sequence[Any]) -> tuple[list[Segment], str]:
+    """The segments of an image, and the name of its PNG.
+
+    Raises:
+        Rejected: it has no annotation, several, or one that is not as COCO has it.
+    """
+    if not annotations:
         raise Rejected("no_annotation", "add the image's annotation, or remove the image")
-    if len(places) > 1:
-        raise Rejected("duplicate_annotation", "two annotations are for this image; remove one")
-    annotation = coco.annotation(*file, *places[0])
-    segments, name = annotation.get("segments_info"), annotation.get("file_name")
-    if not isinstance(name, str) or not isinstance(segments, list) or not all(isinstance(segment, dict) and isinstance(segment.get("id"), int) for segment in segments):
-        raise Rejected("annotation_malformed", "an annotation has file_name and segments_info, and each segment an id; correct or remove it")
+    if len(annotations) > 1:
+        advice = "two annotations are for this image; remove one"
+        raise Rejected("duplicate_annotation", advice)
+    segments = annotations[0].get("segments_info")
+    name = annotations[0].get("file_name")
+    if not isinstance(name, str) or not _are_segments(segments):
+        says = "an annotation has file_name and segments_info, and each segment an id"
+        raise Rejected("annotation_malformed", f"{says}; correct or remove it")
     if len({segment["id"] for segment in segments}) < len(segments):
-        raise Rejected("duplicate_segment_id", "give each segment of the image an id of its own")
-    return segments, *sources.find(name, folders, "mask")
+        advice = "give each segment of the image an id of its own"
+        raise Rejected("duplicate_segment_id", advice)
+    return segments, name
 
 
-def load(example: Example, image: Image, request: Request) -> dict[str, Any]:
+def _are_segments(segments: Any) -> bool:
+    if not isinstance(segments, list):
+        return False
+    for segment in segments:
+        if not isinstance(segment, dict) or not isinstance(segment.get("id"), int):
+            return False
+    return True
+
+
+def objects(example: Example, request: Request) -> int:
+    """How many segments of an image are to become objects."""
+    return len(example.own["rows"])
+
+
+def load(example: Example, image: Image, request: Request) -> Loaded:
     """The classes, or the objects, of one image."""
     coco.check_size(example, image)
     try:
-        painted = masks.read_segments(sources.read(example, example.more["mask"]))
+        painted = masks.read_segments(lookup.read(example, example.own["mask"]))
     except OSError as error:
-        raise Rejected("mask_missing", f"the PNG cannot be read: {error.strerror or error}") from None
+        says = f"the PNG cannot be read: {error.strerror or error}"
+        raise Rejected("mask_missing", says) from None
     if painted.shape != (image.height, image.width):
-        raise Rejected("mask_size", f"the PNG is {painted.shape[1]}x{painted.shape[0]}, the image {image.width}x{image.height}")
-    segments = {segment["id"]: segment for segment in example.more["segments"]}
+        height, width = painted.shape
+        says = f"the PNG is {width}x{height}, the image {image.width}x{image.height}"
+        raise Rejected("mask_size", says)
+    segments = {segment["id"]: segment for segment in example.own["segments"]}
     unknown = [int(number) for number in np.unique(painted) if number and number not in segments]
     if unknown:
-        raise Rejected("unknown_segment", f"the PNG has segments that segments_info does not list: {unknown[:3]}; add them there, or paint them 0")
-    return _objects(example, painted, image, request) if request.dataset.task == "detection" else _classes(segments, painted, request)
+        says = f"the PNG has segments that segments_info does not list: {unknown[:3]}"
+        raise Rejected("unknown_segment", f"{says}; add them there, or paint them 0")
+    if request.dataset.task == "detection":
+        return _objects(example, painted, image, request)
+    return _classes(segments, painted, request)
 
 
-def _classes(segments: Mapping[int, Mapping[str, Any]], painted: np.ndarray, request: Request) -> dict[str, Any]:
+def _classes(
+    segments: Mapping[int, Mapping[str, Any]], painted: np.ndarray, request: Request
+) -> Loaded:
     numbers, inverse, counts = np.unique(painted, return_inverse=True, return_counts=True)
     classes = np.full(len(numbers), IGNORED, np.uint8)
-    places = {int(number): place for place, number in enumerate(numbers) if number}
+    # Where each segment is in the three; 0 is no segment.
+    at = {int(number): row for row, number in enumerate(numbers) if number}
     pixels: dict[str, int] = {}
     for number, segment in segments.items():
         category = _category(segment)
         if not isinstance(category, int) or category not in request.shared["labels"]:
-            raise Rejected("unknown_category", f"category {printable(category)!r} of segment {number} is not in the list of categories; add it there")
-        if number not in places:
-            raise Rejected("mask_empty", f"segment {number} has no pixel in the PNG; remove it from segments_info")
-        classes[places[number]], name = request.shared["labels"][category]
-        pixels[name] = pixels.get(name, 0) + int(counts[places[number]])
-    return {"mask": masks.encode_classes(classes[inverse].reshape(painted.shape)), "pixels": pixels}
+            says = f"category {printable(category)!r} of segment {number}"
+            advice = "is not in the list of categories; add it there"
+            raise Rejected("unknown_category", f"{says} {advice}")
+        if number not in at:
+            says = f"segment {number} has no pixel in the PNG"
+            raise Rejected("mask_empty", f"{says}; remove it from segments_info")
+        label, name = request.shared["labels"][category]
+        classes[at[number]] = label
+        pixels[name] = pixels.get(name, 0) + int(counts[at[number]])
+    mask = masks.encode_classes(classes[inverse].reshape(painted.shape))
+    return Loaded({"mask": mask}, pixels=pixels)
 
 
-def _objects(example: Example, painted: np.ndarray, image: Image, request: Request) -> dict[str, Any]:
-    found: dict[str, Any] = {"objects": [], "rejects": [], "clipped": 0}
-    for segment in sorted((example.more["segments"][row] for row in example.more["rows"]), key=lambda segment: segment["id"]):
+def _objects(example: Example, painted: np.ndarray, image: Image, request: Request) -> Loaded:
+    segments = [example.own["segments"][row] for row in example.own["rows"]]
+    loaded = Loaded({"objects": []})
+    for segment in sorted(segments, key=lambda segment: segment["id"]):
         try:
             item, clipped = coco.describe(segment, image, request)
             if request.shared["masks"]:
-                item["mask"] = masks.encode_pixels((painted == segment["id"]) & (painted > 0))
-            found["objects"].append(item)
-            found["clipped"] += clipped
+                pixels = (painted == segment["id"]) & (painted > 0)
+                item["mask"] = masks.encode_pixels(pixels)
         except Rejected as rejected:
-            found["rejects"].append((str(segment["id"]), rejected))
-    return found
+            loaded.rejects.append((str(segment["id"]), rejected))
+            continue
+        loaded.record["objects"].append(item)
+        loaded.clipped += clipped
+    return loaded

@@ -1,70 +1,91 @@
 """Images in one folder per class: cats/0001.jpg, dogs/0001.jpg."""
 
-from collections.abc import Iterator, Mapping
-from typing import Any
+from collections.abc import Iterable, Iterator, Mapping
 
 from pipelines.config import Dataset
-from pipelines.data import sources
+from pipelines.data import keys, lookup
+from pipelines.data.example import Example, Facts, Folder, Listing, Loaded, Reject, Request, Tally
 from pipelines.data.images import EXTENSIONS, NOT_AN_IMAGE, Image
 from pipelines.usage import UsageError
 
-TASKS = ("classification",)
+FACTS = Facts(tasks=("classification",), required=("images",))
 
 
-def listing(request: sources.Request) -> sources.Listing:
+def listing(request: Request) -> Listing:
     """Every image; the classes are the folders' names, sorted, unless `dataset.labels` names them."""
     folders = {given: request.folder("images", given) for given in request.places["images"]}
-    labels = tuple(
-        request.dataset.labels or sorted({label for folder in folders.values() for label in _classes(folder)})
-    )
-    if not labels:
-        places = ", ".join(request.places["images"].values())
-        raise UsageError(f"dataset.images: no class folders in {places}; expected <class>/<image>")
-    labels = (*(["background"] if request.dataset.background else []), *(str(label) for label in labels))
-    tally = sources.Tally()
+    classes = request.dataset.labels or _classes(folders.values())
+    if not classes:
+        paths = ", ".join(request.places["images"].values())
+        raise UsageError(f"dataset.images: no class folders in {paths}; expected <class>/<image>")
+    labels = [str(label) for label in classes]
+    if request.dataset.background:
+        labels.insert(0, "background")
     numbers = {label: number for number, label in enumerate(labels)}
-    return sources.Listing(labels, False, _items(request, folders, numbers, tally), tally=tally)
+    tally = Tally()
+    items = _items(request.dataset, folders, numbers, tally)
+    return Listing(tuple(labels), False, items, tally=tally)
 
 
-def _classes(folder: sources.Folder) -> Iterator[str]:
-    """Names of the class folders, and of links that cannot be followed and would be one: no class vanishes."""
-    for name in folder.digests:
-        if "/" in name and not sources.is_ballast(name):
-            yield name.split("/")[0]
-    for name in folder.unfit:
-        if "/" in name or not (name.lower().endswith(EXTENSIONS) or sources.is_ballast(name)):
-            yield name.split("/")[0]
+def _classes(folders: Iterable[Folder]) -> list[str]:
+    """Names of the class folders, sorted.
+
+    A link that cannot be followed and would be a class folder counts as one: no class vanishes.
+    """
+    classes: set[str] = set()
+    for folder in folders:
+        for name in folder.digests:
+            if "/" in name and not lookup.is_ballast(name):
+                classes.add(name.split("/")[0])
+        for name in folder.unfit:
+            if "/" in name or not _is_file(name):
+                classes.add(name.split("/")[0])
+    return sorted(classes)
+
+
+def _is_file(name: str) -> bool:
+    """Whether a name looks like that of a file, rather than that of a folder."""
+    return name.lower().endswith(EXTENSIONS) or lookup.is_ballast(name)
 
 
 def _items(
-    request: sources.Request, folders: Mapping[str, sources.Folder], numbers: dict[str, int], tally: sources.Tally
-) -> Iterator[sources.Example | sources.Reject]:
+    dataset: Dataset,
+    folders: Mapping[str, Folder],
+    numbers: Mapping[str, int],
+    tally: Tally,
+) -> Iterator[Example | Reject]:
     for given, folder in folders.items():
-        images = sources.without_ballast(folder.digests, tally)
-        unfit = sources.without_ballast(folder.unfit, tally)
+        images = lookup.without_ballast(folder.digests, tally)
+        unfit = lookup.without_ballast(folder.unfit, tally)
         tally.examples += len(images) + len(unfit)
         for name in unfit:
-            split = sources.split_of(given, name, request.dataset)
-            yield sources.Reject(split, name, name, *folder.unfit[name])
+            split = keys.chosen_split(given, name, dataset)
+            yield Reject(split, name, name, *folder.unfit[name])
         for name in images:
-            yield _item(request.dataset, given, name, folder, numbers)
+            split = keys.chosen_split(given, name, dataset)
+            yield _item(split, name, folder, numbers)
 
 
-def _item(
-    dataset: Dataset, given: str, name: str, folder: sources.Folder, numbers: dict[str, int]
-) -> sources.Example | sources.Reject:
+def _item(split: str, name: str, folder: Folder, numbers: Mapping[str, int]) -> Example | Reject:
     label = name.split("/")[0] if "/" in name else ""
-    split = sources.split_of(given, name, dataset)
     if not name.lower().endswith(EXTENSIONS):
-        return sources.Reject(split, name, name, *NOT_AN_IMAGE)
+        return Reject(split, name, name, *NOT_AN_IMAGE)
     if label not in numbers:
         advice = "move it into the folder of its class, or name the class in dataset.labels"
-        return sources.Reject(split, name, name, "unknown_class", advice)
-    content = sources.digest(folder.digests[name], label)
-    file, more = f"{folder.path}/{name}", {"label": numbers[label], "text": label}
-    return sources.Example(split, name, file, name, content, more, {file: folder.digests[name]})
+        return Reject(split, name, name, "unknown_class", advice)
+    file = f"{folder.path}/{name}"
+    sha256 = folder.digests[name]
+    return Example(
+        split=split,
+        key=name,
+        file=file,
+        name=name,
+        content=keys.joint_digest(sha256, label),
+        own={"label": numbers[label], "text": label},
+        files={file: sha256},
+    )
 
 
-def load(example: sources.Example, image: Image, request: sources.Request) -> dict[str, Any]:
+def load(example: Example, image: Image, request: Request) -> Loaded:
     """The label of one image."""
-    return {"label": example.more["label"], "text": example.more["text"]}
+    return Loaded({"label": example.own["label"], "text": example.own["text"]})

@@ -3,34 +3,42 @@
 With suffixes for layouts that name the two differently: a_leftImg8bit.png, a_gtFine_labelIds.png.
 """
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import PurePosixPath
 from typing import Any
 
 import numpy as np
 
 from pipelines.config import Dataset
-from pipelines.data import masks, sources
-from pipelines.data.images import EXTENSIONS, NOT_AN_IMAGE, Image
-from pipelines.data.sources import (
+from pipelines.data import keys, lookup, masks
+from pipelines.data.example import (
     Example,
+    Facts,
     Folder,
     Listing,
+    Loaded,
+    Reason,
     Reject,
     Rejected,
     Request,
     Tally,
 )
+from pipelines.data.images import EXTENSIONS, NOT_AN_IMAGE, Image
 from pipelines.usage import UsageError
 
-TASKS = ("segmentation",)
+FACTS = Facts(tasks=("segmentation",), required=("images", "masks"))
+DUPLICATE = ("duplicate_key", "two images have the name of one mask; rename or remove one")
+NO_MASK = ("no_mask", "add its mask to dataset.masks, or remove the image")
+NO_IMAGE = ("no_image", "add the image to dataset.images, or remove the mask")
+AMBIGUOUS = ("mask_ambiguous", "two masks have the name of one image; rename or remove one")
 
 
 def listing(request: Request) -> Listing:
     """Every pair; class names come from `dataset.labels`."""
     if set(request.places["images"]) != set(request.places["masks"]):
         raise UsageError(
-            "dataset.images and dataset.masks name different splits; give both as one path or both with the same splits"
+            "dataset.images and dataset.masks name different splits; "
+            "give both as one path or both with the same splits"
         )
     tally = Tally()
     return Listing(class_names(request), True, _items(request, tally), tally=tally)
@@ -44,54 +52,83 @@ def class_names(request: Request) -> tuple[str, ...]:
     """
     if not request.dataset.labels:
         raise UsageError(
-            "dataset.labels: masks carry no names; write dataset.labels=[background,…] in the order of the classes"
+            "dataset.labels: masks carry no names; "
+            "write dataset.labels=[background,…] in the order of the classes"
         )
     return tuple(str(label) for label in request.dataset.labels)
 
 
 def _items(request: Request, tally: Tally) -> Iterator[Example | Reject]:
     for given in request.places["images"]:
-        images, painted = request.folder("images", given), request.folder("masks", given)
+        images = request.folder("images", given)
+        painted = request.folder("masks", given)
         yield from _paired(request.dataset, given, images, painted, tally)
 
 
-def _paired(dataset: Dataset, given: str, images: Folder, drawn: Folder, tally: Tally) -> Iterator[Example | Reject]:
-    """Pairs the images of a folder with the masks of another; whatever has no partner is rejected."""
-    painted = sources.without_ballast((*drawn.digests, *drawn.unfit), tally)
-    masks_by_stem = by_stem(painted, dataset.mask_suffix)
-    doubles = [name for name in painted if masks_by_stem.get(_stem(name, dataset.mask_suffix) or "", name) != name]
-    names = sources.without_ballast((*images.digests, *images.unfit), tally)
-    stems = {name: _stem(name, dataset.image_suffix) or str(PurePosixPath(name).with_suffix("")) for name in names}
+def _paired(
+    dataset: Dataset, given: str, images: Folder, painted: Folder, tally: Tally
+) -> Iterator[Example | Reject]:
+    """Pairs the images of a folder with the masks of another; what has no partner is rejected."""
+    mask_names = lookup.without_ballast((*painted.digests, *painted.unfit), tally)
+    masks_by_stem = by_stem(mask_names, dataset.mask_suffix)
+    image_names = lookup.without_ballast((*images.digests, *images.unfit), tally)
+    stems = {name: _image_stem(name, dataset.image_suffix) for name in image_names}
     lone = sorted(set(masks_by_stem) - set(stems.values()))
-    tally.examples += len(names) + len(lone) + len(doubles)
+    doubles = _doubles(mask_names, masks_by_stem, dataset.mask_suffix)
+    tally.examples += len(image_names) + len(lone) + len(doubles)
     paired: set[str] = set()
     for name, stem in stems.items():
-        split = sources.split_of(given, stem, dataset)
+        split = keys.chosen_split(given, stem, dataset)
         mask = masks_by_stem.get(stem, "")
-        refusal = _refusal(name, stem, mask, images, drawn) or (DUPLICATE if stem in paired else None)
+        refusal = _refusal(name, stem, mask, images, painted)
+        if refusal is None and stem in paired:
+            refusal = DUPLICATE
         if refusal:
             yield Reject(split, name, stem, *refusal)
             continue
         paired.add(stem)
-        content = sources.digest(images.digests[name], drawn.digests[mask])
-        file, painted_file = f"{images.path}/{name}", f"{drawn.path}/{mask}"
-        listed = {file: images.digests[name], painted_file: drawn.digests[mask]}
-        yield Example(split, stem, file, name, content, {"mask": painted_file}, listed)
+        yield _pair(split, stem, images, name, painted, mask)
     for stem in lone:
         mask = masks_by_stem[stem]
-        reason = drawn.unfit.get(mask) or ("no_image", "add the image to dataset.images, or remove the mask")
-        yield Reject(sources.split_of(given, stem, dataset), mask, stem, *reason)
+        split = keys.chosen_split(given, stem, dataset)
+        yield Reject(split, mask, stem, *painted.unfit.get(mask, NO_IMAGE))
     for name in doubles:
-        advice = "two masks have the name of one image; rename or remove one"
-        yield Reject(sources.split_of(given, name, dataset), name, name, "mask_ambiguous", advice)
+        yield Reject(keys.chosen_split(given, name, dataset), name, name, *AMBIGUOUS)
 
 
-DUPLICATE = ("duplicate_key", "two images have the name of one mask; rename or remove one")
+def _doubles(names: Iterable[str], by_stem: Mapping[str, str], suffix: str) -> list[str]:
+    """Names of masks whose image has another mask."""
+    doubles: list[str] = []
+    for name in names:
+        stem = _stem(name, suffix)
+        if stem and by_stem[stem] != name:
+            doubles.append(name)
+    return doubles
+
+
+def _pair(split: str, stem: str, images: Folder, name: str, painted: Folder, mask: str) -> Example:
+    image_file = f"{images.path}/{name}"
+    mask_file = f"{painted.path}/{mask}"
+    image_digest = images.digests[name]
+    mask_digest = painted.digests[mask]
+    return Example(
+        split=split,
+        key=stem,
+        file=image_file,
+        name=name,
+        content=keys.joint_digest(image_digest, mask_digest),
+        own={"mask": mask_file},
+        files={image_file: image_digest, mask_file: mask_digest},
+    )
 
 
 def by_stem(names: Iterable[str], suffix: str = "") -> dict[str, str]:
     """Names of masks by what they share with their image."""
-    return {stem: name for name in names if (stem := _stem(name, suffix))}
+    masks_by_stem: dict[str, str] = {}
+    for name in names:
+        if stem := _stem(name, suffix):
+            masks_by_stem[stem] = name
+    return masks_by_stem
 
 
 def _stem(name: str, suffix: str) -> str | None:
@@ -100,33 +137,41 @@ def _stem(name: str, suffix: str) -> str | None:
     return stem.removesuffix(suffix) if stem.endswith(suffix) else None
 
 
-def _refusal(name: str, stem: str, mask: str, images: Folder, drawn: Folder) -> tuple[str, str] | None:
+def _image_stem(name: str, suffix: str) -> str:
+    return _stem(name, suffix) or str(PurePosixPath(name).with_suffix(""))
+
+
+def _refusal(name: str, stem: str, mask: str, images: Folder, painted: Folder) -> Reason | None:
     """Why an image cannot be taken with its mask."""
     if name in images.unfit:
         return images.unfit[name]
     if not name.lower().endswith(EXTENSIONS):
         return NOT_AN_IMAGE
-    if mask in drawn.digests:
+    if mask in painted.digests:
         return None
-    return drawn.refusal(mask or stem) or ("no_mask", "add its mask to dataset.masks, or remove the image")
+    return painted.refusal(mask or stem) or NO_MASK
 
 
-def load(example: Example, image: Image, request: Request) -> dict[str, Any]:
-    """The mask of one image, its values mapped to classes, checked against the image and the classes."""
+def load(example: Example, image: Image, request: Request) -> Loaded:
+    """The mask of one image."""
+    return load_mask(example, example.own["mask"], image, request.dataset)
+
+
+def load_mask(example: Example, file: str, image: Image, dataset: Dataset) -> Loaded:
+    """A mask, its values mapped to classes, checked against the image and the classes."""
     try:
-        classes = masks.read_classes(sources.read(example, example.more["mask"]))
+        classes = masks.read_classes(lookup.read(example, file))
     except OSError as error:
-        raise Rejected("no_mask", f"the mask cannot be read: {error.strerror or error}") from None
-    if classes.shape != (image.height, image.width):
-        raise Rejected(
-            "mask_size", f"the mask is {classes.shape[1]}x{classes.shape[0]}, the image {image.width}x{image.height}"
-        )
-    if request.dataset.remap:
-        classes = _table(request.dataset.remap)[classes]
-    return {"mask": masks.encode_classes(classes), "pixels": masks.pixels(classes, request.dataset.labels)}
+        says = f"the mask cannot be read: {error.strerror or error}"
+        raise Rejected("no_mask", says) from None
+    masks.check_size(classes, image.height, image.width)
+    if dataset.remap:
+        classes = _table(dataset.remap)[classes]
+    pixels = masks.pixels(classes, dataset.labels)
+    return Loaded({"mask": masks.encode_classes(classes)}, pixels=pixels)
 
 
-def _table(remap: dict[Any, int]) -> np.ndarray:
+def _table(remap: Mapping[Any, int]) -> np.ndarray:
     table = np.full(256, masks.IGNORED, np.uint8)
     for value, label in remap.items():
         table[int(value)] = label

@@ -1,28 +1,36 @@
 """Pascal VOC: XML boxes, or the masks of its segmentation split, for the images that a list file names."""
 
 import functools
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import PurePosixPath
 from typing import Any
 from xml.etree import ElementTree
 
-from pipelines.data import files, sources
-from pipelines.data.images import EXTENSIONS, Image
-from pipelines.data.sources import (
+from pipelines.data import boxes, files, keys, lookup
+from pipelines.data.example import (
     Example,
+    Facts,
     Folder,
     Listing,
+    Loaded,
+    Reason,
     Reject,
     Rejected,
     Request,
     Tally,
-    mask_folder,
 )
+from pipelines.data.images import EXTENSIONS, Image
+from pipelines.data.sources import mask_folder
 from pipelines.outside import printable
 from pipelines.usage import UsageError
 
-TASKS = ("detection", "segmentation")
-UNREADABLE = (ElementTree.ParseError, OSError, ValueError, LookupError)  # the last for an encoding that Python has not
+FACTS = Facts(
+    tasks=("detection", "segmentation"),
+    required=("images",),
+    optional=("annotations", "masks", "lists"),
+)
+# What a broken annotation raises; the last for an encoding that Python has not.
+UNREADABLE = (ElementTree.ParseError, OSError, ValueError, LookupError)
 
 
 def listing(request: Request) -> Listing:
@@ -31,11 +39,12 @@ def listing(request: Request) -> Listing:
     if field not in request.places:
         raise UsageError(f"dataset.{field}: {request.dataset.task} from VOC needs it")
     tally = Tally()
+    items = _items(request, field, tally)
     if request.dataset.task == "segmentation":
-        return Listing(mask_folder.class_names(request), True, _items(request, field, tally), tally=tally)
+        return Listing(mask_folder.class_names(request), True, items, tally=tally)
     labels = tuple(str(label) for label in request.dataset.labels or _names(request))
-    shared = {"labels": {label: number for number, label in enumerate(labels, start=1)}}
-    return Listing(labels, False, _items(request, field, tally), shared, tally)
+    numbers = {label: number for number, label in enumerate(labels, start=1)}
+    return Listing(labels, False, items, {"labels": numbers}, tally)
 
 
 def _names(request: Request) -> list[str]:
@@ -43,9 +52,9 @@ def _names(request: Request) -> list[str]:
     names: set[str] = set()
     for given in request.places["annotations"]:
         folder = request.folder("annotations", given)
-        for file in folder.digests:
+        for file, sha256 in folder.digests.items():
             try:
-                root = _annotation(f"{folder.path}/{file}", folder.digests[file])
+                root = _annotation(f"{folder.path}/{file}", sha256)
                 names.update(_name(node) for node in root.iter("object"))
             except UsageError:
                 raise
@@ -60,22 +69,32 @@ def _name(node: ElementTree.Element) -> str:
 
 def _items(request: Request, field: str, tally: Tally) -> Iterator[Example | Reject]:
     for given in request.places.get("lists") or request.places[field]:
-        images, drawn = sources.folder_of(request, "images", given), sources.folder_of(request, field, given)
-        names = [
-            name for name in (*drawn.digests, *drawn.unfit) if name.endswith(".xml") or not sources.is_ballast(name)
-        ]
-        annotated = mask_folder.by_stem(names)
-        stems = _listed(request, given) if "lists" in request.places else list(annotated)
+        images = lookup.folder_of(request, "images", given)
+        annotations = lookup.folder_of(request, field, given)
+        images_by_stem = _images_by_stem(images)
+        annotations_by_stem = mask_folder.by_stem(_annotation_names(annotations))
+        stems = list(annotations_by_stem)
+        if "lists" in request.places:
+            stems = _listed(request, given)
         tally.examples += len(stems)
-        pictures = _pictures(images)
         for stem in stems:
-            split = sources.split_of(given, stem, request.dataset)
-            yield _item(split, stem, (images, pictures.get(stem, [])), (drawn, annotated.get(stem, "")), field)
+            split = keys.chosen_split(given, stem, request.dataset)
+            names = images_by_stem.get(stem, [])
+            annotation = annotations_by_stem.get(stem, "")
+            refusal = _image_refusal(stem, names, images)
+            refusal = refusal or _annotation_refusal(stem, annotation, annotations, field)
+            if refusal is None:
+                yield _example(split, stem, images, names[0], annotations, annotation)
+                continue
+            lost = 0
+            if field == "annotations":
+                lost = _objects_in(annotations, annotation)
+            yield Reject(split, names[0] if names else stem, stem, *refusal, objects=lost)
 
 
 def _listed(request: Request, given: str) -> list[str]:
     """The first word of every line of a list: the image's name without its ending."""
-    sources.files_of(request, "lists")
+    lookup.files_of(request, "lists")
     file = request.places["lists"][given]
     try:
         lines = files.read(file).decode("utf-8-sig").splitlines()
@@ -84,55 +103,82 @@ def _listed(request: Request, given: str) -> list[str]:
     return [line.split()[0] for line in lines if line.strip()]
 
 
-def _pictures(images: Folder) -> dict[str, list[str]]:
+def _images_by_stem(images: Folder) -> dict[str, list[str]]:
     """Names of images by what comes before their ending."""
-    pictures: dict[str, list[str]] = {}
+    by_stem: dict[str, list[str]] = {}
     for name in (*images.digests, *images.unfit):
         if name in images.unfit or name.lower().endswith(EXTENSIONS):
-            pictures.setdefault(str(PurePosixPath(name).with_suffix("")), []).append(name)
-    return pictures
+            stem = str(PurePosixPath(name).with_suffix(""))
+            by_stem.setdefault(stem, []).append(name)
+    return by_stem
 
 
-def _item(
-    split: str, stem: str, pictured: tuple[Folder, list[str]], annotated: tuple[Folder, str], field: str
-) -> Example | Reject:
-    (images, names), (drawn, mask) = pictured, annotated
-    refusal = _refusal(stem, images, names, drawn, mask, field)
-    if refusal:
-        lost = (
-            _objects(f"{drawn.path}/{mask}", drawn.digests[mask])
-            if mask in drawn.digests and field == "annotations"
-            else 0
-        )
-        return Reject(split, names[0] if names else stem, stem, *refusal, objects=lost)
-    content = sources.digest(images.digests[names[0]], drawn.digests[mask])
-    file, annotation = f"{images.path}/{names[0]}", f"{drawn.path}/{mask}"
-    listed = {file: images.digests[names[0]], annotation: drawn.digests[mask]}
-    return Example(split, stem, file, names[0], content, {"mask": annotation}, listed)
+def _annotation_names(folder: Folder) -> list[str]:
+    """Names in a folder of annotations or masks, without what lies beside them."""
+    names: list[str] = []
+    for name in (*folder.digests, *folder.unfit):
+        if name.endswith(".xml") or not lookup.is_ballast(name):
+            names.append(name)
+    return names
 
 
-def _refusal(stem: str, images: Folder, names: list[str], drawn: Folder, mask: str, field: str) -> tuple[str, str] | None:
-    """Why an image cannot be taken with its annotation."""
+def _example(
+    split: str, stem: str, images: Folder, name: str, annotations: Folder, annotation: str
+) -> Example:
+    image_file = f"{images.path}/{name}"
+    annotation_file = f"{annotations.path}/{annotation}"
+    image_digest = images.digests[name]
+    annotation_digest = annotations.digests[annotation]
+    return Example(
+        split=split,
+        key=stem,
+        file=image_file,
+        name=name,
+        content=keys.joint_digest(image_digest, annotation_digest),
+        own={"annotation": annotation_file},
+        files={image_file: image_digest, annotation_file: annotation_digest},
+    )
+
+
+def _image_refusal(stem: str, names: list[str], images: Folder) -> Reason | None:
+    """Why there is no image of a name; `names` are those of its files."""
     if len(names) > 1:
-        return "image_ambiguous", f"several images have this name: {', '.join(names)}; rename or remove all but one"
-    if not names or names[0] in images.unfit:
-        missing = ("image_missing", "add the image to dataset.images, or take it off the list")
-        return images.refusal(names[0] if names else stem) or missing
-    if mask not in drawn.digests:
-        missing = (f"no_{field.rstrip('s')}", f"add it to dataset.{field}, or take the image off the list")
-        return drawn.refusal(mask or stem) or missing
-    return None
+        says = f"several images have this name: {', '.join(names)}"
+        return "image_ambiguous", f"{says}; rename or remove all but one"
+    if names and names[0] not in images.unfit:
+        return None
+    refusal = images.refusal(names[0] if names else stem)
+    advice = "add the image to dataset.images, or take it off the list"
+    return refusal or ("image_missing", advice)
+
+
+def _annotation_refusal(stem: str, name: str, folder: Folder, field: str) -> Reason | None:
+    """Why there is no annotation or mask of a name."""
+    if name in folder.digests:
+        return None
+    advice = f"add it to dataset.{field}, or take the image off the list"
+    return folder.refusal(name or stem) or (f"no_{field.rstrip('s')}", advice)
 
 
 @functools.lru_cache(maxsize=2)
 def _annotation(file: str, content: str) -> ElementTree.Element:
-    """The root of an annotation; `content` is a digest over what it is read for, so that none is kept too long."""
+    """The root of an annotation.
+
+    `content` is a digest over what it is read for, so that none is kept too long.
+    """
     return ElementTree.fromstring(files.read(file))
 
 
-def _objects(file: str, content: str) -> int:
+def _objects_in(folder: Folder, name: str) -> int:
+    """How many objects an annotation has; none where it is absent."""
+    if name not in folder.digests:
+        return 0
+    return _count(f"{folder.path}/{name}", folder.digests[name])
+
+
+def _count(file: str, content: str) -> int:
     try:
-        return sum(1 for _ in _annotation(file, content).iter("object"))
+        return len(list(_annotation(file, content).iter("object")))
     except UsageError:
         raise
     except UNREADABLE:
@@ -141,61 +187,79 @@ def _objects(file: str, content: str) -> int:
 
 def objects(example: Example, request: Request) -> int:
     """How many objects the annotation of an image has."""
-    return _objects(example.more["mask"], example.content) if request.dataset.task == "detection" else 0
+    if request.dataset.task != "detection":
+        return 0
+    return _count(example.own["annotation"], example.content)
 
 
-def load(example: Example, image: Image, request: Request) -> dict[str, Any]:
+def load(example: Example, image: Image, request: Request) -> Loaded:
     """Boxes or classes of one image."""
+    file = example.own["annotation"]
     if request.dataset.task == "segmentation":
-        return mask_folder.load(example, image, request)
+        return mask_folder.load_mask(example, file, image, request.dataset)
     try:
-        root = ElementTree.fromstring(sources.read(example, example.more["mask"]))
+        root = ElementTree.fromstring(lookup.read(example, file))
     except UsageError:  # The store's failure, not the annotation's.
         raise
     except UNREADABLE as error:
-        raise Rejected("annotation_malformed", f"the annotation cannot be read: {error}") from None
-    stated = tuple((root.findtext(f"size/{side}") or "").strip() for side in ("height", "width"))
-    if stated != ("", "") and stated != (str(image.height), str(image.width)):
-        raise Rejected(
-            "image_size",
-            f"the annotation says {stated[1]}x{stated[0]}, the file is {image.width}x{image.height}; correct the one or replace the other",
-        )
-    found: dict[str, Any] = {"objects": [], "rejects": [], "clipped": 0}
+        says = f"the annotation cannot be read: {error}"
+        raise Rejected("annotation_malformed", says) from None
+    _check_size(root, image)
+    loaded = Loaded({"objects": []})
     for number, node in enumerate(root.iter("object"), start=1):
         try:
             item, clipped = _object(node, image, request.shared["labels"])
-            found["objects"].append(item)
-            found["clipped"] += clipped
         except Rejected as rejected:
-            found["rejects"].append((f"object {number}", rejected))
-    return found
+            loaded.rejects.append((f"object {number}", rejected))
+            continue
+        loaded.record["objects"].append(item)
+        loaded.clipped += clipped
+    return loaded
 
 
-def _object(node: ElementTree.Element, image: Image, labels: dict[str, int]) -> tuple[dict[str, Any], bool]:
+def _check_size(root: ElementTree.Element, image: Image) -> None:
+    """Refuses an image that has another size than its annotation says."""
+    height = (root.findtext("size/height") or "").strip()
+    width = (root.findtext("size/width") or "").strip()
+    if (height, width) in (("", ""), (str(image.height), str(image.width))):
+        return
+    says = f"the annotation says {width}x{height}, the file is {image.width}x{image.height}"
+    raise Rejected("image_size", f"{says}; correct the one or replace the other")
+
+
+def _object(
+    node: ElementTree.Element, image: Image, labels: Mapping[str, int]
+) -> tuple[dict[str, Any], bool]:
     name = _name(node)
     if name not in labels:
-        raise Rejected(
-            "unknown_category",
-            f"class {printable(name)!r} is not in dataset.labels; add it there, or remove the object",
-        )
-    try:
-        left, top, right, bottom = (
-            float(node.findtext(f"bndbox/{side}") or "") for side in ("xmin", "ymin", "xmax", "ymax")
-        )
-    except ValueError:
-        raise Rejected(
-            "box_malformed", "bndbox needs xmin, ymin, xmax and ymax, in pixels; correct it, or remove the object"
-        ) from None
-    # VOC counts pixels from 1 and includes the last one: where the two are equal, the box is one pixel wide.
-    width = right - left + 1 if right >= left else 0
-    height = bottom - top + 1 if bottom >= top else 0
-    box, clipped = sources.clipped([left - 1, top - 1, width, height], image.height, image.width)
+        says = f"class {printable(name)!r} is not in dataset.labels"
+        raise Rejected("unknown_category", f"{says}; add it there, or remove the object")
+    box, clipped = boxes.clipped(_stated_box(node), image.height, image.width)
+    # VOC's own evaluation leaves out what it calls difficult, as COCO's does with crowds.
+    difficult = (node.findtext("difficult") or "0").strip()
     item = {
-        "box": (box[0] / image.height, box[1] / image.width, box[2] / image.height, box[3] / image.width),
+        "box": box.fractions(image.height, image.width),
         "label": labels[name],
         "text": name,
-        # As VOC's own evaluation does with what it calls difficult, COCO's leaves crowds out.
-        "is_crowd": int((node.findtext("difficult") or "0").strip() == "1"),
-        "area": (box[2] - box[0]) * (box[3] - box[1]),
+        "is_crowd": int(difficult == "1"),
+        "area": box.area(),
     }
     return item, clipped
+
+
+def _stated_box(node: ElementTree.Element) -> list[float]:
+    """The box of an object as [x, y, width, height]."""
+    sides: list[float] = []
+    for side in ("xmin", "ymin", "xmax", "ymax"):
+        try:
+            sides.append(float(node.findtext(f"bndbox/{side}") or ""))
+        except ValueError:
+            says = "bndbox needs xmin, ymin, xmax and ymax, in pixels"
+            advice = f"{says}; correct it, or remove the object"
+            raise Rejected("box_malformed", advice) from None
+    left, top, right, bottom = sides
+    # VOC counts pixels from 1 and includes the last one: where the two are equal, the box is one
+    # pixel wide.
+    width = right - left + 1 if right >= left else 0
+    height = bottom - top + 1 if bottom >= top else 0
+    return [left - 1, top - 1, width, height]

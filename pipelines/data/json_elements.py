@@ -2,7 +2,7 @@
 
 import json
 from collections.abc import Collection, Iterator
-from typing import IO, Any
+from typing import IO, Any, NamedTuple, NoReturn
 
 from pipelines.usage import UsageError
 
@@ -12,19 +12,33 @@ _DECODER = json.JSONDecoder()
 _SPACE = " \t\n\r"
 
 
+class Element(NamedTuple):
+    """An element of one of the arrays."""
+
+    section: str
+    start: int  # its first byte
+    text: str  # as Latin-1, one character for one byte: read the bytes again where words matter
+    value: Any
+
+
 class _Text:
     """A window on the file as Latin-1: one character is one byte, and JSON's structure is ASCII."""
 
     def __init__(self, file: IO[bytes], name: str) -> None:
-        self._file, self._name = file, name
-        self.text, self.at, self.start = "", 0, 0
+        self._file = file
+        self._name = name
+        self.text = ""
+        self.at = 0  # in the text
+        self.start = 0  # the text's first byte in the file
         if self.peek() == "\xef":  # a byte order mark
             self.at += 3
 
     def more(self, size: int = CHUNK) -> bool:
+        """Reads on; whether there was more."""
         chunk = self._file.read(size)
+        self.text = self.text[self.at :] + chunk.decode("latin-1")
         self.start += self.at
-        self.text, self.at = self.text[self.at :] + chunk.decode("latin-1"), 0
+        self.at = 0
         return bool(chunk)
 
     def peek(self) -> str:
@@ -46,34 +60,35 @@ class _Text:
         size = CHUNK
         while True:
             try:
-                found, end = _DECODER.raw_decode(self.text, self.at)
+                value, end = _DECODER.raw_decode(self.text, self.at)
                 # A number could go on in the next chunk.
                 if end < len(self.text) or not self.more(size):
                     self.at = end
-                    return found
+                    return value
             except json.JSONDecodeError:
                 if len(self.text) - self.at > LARGEST or not self.more(size):
                     self.fail("not a JSON value, or cut short")
-            except (RecursionError, ValueError):  # Python converts no whole number of more than 4300 digits.
+            except (RecursionError, ValueError):
+                # Python converts no whole number of more than 4300 digits.
                 self.fail("nested too deep, or a number too long")
             size *= 2
 
-    def fail(self, reason: str) -> None:
-        raise UsageError(f"{self._name}: not JSON at byte {self.start + self.at}: {reason}; is the file whole?")
+    def fail(self, reason: str) -> NoReturn:
+        byte = self.start + self.at
+        raise UsageError(f"{self._name}: not JSON at byte {byte}: {reason}; is the file whole?")
 
 
-def elements(
+def read(
     file: IO[bytes], name: str, sections: Collection[str], met: set[str] | None = None
-) -> Iterator[tuple[str, int, str, Any]]:
-    """Yields (section, first byte, text, value) of every element of the arrays named, in the order of the file.
-
-    Text is Latin-1, one character for one byte: read the bytes again where words matter.
+) -> Iterator[Element]:
+    """Yields every element of the arrays named, in the order of the file.
 
     Args:
         met: takes up the names of those `sections` that the file has, also of empty ones.
 
     Raises:
-        UsageError: the file is not one JSON object, or a section occurs twice or is no array; the message names the byte.
+        UsageError: the file is not one JSON object, or a section occurs twice or is no array; the
+            message names the byte.
     """
     text = _Text(file, name)
     met = set() if met is None else met
@@ -96,7 +111,7 @@ def elements(
         text.fail("there is text after the end of the object")
 
 
-def _array(text: _Text, section: str) -> Iterator[tuple[str, int, str, Any]]:
+def _array(text: _Text, section: str) -> Iterator[Element]:
     if text.peek() == "]":
         text.at += 1
         return
@@ -104,7 +119,8 @@ def _array(text: _Text, section: str) -> Iterator[tuple[str, int, str, Any]]:
         text.peek()
         first = text.start + text.at
         value = text.value()
-        yield section, first, text.text[first - text.start : text.at], value
+        characters = text.text[first - text.start : text.at]
+        yield Element(section, first, characters, value)
         if text.peek() == "]":
             text.at += 1
             return

@@ -1,0 +1,10 @@
+"""TFRecords that somebody else wrote: adopted as they are, by `pipelines.data.adoption`."""
+
+from pipelines.data.example import Facts
+
+FACTS = Facts(
+    tasks=("classification", "detection", "segmentation"),
+    required=("images",),
+    patterns=True,
+    adopted=True,
+)
