@@ -178,11 +178,14 @@ def _unfold(part: str) -> list[str]:
     if not bracket:
         return [part]
     ranges, _, after = rest.partition("]")
-    numbers = []
+    tails = _unfold(after)
+    names = []
     for bounds in ranges.split(","):
         low, _, high = bounds.partition("-")
-        numbers += [f"{number:0{len(low)}d}" for number in range(int(low), int(high or low) + 1)]
-    return [f"{before}{number}{tail}" for number in numbers for tail in _unfold(after)]
+        digits = len(low)
+        for number in range(int(low), int(high or low) + 1):
+            names += [f"{before}{number:0{digits}d}{tail}" for tail in tails]
+    return names
 
 
 def _counts(layout: str) -> list[int]:

@@ -1,4 +1,4 @@
-"""The environment a run was made in: machine, packages, and the source tree down to the last uncommitted line."""
+"""The environment of a run: machine, packages, the source down to the last uncommitted line."""
 
 import functools
 import platform
@@ -13,12 +13,15 @@ import psutil
 from pipelines.system import arithmetic, git, processes
 from pipelines.system.processes import ROOT
 
-SOURCES = ("conf", "pipelines", "tasks")  # untracked files in here belong to the recorded tree
+SOURCES = ("conf", "pipelines", "tasks")  # New files in here belong to the recorded tree.
 VARIABLES = (*arithmetic.CHOOSING, "NVIDIA_", "TPU_", "TRELLIS_")
 
 
 def describe() -> dict[str, Any]:
-    """Everything outside the configuration that a result may depend on; `git` says what was checked out and changed."""
+    """Everything outside the configuration that a result may depend on.
+
+    `git` says what was checked out and changed.
+    """
     return {
         "python": platform.python_version(),
         "platform": platform.platform(),
@@ -35,49 +38,57 @@ def describe() -> dict[str, Any]:
 
 def packages() -> list[str]:
     """Installed distributions as `name==version`, sorted."""
-    # The folders' names say it all, and reading 250 files of metadata takes a quarter of a second.
-    folders = [
-        folder.stem for entry in reversed(sys.path) for folder in Path(entry).glob("*.dist-info")
-    ]
-    found = {
-        normal(name): version for name, _, version in (folder.partition("-") for folder in folders)
-    }
-    return sorted(f"{name}=={version}" for name, version in found.items())
+    versions = {}
+    # The first folder of the path wins, so it comes last. The names of the folders tell all:
+    # reading 250 files of metadata takes a quarter of a second.
+    for entry in reversed(sys.path):
+        for folder in Path(entry).glob("*.dist-info"):
+            name, _, version = folder.stem.partition("-")
+            versions[normal(name)] = version
+    return sorted(f"{name}=={version}" for name, version in versions.items())
 
 
 @functools.cache
 def at_start() -> dict[str, Any]:
-    """The source tree as it was when this process first asked, which a verb that records does before anything else."""
+    """The source tree as it was when this process first asked.
+
+    A verb that records asks before it does anything else.
+    """
     return source_tree()
 
 
 def source_tree(root: Path = ROOT) -> dict[str, Any]:
-    """Commit, branch and difference of a source tree: checking out `commit` and applying `diff` rebuilds it.
+    """Commit, branch and difference of a source tree.
 
-    `commit` is null outside a git work tree and where git refuses; `problem` then says why it does.
+    Checking out `commit` and applying `diff` rebuilds it. `commit` is null outside a git work tree
+    and where git refuses; `problem` then says why it does.
     """
+    unknown = {"commit": None, "branch": None, "dirty": None, "diff": "", "problem": None}
     try:
         top = git.run(root, "rev-parse", "--show-toplevel").rstrip("\n")
-        if (
-            Path(top).resolve() != root.resolve()
-        ):  # A clone of something else around us says nothing.
-            return _unknown(None)
+        if Path(top).resolve() != root.resolve():
+            return unknown  # The work tree around us is another project's.
         commit = git.run(root, "rev-parse", "HEAD").strip()
         branch = git.run(root, "rev-parse", "--abbrev-ref", "HEAD").strip()
         diff = _difference(root)
     except git.GitError as error:
-        return _unknown(None if "not a git repository" in str(error) else str(error))
-    return {"commit": commit, "branch": branch, "dirty": bool(diff), "diff": diff, "problem": None}
-
-
-def _unknown(problem: str | None) -> dict[str, Any]:
-    return {"commit": None, "branch": None, "dirty": None, "diff": "", "problem": problem}
+        if "not a git repository" in str(error):
+            return unknown
+        return {**unknown, "problem": str(error)}
+    return {
+        "commit": commit,
+        "branch": branch,
+        "dirty": bool(diff),
+        "diff": diff,
+        "problem": None,
+    }
 
 
 def _difference(root: Path) -> str:
     """The tree against its commit, new source files included, as `git apply` reads it."""
     with tempfile.TemporaryDirectory() as scratch:
-        # An index of our own, without what the user's remembers of files that looked unchanged under other settings.
+        # The user's index remembers files that looked unchanged under other settings; ours does
+        # not.
         index = {"GIT_INDEX_FILE": str(Path(scratch, "index"))}
         entries = git.run(root, "ls-files", "--stage", "-z")
         git.run(root, "update-index", "-z", "--index-info", text=entries, variables=index)

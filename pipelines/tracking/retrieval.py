@@ -35,10 +35,18 @@ def fetch(uri: str, run_id: str, names: Sequence[str]) -> RunRecord | None:
     if journal.exists(run_dir) and read_run_id(run_dir) == run_id:
         return read(run_dir, uri)
     present = {item.path for item in client.list_artifacts(run_id)}
-    wanted = [name for name in names if name in present]
-    texts = {name: _text(client, run_id, name) for name in wanted}
+    texts = {}
+    for name in names:
+        if name in present:
+            texts[name] = _text(client, run_id, name)
     figures = _from_journal(client, run_id) if journal.FOLDER in present else {}
-    return RunRecord(None, run_id, texts, figures or _history(client, run_id), uri)
+    return RunRecord(
+        run_dir=None,
+        run_id=run_id,
+        texts=texts,
+        metrics=figures or _history(client, run_id),
+        uri=uri,
+    )
 
 
 def state(uri: str) -> str:
@@ -70,7 +78,8 @@ def checkpoints(uri: str, run_id: str, destination: Path) -> Path:
             f"run: {run_id} has no checkpoint in MLflow, and its run directory is gone"
         )
     destination.mkdir(parents=True, exist_ok=True)
-    return Path(client.download_artifacts(run_id, "checkpoints", str(destination)))
+    folder = client.download_artifacts(run_id, "checkpoints", str(destination))
+    return Path(folder)
 
 
 def _run(client: MlflowClient, run_id: str, uri: str) -> Run | None:
@@ -86,12 +95,13 @@ def _run(client: MlflowClient, run_id: str, uri: str) -> Run | None:
 
 def _text(client: MlflowClient, run_id: str, name: str) -> str:
     with tempfile.TemporaryDirectory() as scratch:
-        return durable.read_text(Path(client.download_artifacts(run_id, name, scratch)))
+        file = client.download_artifacts(run_id, name, scratch)
+        return durable.read_text(Path(file))
 
 
 def _from_journal(client: MlflowClient, run_id: str) -> dict[str, dict[int, float]]:
-    lines = _text(client, run_id, f"{journal.FOLDER}/{journal.FILE}").splitlines()
-    return journal.collect(json.loads(line) for line in lines)
+    text = _text(client, run_id, f"{journal.FOLDER}/{journal.FILE}")
+    return journal.collect(json.loads(line) for line in text.splitlines())
 
 
 def _history(client: MlflowClient, run_id: str) -> dict[str, dict[int, float]]:

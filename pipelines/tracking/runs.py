@@ -13,6 +13,7 @@ from pipelines.tracking.record import TEXTS, RunRecord, read, read_run_id, read_
 from pipelines.usage import UsageError, nearest
 
 LATEST = 5  # runs that an error names
+COMPARED = 20  # runs whose ids are compared with one that is not found
 
 
 def find(run: str | None, cfg: config.Config) -> RunRecord:
@@ -60,8 +61,10 @@ def checkpoints(record: RunRecord, destination: str | Path) -> Path:
 
     Fetched are the best and the last, in folders of these names.
     """
-    if record.run_dir is not None and (record.run_dir / "checkpoints").is_dir():
-        return record.run_dir / "checkpoints"
+    if record.run_dir is not None:
+        folder = record.run_dir / "checkpoints"
+        if folder.is_dir():
+            return folder
     from pipelines.tracking import retrieval  # MLflow takes seconds to import.
 
     return retrieval.checkpoints(record.uri, str(record.run_id), Path(destination))
@@ -69,10 +72,15 @@ def checkpoints(record: RunRecord, destination: str | Path) -> Path:
 
 def local_runs(cfg: config.Config) -> list[Path]:
     """Run directories under `runs_dir`, the latest first."""
-    journals = Path(config.absolute(cfg.runs_dir)).glob(f"**/{journal.FOLDER}/{journal.FILE}")
+    root = Path(config.absolute(cfg.runs_dir))
+    journals = root.glob(f"**/{journal.FOLDER}/{journal.FILE}")
     latest_first = sorted(journals, key=lambda path: path.stat().st_mtime, reverse=True)
-    folders = [path.parent.parent for path in latest_first]
-    return [folder for folder in folders if journal.exists(folder)]
+    folders = []
+    for path in latest_first:
+        run_dir = path.parent.parent
+        if journal.exists(run_dir):
+            folders.append(run_dir)
+    return folders
 
 
 def unsent(run_dir: Path, uri: str) -> bool:
@@ -96,21 +104,26 @@ def annotate(run_dir: Path, uri: str, tags: Mapping[str, Any], files: Sequence[s
 
     for name in files:
         journal.append(run_dir, "file", path=name)
-    journal.append(run_dir, "tags", values={name: str(value) for name, value in tags.items()})
+    texts = {name: str(value) for name, value in tags.items()}
+    journal.append(run_dir, "tags", values=texts)
     try:
         delivery.deliver(run_dir, uri)
     except Exception as error:  # A tracking server may fail in any way; nothing is lost.
         words = reason(error, 200)
-        print(f"tracking: {words}; send it later: make sync RUN={run_dir}", file=sys.stderr)
+        print(
+            f"tracking: {words}; send it later: make sync RUN={run_dir}",
+            file=sys.stderr,
+        )
 
 
 def _absent(run: str, uri: str, folders: Sequence[Path]) -> str:
+    """What an error says about a run that is nowhere."""
     by_id = {str(read_run_id(folder)): folder for folder in folders}
-    latest = [f"\n  {run_id}  {folder}" for run_id, folder in list(by_id.items())[:LATEST]]
-    names = nearest(run, list(by_id)[:20])
-    return (
-        f"run: no run {run!r} on disk or in {redacted(uri)}{names}"
-        + ("\nthe latest:" if latest else "")
-        + "".join(latest)
-        + "\nall of them: make ui"
-    )
+    similar = nearest(run, list(by_id)[:COMPARED])
+    lines = [f"run: no run {run!r} on disk or in {redacted(uri)}{similar}"]
+    if by_id:
+        lines.append("the latest:")
+    for run_id, folder in list(by_id.items())[:LATEST]:
+        lines.append(f"  {run_id}  {folder}")
+    lines.append("all of them: make ui")
+    return "\n".join(lines)

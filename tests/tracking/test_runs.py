@@ -181,12 +181,12 @@ def test_killed_at_any_moment_with_its_sender_nothing_is_lost_or_doubled(
 
 
 def test_two_runs_in_one_directory_are_refused(cfg: Config) -> None:
-    with durable.locked(journal.folder(Path(cfg.run_dir)) / "run.lock"):
-        with (
-            pytest.raises(UsageError, match=f"run_dir: .* in use by process {os.getpid()}"),
-            session.recorded(cfg),
-        ):
-            pass
+    with (
+        durable.locked(journal.run_lock(Path(cfg.run_dir))),
+        pytest.raises(UsageError, match=f"run_dir: .* in use by process {os.getpid()}"),
+        session.recorded(cfg),
+    ):
+        pass
 
 
 @pytest.mark.slow
