@@ -31,8 +31,8 @@ DEVICES = (
     "import tensorflow as tf; print(*(device.name for device in tf.config.list_physical_devices()))"
 )
 NAMED = 5  # packages that a problem names
-DISK_BYTES = 2 << 30  # a small run with its data and checkpoints
-MEMORY_BYTES = 3 << 30  # the largest of the short experiments
+DISK_BYTES = 2 << 30  # what a small run takes with its data and checkpoints
+MEMORY_BYTES = 3 << 30  # what the largest of the short experiments takes
 
 
 def run(cfg: Config) -> int:
@@ -62,8 +62,11 @@ def _packages(cfg: Config) -> Iterator[str]:
     if not wanted:
         yield f"there is no {lock.name}; restore it: git checkout {lock.name}"
     if drift:
-        first = ", ".join(drift[:NAMED]) + (", …" if len(drift) > NAMED else "")
-        yield f"installed packages differ from {lock.name} ({first}); repair: make -B setup"
+        names = drift[:NAMED]
+        if len(drift) > NAMED:
+            names.append("…")
+        listed = ", ".join(names)
+        yield f"installed packages differ from {lock.name} ({listed}); repair: make -B setup"
 
 
 def locked(text: str) -> dict[str, str]:
@@ -82,8 +85,10 @@ def locked(text: str) -> dict[str, str]:
 def _machine(cfg: Config) -> Iterator[str]:
     memory = psutil.virtual_memory()
     free = _gib(memory.available)
-    load = os.getloadavg()[0]
-    _say("processor", f"{arithmetic.model_name()}, {processes.cores()} cores, load {load:.1f}")
+    load, _, _ = os.getloadavg()
+    model = arithmetic.model_name()
+    cores = processes.cores()
+    _say("processor", f"{model}, {cores} cores, load {load:.1f}")
     _say("memory", f"{free} of {_gib(memory.total)} free")
     if memory.available < MEMORY_BYTES:
         yield (
@@ -98,8 +103,10 @@ def _machine(cfg: Config) -> Iterator[str]:
         )
     state = "not a git work tree: runs record no commit"
     if tree["commit"] is not None:
-        changed = ", changed" if tree["dirty"] else ""
-        state = f"{tree['commit'][:10]} on {tree['branch']}{changed}"
+        commit = tree["commit"][:10]
+        state = f"{commit} on {tree['branch']}"
+        if tree["dirty"]:
+            state += ", changed"
     _say("source", f"{processes.ROOT}  {state}")
 
 
@@ -131,10 +138,12 @@ def _store(cfg: Config) -> Iterator[str]:
     from pipelines.tracking import retrieval  # MLflow takes seconds to import.
 
     try:
-        _say("store", f"{redacted(uri)}  {retrieval.state(uri)}")
+        state = retrieval.state(uri)
+        _say("store", f"{redacted(uri)}  {state}")
     except Exception as error:
         _say("store", f"{redacted(uri)}  cannot be used")
-        yield f"store: {reason(error, 200)}; repair: {_store_repair(uri, error)}"
+        repair = _store_repair(uri, error)
+        yield f"store: {reason(error, 200)}; repair: {repair}"
     waiting = []
     for run_dir in runs.local_runs(cfg):
         if runs.unsent(run_dir, uri) and not runs.active(run_dir):
@@ -155,14 +164,19 @@ def _store_repair(uri: str, error: Exception) -> str:
 
 def _devices(cfg: Config) -> Iterator[str]:
     # A broken installation may end the process that imports it, so another process does.
-    imported = subprocess.run([sys.executable, "-c", DEVICES], capture_output=True, text=True)
-    names = [name.removeprefix("/physical_device:") for name in imported.stdout.split()]
+    imported = subprocess.run(
+        [sys.executable, "-c", DEVICES],
+        capture_output=True,
+        text=True,
+    )
+    names = imported.stdout.replace("/physical_device:", "").split()
     _say("devices", " ".join(names) or "none")
     wanted = cfg.runtime.get("num_gpus", 0)
     present = imported.stdout.count("GPU:")
     if imported.returncode != 0:
         lines = imported.stderr.strip().splitlines() or ["no message"]
-        yield f"TensorFlow does not start: {lines[-1][:200]}; repair: make -B setup"
+        last = lines[-1][:200]
+        yield f"TensorFlow does not start: {last}; repair: make -B setup"
     elif wanted > present:
         yield f"runtime: {wanted} GPUs wanted, {present} found; choose another: RUNTIME=cpu"
 

@@ -56,7 +56,12 @@ def run(cfg: Config, overrides: Sequence[str]) -> int:
         flush=True,
     )
     command = ["train", *overrides, *_of_each_worker(cfg, overrides, share)]
-    group = Group(command, cfg.workers, cfg.restarts, processes.end_with(os.getpid()))
+    group = Group(
+        command,
+        workers=cfg.workers,
+        restarts=cfg.restarts,
+        bind=processes.end_with(os.getpid()),
+    )
     try:
         with Interruption() as signals:
             signals.hold("the workers have saved")
@@ -85,7 +90,10 @@ def _manifest(cfg: Config, overrides: Sequence[str]) -> str:
     if cfg.run:
         raise UsageError("print: needs the experiment and its settings, not run=")
     paths = _paths(cfg)
-    spelled = {name: f"{name}={config.override_value(path)}" for name, path in paths.items()}
+    spelled = {}
+    for name, path in paths.items():
+        value = config.override_value(path)
+        spelled[name] = f"{name}={value}"
     settings = [text for text in overrides if _key(text) not in config.paths(Config)]
     job = manifests.Job(
         experiment=cfg.name,

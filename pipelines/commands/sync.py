@@ -18,8 +18,9 @@ def run(cfg: Config) -> int:
     """Returns 0 when MLflow has everything."""
     uri = mlflow_store.address(cfg)
     if cfg.run:
+        record = runs.find(cfg.run, cfg)
         instead = "only there was anything kept that MLflow may not have"
-        chosen = [runs.directory(runs.find(cfg.run, cfg), cfg.run, instead)]
+        chosen = [runs.directory(record, cfg.run, instead)]
     else:
         chosen = [run_dir for run_dir in runs.local_runs(cfg) if runs.unsent(run_dir, uri)]
     if not chosen:
@@ -42,7 +43,8 @@ def _send(run_dir: Path, uri: str) -> int:
             f"{redacted(uri)} does not take it: {reason(error)}\n"
             f"nothing is lost; once it answers: make sync RUN={run_dir}"
         ) from None
-    print(f"{run_dir}: all sent, MLflow run {read_run_id(run_dir)} in {redacted(uri)}")
+    run_id = read_run_id(run_dir)
+    print(f"{run_dir}: all sent, MLflow run {run_id} in {redacted(uri)}")
     for line in refused:
         print(f"  MLflow refused {line}")
     return ExitCode.FAILED if refused else ExitCode.DONE

@@ -113,7 +113,8 @@ class Delivery:
             if self._revived():
                 self._send_batch(figures)
             elif len(figures) == 1:
-                self._refuse(f"{figures[0].key} of step {figures[0].step}", error)
+                [figure] = figures
+                self._refuse(f"{figure.key} of step {figure.step}", error)
             else:
                 half = len(figures) // 2
                 self._send_batch(figures[:half])
@@ -216,14 +217,16 @@ class Delivery:
         return (database.parent / "artifacts" / experiment).as_uri() if database else None
 
     def _parameters(self, event: Event) -> None:
-        values = event["values"].items()
-        parameters = [Param(clean(name), _short(value, PARAMETER_LENGTH)) for name, value in values]
+        parameters = []
+        for name, value in event["values"].items():
+            parameters.append(Param(clean(name), _short(value, PARAMETER_LENGTH)))
         for batch in _batches(parameters, MOST_PARAMETERS):
             self.client.log_batch(self._run(), params=batch)
 
     def _tags(self, event: Event) -> None:
-        values = event["values"].items()
-        tags = [RunTag(clean(name), _short(value, TAG_LENGTH)) for name, value in values]
+        tags = []
+        for name, value in event["values"].items():
+            tags.append(RunTag(clean(name), _short(value, TAG_LENGTH)))
         self.client.log_batch(self._run(), tags=tags)
 
     def _dataset(self, event: Event) -> None:
@@ -314,7 +317,10 @@ def clean(name: str) -> str:
     parts = [re.sub(r"[^\w.\- :]", "_", part) for part in name.split("/")]
     path = "/".join(part for part in parts if part.strip("."))
     cleaned = posixpath.normpath(path)[:NAME_LENGTH]
-    return cleaned if cleaned == name else f"{cleaned}-{zlib.crc32(name.encode()):08x}"
+    if cleaned == name:
+        return name
+    digest = zlib.crc32(name.encode())
+    return f"{cleaned}-{digest:08x}"
 
 
 def _batches(items: list[Any], size: int) -> list[list[Any]]:
@@ -324,7 +330,13 @@ def _batches(items: list[Any], size: int) -> list[list[Any]]:
 def _figures(event: Event) -> list[Metric]:
     figures = []
     for name, value in event["values"].items():
-        figures.append(Metric(clean(name), float(value), event["time"], event["step"]))
+        figure = Metric(
+            key=clean(name),
+            value=float(value),
+            timestamp=event["time"],
+            step=event["step"],
+        )
+        figures.append(figure)
     return figures
 
 
@@ -362,5 +374,7 @@ def _parent(parent: str | None) -> str | None:
 
 
 def _short(text: str, limit: int) -> str:
+    if len(text) <= limit:
+        return text
     ending = " … (cut off)"
-    return text if len(text) <= limit else text[: limit - len(ending)] + ending
+    return text[: limit - len(ending)] + ending
