@@ -4,7 +4,7 @@ import ast
 import re
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 import pytest
@@ -83,6 +83,17 @@ def allowed(file: Path, module: str) -> bool:
     return first == "pipelines" and (own or rest in ([], ["config"]) or module == SHARED)
 
 
+def reached(module: str, needs: Mapping[str, set[str]]) -> set[str]:
+    """What `module` imports, and what that imports, at the top of a file or later."""
+    modules: set[str] = set()
+    waiting = [module]
+    while waiting:
+        new = needs.get(waiting.pop(), set()) - modules
+        modules |= new
+        waiting += new
+    return modules
+
+
 def is_ground(file: Path) -> bool:
     """Whether every floor stands on `file`."""
     return ".".join(file.with_suffix("").parts[:2]) in GROUND
@@ -110,6 +121,14 @@ def names_a_code(value: ast.expr) -> bool:
 def test_a_file_imports_only_its_own_floor_and_those_below(file: Path) -> None:
     ours = {module for module, _ in imports(file) if module.split(".")[0] in FOLDERS}
     assert [module for module in sorted(ours) if not allowed(file, module)] == []
+
+
+def test_no_room_needs_itself() -> None:
+    needs = {}
+    for file in FILES:
+        module = ".".join(file.with_suffix("").parts).removesuffix(".__init__")
+        needs[module] = {name for name, _ in imports(file)} - {module}
+    assert [module for module in needs if module in reached(module, needs)] == []
 
 
 @pytest.mark.parametrize("file", [file for file in FILES if is_ground(file)], ids=str)
