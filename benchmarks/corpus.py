@@ -5,6 +5,7 @@ import io
 import json
 import math
 from pathlib import Path
+from typing import Any, TextIO
 
 import numpy as np
 from PIL import Image
@@ -16,6 +17,8 @@ CATEGORIES = 80
 OVERHANGING = (
     50  # every so many objects one leaves the image by a pixel: the official tool drops it
 )
+PICTURES = 500  # different ones
+COMMENT = b"\xff\xfe\x00\x0a"  # marks a JPEG comment of eight bytes
 
 
 def corpus(folder: Path, images: int, *, plain: bool = False) -> tuple[Path, Path]:
@@ -23,51 +26,55 @@ def corpus(folder: Path, images: int, *, plain: bool = False) -> tuple[Path, Pat
     random = np.random.RandomState(0)
     (folder / "images").mkdir(parents=True)
     photographs = [Image.fromarray(photograph) for photograph in load_sample_images().images]
-    pictures = (
-        [_encoded(np.full((HEIGHT, WIDTH, 3), 128))]
-        if plain
-        else [_photograph(random, photographs) for _ in range(min(images, 500))]
-    )
-    with (folder / "annotations.json").open(
-        "w"
-    ) as file:  # As a stream: the document may be larger than the memory.
-        file.write(
-            '{"categories": '
-            + json.dumps(
-                [{"id": number, "name": f"thing {number}"} for number in range(1, CATEGORIES + 1)]
-            )
-            + ', "images": ['
-        )
+    if plain:
+        pictures = [_encoded(np.full((HEIGHT, WIDTH, 3), 128))]
+    else:
+        pictures = [_photograph(random, photographs) for _ in range(min(images, PICTURES))]
+    # As a stream: the document may be larger than the memory.
+    with (folder / "annotations.json").open("w") as file:
+        file.write('{"categories": ')
+        file.write(json.dumps([_category(number) for number in range(1, CATEGORIES + 1)]))
+        file.write(', "images": [')
         for number in range(1, images + 1):
             name = f"{number:012d}.jpg"
-            # A comment makes every file's bytes its own.
-            comment = f"{number:08d}".encode()
             picture = pictures[number % len(pictures)]
-            (folder / "images" / name).write_bytes(
-                picture[:2] + b"\xff\xfe\x00\x0a" + comment + picture[2:]
-            )
-            file.write(
-                (number > 1) * ", "
-                + json.dumps({"id": number, "file_name": name, "height": HEIGHT, "width": WIDTH})
-            )
+            (folder / "images" / name).write_bytes(_own(picture, number))
+            described = {"id": number, "file_name": name, "height": HEIGHT, "width": WIDTH}
+            _write_item(file, described, first=number == 1)
         file.write('], "annotations": [')
-        for place in range(images * OBJECTS):
-            thing = _thing(random, overhanging=(place + 1) % OVERHANGING == 0)
-            file.write(
-                (place > 0) * ", "
-                + json.dumps({"id": place + 1, "image_id": place // OBJECTS + 1, **thing})
-            )
+        for number in range(1, images * OBJECTS + 1):
+            thing = _thing(random, overhanging=number % OVERHANGING == 0)
+            image = (number - 1) // OBJECTS + 1
+            _write_item(file, {"id": number, "image_id": image, **thing}, first=number == 1)
         file.write("]}")
     return folder / "images", folder / "annotations.json"
 
 
+def _category(number: int) -> dict[str, Any]:
+    return {"id": number, "name": f"thing {number}"}
+
+
+def _own(picture: bytes, number: int) -> bytes:
+    """The picture with a comment that makes every file's bytes its own."""
+    comment = f"{number:08d}".encode()
+    return picture[:2] + COMMENT + comment + picture[2:]
+
+
+def _write_item(file: TextIO, item: dict[str, Any], *, first: bool) -> None:
+    if not first:
+        file.write(", ")
+    file.write(json.dumps(item))
+
+
 def _photograph(random: np.random.RandomState, photographs: list[Image.Image]) -> bytes:
     source = photographs[random.randint(len(photographs))]
-    left, top = random.randint(source.width // 2), random.randint(source.height // 2)
-    crop = source.crop((left, top, left + source.width // 2, top + source.height // 2)).resize(
-        (WIDTH, HEIGHT)
-    )
-    return _encoded(np.asarray(crop, np.int16) + random.randint(-12, 13, (HEIGHT, WIDTH, 3)))
+    width = source.width // 2
+    height = source.height // 2
+    left = random.randint(width)
+    top = random.randint(height)
+    crop = source.crop((left, top, left + width, top + height))
+    pixels = np.asarray(crop.resize((WIDTH, HEIGHT)), np.int16)
+    return _encoded(pixels + random.randint(-12, 13, pixels.shape))
 
 
 def _encoded(pixels: np.ndarray) -> bytes:
@@ -78,21 +85,20 @@ def _encoded(pixels: np.ndarray) -> bytes:
 
 def _thing(random: np.random.RandomState, *, overhanging: bool) -> dict:
     radius = float(np.clip(random.lognormal(3.5, 0.7), 6, 200))
-    x, y = (
-        random.uniform(radius + 1, WIDTH - radius - 1),
-        random.uniform(radius + 1, HEIGHT - radius - 1),
-    )
+    x = random.uniform(radius + 1, WIDTH - radius - 1)
+    y = random.uniform(radius + 1, HEIGHT - radius - 1)
     angles = np.arange(random.randint(12, 48)) * 1.0
     angles *= 2 * math.pi / len(angles)
     reach = radius * random.uniform(0.6, 1.0, len(angles))
-    points = np.stack([x + reach * np.cos(angles), y + reach * np.sin(angles)], axis=1).round(2)
-    (left, top), (right, bottom) = points.min(axis=0), points.max(axis=0)
-    box = [
-        float(left),
-        float(top),
-        float(WIDTH - left + 1) if overhanging else float(round(right - left, 2)),
-        float(round(bottom - top, 2)),
-    ]
+    across = x + reach * np.cos(angles)
+    down = y + reach * np.sin(angles)
+    points = np.stack([across, down], axis=1).round(2)
+    left, top = points.min(axis=0)
+    right, bottom = points.max(axis=0)
+    width = float(round(right - left, 2))
+    if overhanging:
+        width = float(WIDTH - left + 1)
+    box = [float(left), float(top), width, float(round(bottom - top, 2))]
     area = float(round(math.pi * radius * radius * 0.6, 2))
     return {
         "category_id": int(random.randint(1, CATEGORIES + 1)),

@@ -19,6 +19,8 @@ from pathlib import Path
 from benchmarks import HEIGHT, OBJECTS, WIDTH
 
 BYTES = 4260  # of the annotation file, an image
+KINDS = {False: "boxes only", True: "boxes and masks"}  # by whether masks are written
+ENVIRONMENT = {**os.environ, "TF_USE_LEGACY_KERAS": "1", "CUDA_VISIBLE_DEVICES": "-1"}
 
 
 @dataclass(frozen=True)
@@ -47,7 +49,7 @@ def run(arguments: list[str], log: Path) -> Cost:
             arguments,
             stdout=output,
             stderr=output,
-            env={**os.environ, "TF_USE_LEGACY_KERAS": "1", "CUDA_VISIBLE_DEVICES": "-1"},
+            env=ENVIRONMENT,
         )
         _, status, used = os.wait4(process.pid, 0)
         wall = time.monotonic() - started
@@ -59,89 +61,123 @@ def run(arguments: list[str], log: Path) -> Cost:
 def official(images: Path, annotations: Path, target: Path, *, masks: bool) -> Cost:
     """The official tool, two processes."""
     shutil.rmtree(target, ignore_errors=True)
-    arguments = [
+    command = [
+        sys.executable,
+        "-m",
+        "official.vision.data.create_coco_tf_record",
         f"--image_dir={images}",
         f"--object_annotations_file={annotations}",
         f"--output_file_prefix={target}/train",
         "--num_shards=8",
         "--num_processes=2",
+        f"--include_masks={masks}",
     ]
-    return run(
-        [
-            sys.executable,
-            "-m",
-            "official.vision.data.create_coco_tf_record",
-            *arguments,
-            f"--include_masks={masks}",
-        ],
-        target.with_suffix(".log"),
-    )
+    return run(command, target.with_suffix(".log"))
 
 
 def trellis(images: Path, annotations: Path, target: Path, *, masks: bool) -> Cost:
     """The command a user types, on nothing built yet; not even digests are remembered."""
     shutil.rmtree(target, ignore_errors=True)
-    places = [
-        f"dataset.images={{train:'{images}'}}",
-        f"dataset.annotations={{train:'{annotations}'}}",
-        f"data_dir={target}",
-    ]
-    options = [
+    command = [
+        sys.executable,
+        "-m",
+        "pipelines",
+        "data",
         "dataset=coco",
         "dataset.validate=none",
         f"dataset.include_masks={masks}",
         "dataset.shards={train:8}",
+        f"dataset.images={{train:'{images}'}}",
+        f"dataset.annotations={{train:'{annotations}'}}",
+        f"data_dir={target}",
     ]
-    return run(
-        [sys.executable, "-m", "pipelines", "data", *options, *places], target.with_suffix(".log")
-    )
+    return run(command, target.with_suffix(".log"))
 
 
 def differences(theirs: Path, ours: Path, *, masks: bool) -> dict[str, int]:
     """Decodes both with the official decoder and compares every field of every image."""
-    arguments = [
-        sys.executable,
-        "-m",
-        "benchmarks.compare",
-        str(theirs),
-        str(ours),
-        str(int(masks)),
-    ]
-    environment = {
-        **os.environ,
-        "TF_USE_LEGACY_KERAS": "1",
-        "TF_CPP_MIN_LOG_LEVEL": "3",
-        "CUDA_VISIBLE_DEVICES": "-1",
-    }
-    return json.loads(
-        subprocess.run(
-            arguments, check=True, capture_output=True, text=True, env=environment
-        ).stdout.splitlines()[-1]
+    compared = subprocess.run(
+        [sys.executable, "-m", "benchmarks.compare", str(theirs), str(ours), str(int(masks))],
+        check=True,
+        capture_output=True,
+        text=True,
+        env={**ENVIRONMENT, "TF_CPP_MIN_LOG_LEVEL": "3"},
     )
+    return json.loads(compared.stdout.splitlines()[-1])
 
 
 def show(name: str, costs: list[Cost]) -> Cost:
     """Prints the medians of several runs."""
     middle = Cost(
-        *(
-            statistics.median(getattr(cost, field) for cost in costs)
-            for field in Cost.__dataclass_fields__
-        )
+        wall_s=statistics.median(cost.wall_s for cost in costs),
+        cpu_s=statistics.median(cost.cpu_s for cost in costs),
+        peak_mb=statistics.median(cost.peak_mb for cost in costs),
     )
     print(
-        f"  {name:<10} {middle.wall_s:7.1f} s   {middle.cpu_s:7.1f} CPU s   {middle.peak_mb:6.0f} MB largest process",
+        f"  {name:<10} {middle.wall_s:7.1f} s   {middle.cpu_s:7.1f} CPU s   "
+        f"{middle.peak_mb:6.0f} MB largest process",
         flush=True,
     )
     return middle
 
 
+def _show_ratio(cost: Cost, base: Cost, peak: float) -> None:
+    wall = cost.wall_s / base.wall_s
+    cpu = cost.cpu_s / base.cpu_s
+    print(f"  ratio      {wall:7.2f}     {cpu:7.2f}         {peak:6.2f}", flush=True)
+
+
+def compare(root: Path, images: int, repeats: int) -> dict[bool, Cost]:
+    """Builds boxes only, then boxes and masks, with both tools in turns; returns what trellis took."""
+    sources = written(root / "corpus", images)
+    print(
+        f"{images} photographs of {WIDTH}x{HEIGHT}, {OBJECTS} polygons each; "
+        f"{os.cpu_count()} cores; medians of {repeats} runs in turns"
+    )
+    middles = {}
+    for masks in (False, True):
+        print(KINDS[masks])
+        theirs: list[Cost] = []
+        ours: list[Cost] = []
+        for _ in range(repeats):
+            theirs.append(official(*sources, root / "official", masks=masks))
+            ours.append(trellis(*sources, root / "trellis", masks=masks))
+        base = show("official", theirs)
+        middles[masks] = show("trellis", ours)
+        _show_ratio(base, middles[masks], middles[masks].peak_mb / base.peak_mb)
+        compared = differences(root / "official", root / "trellis", masks=masks)
+        print(f"  decoded    {json.dumps(compared)}", flush=True)
+    return middles
+
+
+def enlarge(root: Path, images: int, middles: dict[bool, Cost]) -> None:
+    """Builds ten times the images with trellis, for what that costs beside `middles`."""
+    shutil.rmtree(root / "corpus")
+    sources = written(root / "corpus", 10 * images)
+    for masks in (False, True):
+        print(f"ten times the images, {KINDS[masks]}")
+        large = show("trellis", [trellis(*sources, root / "trellis", masks=masks)])
+        _show_ratio(large, middles[masks], large.peak_mb / middles[masks].peak_mb)
+
+
+def annotate(root: Path, gigabytes: float) -> None:
+    """Builds boxes from an annotation file of that size with trellis."""
+    images = round(gigabytes * 1e9 / BYTES)
+    sources = written(root / "corpus", images, "--plain")
+    size = sources[1].stat().st_size / 1e9
+    print(f"{images} images, {images * OBJECTS} annotations in a file of {size:.2f} GB")
+    show("trellis", [trellis(*sources, root / "trellis", masks=False)])
+
+
 def main() -> None:
     """Prints a table of costs and ratios."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])  # type: ignore[union-attr]
+    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--images", type=int, default=2000)
     parser.add_argument("--repeats", type=int, default=3)
     parser.add_argument(
-        "--tenfold", action="store_true", help="also ten times the images, trellis only"
+        "--tenfold",
+        action="store_true",
+        help="also ten times the images, trellis only",
     )
     parser.add_argument(
         "--annotations",
@@ -149,51 +185,14 @@ def main() -> None:
         help="instead: boxes from an annotation file of so many GB, trellis only",
     )
     asked = parser.parse_args()
-    if asked.annotations:
-        with tempfile.TemporaryDirectory(prefix="bench-data-") as folder:
-            number = round(asked.annotations * 1e9 / BYTES)
-            images, annotations = written(Path(folder, "corpus"), number, "--plain")
-            print(
-                f"{number} images, {number * OBJECTS} annotations in a file of {annotations.stat().st_size / 1e9:.2f} GB"
-            )
-            show("trellis", [trellis(images, annotations, Path(folder, "trellis"), masks=False)])
-        return
     with tempfile.TemporaryDirectory(prefix="bench-data-") as folder:
         root = Path(folder)
-        images, annotations = written(root / "corpus", asked.images)
-        print(
-            f"{asked.images} photographs of {WIDTH}x{HEIGHT}, {OBJECTS} polygons each; {os.cpu_count()} cores; medians of {asked.repeats} runs in turns"
-        )
-        middles = {}
-        for masks in (False, True):
-            print("boxes and masks" if masks else "boxes only")
-            costs: dict[str, list[Cost]] = {"official": [], "trellis": []}
-            for _ in range(asked.repeats):
-                costs["official"].append(
-                    official(images, annotations, root / "official", masks=masks)
-                )
-                costs["trellis"].append(trellis(images, annotations, root / "trellis", masks=masks))
-            theirs, ours = show("official", costs["official"]), show("trellis", costs["trellis"])
-            middles[masks] = ours
-            print(
-                f"  ratio      {theirs.wall_s / ours.wall_s:7.2f}     {theirs.cpu_s / ours.cpu_s:7.2f}         {ours.peak_mb / theirs.peak_mb:6.2f}"
-            )
-            print(
-                f"  decoded    {json.dumps(differences(root / 'official', root / 'trellis', masks=masks))}",
-                flush=True,
-            )
+        if asked.annotations:
+            annotate(root, asked.annotations)
+            return
+        middles = compare(root, asked.images, asked.repeats)
         if asked.tenfold:
-            shutil.rmtree(root / "corpus")
-            images, annotations = written(root / "corpus", 10 * asked.images)
-            for masks in (False, True):
-                print(f"ten times the images, {'boxes and masks' if masks else 'boxes only'}")
-                large = show(
-                    "trellis", [trellis(images, annotations, root / "trellis", masks=masks)]
-                )
-                print(
-                    f"  ratio      {large.wall_s / middles[masks].wall_s:7.2f}     {large.cpu_s / middles[masks].cpu_s:7.2f}         {large.peak_mb / middles[masks].peak_mb:6.2f}",
-                    flush=True,
-                )
+            enlarge(root, asked.images, middles)
 
 
 if __name__ == "__main__":

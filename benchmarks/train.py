@@ -18,6 +18,12 @@ from pathlib import Path
 
 STEPS = {"resnet": 1500, "retinanet": 160, "deeplabv3plus": 300}
 BLOCK = 20
+STEP = re.compile(r"(?:train \| step:\s+|step )([1-9]\d*)\b.*(?:loss|steps/sec)")
+VARIANTS: dict[str, list[str]] = {
+    "trellis": [],
+    "trellis, determinism=off": ["determinism=off"],
+    "trellis, flight=off": ["flight=off"],
+}
 ENVIRONMENT = {
     **os.environ,
     "TF_USE_LEGACY_KERAS": "1",
@@ -36,20 +42,26 @@ class Pace:
 
 def pace(command: list[str], steps: int) -> Pace:
     """Runs one process to its end and reads its pace from the lines that name a step."""
-    began, seen, tail = time.monotonic(), {}, []
+    began = time.monotonic()
+    seen: dict[int, float] = {}
+    tail: list[str] = []
     with subprocess.Popen(
-        command, env=ENVIRONMENT, text=True, stdout=subprocess.PIPE, stderr=subprocess.STDOUT
+        command,
+        env=ENVIRONMENT,
+        text=True,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
     ) as process:
-        for line in process.stdout:  # type: ignore[union-attr]
+        for line in process.stdout or ():
             tail = [*tail[-20:], line]
-            if found := re.match(
-                r"(?:train \| step:\s+|step )([1-9]\d*)\b.*(?:loss|steps/sec)", line
-            ):
-                seen.setdefault(int(found[1]), time.monotonic())
+            step = STEP.match(line)
+            if step:
+                seen.setdefault(int(step[1]), time.monotonic())
     if process.returncode or steps not in seen:
         raise RuntimeError(f"{' '.join(command)} failed:\n{''.join(tail)}")
     first = min(seen)
-    return Pace(seen[first] - began, (steps - first) / (seen[steps] - seen[first]))
+    rate = (steps - first) / (seen[steps] - seen[first])
+    return Pace(seen[first] - began, rate)
 
 
 def trellis(name: str, folder: Path, *more: str) -> list[str]:
@@ -57,10 +69,19 @@ def trellis(name: str, folder: Path, *more: str) -> list[str]:
     shutil.rmtree(folder, ignore_errors=True)
     steps = STEPS[name]
     return [
-        sys.executable, "-m", "pipelines", "train", f"experiment={name}", f"runs_dir={folder.parent}", f"run_dir={folder}",
-        f"trainer.train_steps={steps}", f"trainer.validation_interval={steps}", f"trainer.steps_per_loop={BLOCK}",
-        f"trainer.checkpoint_interval={steps}", *more,
-    ]  # fmt: skip
+        sys.executable,
+        "-m",
+        "pipelines",
+        "train",
+        f"experiment={name}",
+        f"runs_dir={folder.parent}",
+        f"run_dir={folder}",
+        f"trainer.train_steps={steps}",
+        f"trainer.validation_interval={steps}",
+        f"trainer.steps_per_loop={BLOCK}",
+        f"trainer.checkpoint_interval={steps}",
+        *more,
+    ]
 
 
 def official(garden: str, params: Path, folder: Path) -> list[str]:
@@ -77,54 +98,73 @@ def official(garden: str, params: Path, folder: Path) -> list[str]:
     ]
 
 
-def main() -> None:
+def measure(name: str, root: Path, repeats: int) -> dict[str, list[Pace]]:
+    """Trains with both tools in turns."""
+    steps = STEPS[name]
+    run = root / "runs" / "trellis"
+    # Builds the data where they are missing, and resolves the parameters.
+    pace(trellis(name, run), steps)
+    params = root / "params.yaml"
+    shutil.copy(run / "params.yaml", params)
+    garden = _garden(run / "config.yaml")
+    paces: dict[str, list[Pace]] = {"official": []}
+    for _ in range(repeats):
+        command = official(garden, params, root / "official")
+        paces["official"].append(pace(command, steps))
+        for variant, options in VARIANTS.items():
+            command = trellis(name, run, *options)
+            paces.setdefault(variant, []).append(pace(command, steps))
+    return paces
+
+
+def _garden(file: Path) -> str:
+    """The name under which Model Garden has the experiment of a recorded configuration."""
+    named = re.search(r"^garden: (\S+)", file.read_text(), re.MULTILINE)
+    if named is None:
+        raise RuntimeError(f"{file} names no experiment of Model Garden")
+    return named[1]
+
+
+def _median(paces: list[Pace]) -> Pace:
+    start = statistics.median(single.start_s for single in paces)
+    rate = statistics.median(single.rate for single in paces)
+    return Pace(start, rate)
+
+
+def show(paces: dict[str, list[Pace]]) -> None:
     """Prints medians and ratios."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])  # type: ignore[union-attr]
+    base = _median(paces["official"])
+    for who in paces:
+        middle = _median(paces[who])
+        rate = middle.rate / base.rate
+        start = middle.start_s / base.start_s
+        print(
+            f"  {who:<26} {middle.rate:7.2f} steps/s ({rate:.2f})   "
+            f"start {middle.start_s:6.1f} s ({start:.2f})",
+            flush=True,
+        )
+
+
+def main() -> None:
+    """Measures each experiment."""
+    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--repeats", type=int, default=3)
-    parser.add_argument("--experiments", nargs="+", default=list(STEPS), choices=list(STEPS))
+    parser.add_argument(
+        "--experiments",
+        nargs="+",
+        default=list(STEPS),
+        choices=list(STEPS),
+    )
     asked = parser.parse_args()
     print(
-        f"{os.cpu_count()} cores; medians of {asked.repeats} runs in turns; ratios to the official driver"
+        f"{os.cpu_count()} cores; medians of {asked.repeats} runs in turns; "
+        "ratios to the official driver"
     )
     for name in asked.experiments:
-        with tempfile.TemporaryDirectory(prefix="bench-train-") as place:
-            root, steps = Path(place), STEPS[name]
-            run = root / "runs" / "trellis"
-            pace(
-                trellis(name, run), steps
-            )  # Builds the data where they are missing; resolves the parameters.
-            params = root / "params.yaml"
-            shutil.copy(run / "params.yaml", params)
-            garden = re.search(r"^garden: (\S+)", (run / "config.yaml").read_text(), re.M)[1]  # type: ignore[index]
-            paces: dict[str, list[Pace]] = {
-                "official": [],
-                "trellis": [],
-                "trellis, determinism=off": [],
-                "trellis, flight=off": [],
-            }
-            for _ in range(asked.repeats):
-                paces["official"].append(pace(official(garden, params, root / "official"), steps))
-                paces["trellis"].append(pace(trellis(name, run), steps))
-                paces["trellis, determinism=off"].append(
-                    pace(trellis(name, run, "determinism=off"), steps)
-                )
-                paces["trellis, flight=off"].append(pace(trellis(name, run, "flight=off"), steps))
+        with tempfile.TemporaryDirectory(prefix="bench-train-") as folder:
+            paces = measure(name, Path(folder), asked.repeats)
         print(name)
-        base = Pace(
-            *(
-                statistics.median(getattr(one, field) for one in paces["official"])
-                for field in ("start_s", "rate")
-            )
-        )
-        for who, each in paces.items():
-            start, rate = (
-                statistics.median(getattr(one, field) for one in each)
-                for field in ("start_s", "rate")
-            )
-            print(
-                f"  {who:<26} {rate:7.2f} steps/s ({rate / base.rate:.2f})   start {start:6.1f} s ({start / base.start_s:.2f})",
-                flush=True,
-            )
+        show(paces)
 
 
 if __name__ == "__main__":

@@ -31,6 +31,7 @@ from pipelines.usage import UsageError, file_name, nearest
 NO_EXPERIMENT = "no experiment given; add EXP=<name> (experiment=<name>); all of them: make list"
 GROUPS = ("experiment", "dataset", "runtime", "runner", "sweep")
 FOLDER = Path(conf.__file__).parent
+GARDEN_NODES = ("task", "trainer", "runtime")  # in Model Garden's own words
 
 
 class Role(StrEnum):
@@ -226,21 +227,23 @@ RENAMED = {"benchmark": "figure"}  # fields of `Config` as earlier versions reco
 
 def names(owner: type, *roles: Role, verb: str = "") -> tuple[str, ...]:
     """Fields of `Config` or `Dataset` that have one of these roles, in order; with `verb`, those about that command."""
-    found = [one for one in fields(owner) if one.metadata["role"] in roles]
-    return tuple(one.name for one in found if not verb or one.metadata["verb"] == verb)
+    chosen = [setting for setting in fields(owner) if setting.metadata["role"] in roles]
+    if verb:
+        chosen = [setting for setting in chosen if setting.metadata["verb"] == verb]
+    return tuple(setting.name for setting in chosen)
 
 
 def paths(owner: type) -> tuple[str, ...]:
     """Fields of `Config` or `Dataset` that hold paths."""
-    return tuple(one.name for one in fields(owner) if one.metadata["path"])
+    return tuple(setting.name for setting in fields(owner) if setting.metadata["path"])
 
 
 def dataset_role(name: str, source: str) -> Role:
     """The role of a data set's field. The lists of a TFDS builder are names of splits, not places."""
     if source == "tfds" and name in paths(Dataset) and name != "root":
         return RESULT
-    known = Dataset.__dataclass_fields__.get(name)
-    return known.metadata["role"] if known else RESULT
+    setting = Dataset.__dataclass_fields__.get(name)
+    return setting.metadata["role"] if setting else RESULT
 
 
 def locations(source: str) -> tuple[str, ...]:
@@ -252,11 +255,8 @@ def locations(source: str) -> tuple[str, ...]:
 
 def substance(dataset: Mapping[str, Any], *roles: Role) -> dict[str, Any]:
     """The fields of a data set's node that have one of these roles."""
-    return {
-        name: value
-        for name, value in dataset.items()
-        if dataset_role(name, dataset.get("source", "")) in roles
-    }
+    source = dataset.get("source", "")
+    return {name: value for name, value in dataset.items() if dataset_role(name, source) in roles}
 
 
 def settings(document: Mapping[str, Any], *roles: Role) -> dict[str, Any]:
@@ -269,7 +269,7 @@ def settings(document: Mapping[str, Any], *roles: Role) -> dict[str, Any]:
     kept = {key: value for key, value in _renamed(document).items() if key not in others}
     if isinstance(kept.get("dataset"), Mapping):
         kept["dataset"] = substance(kept["dataset"], *roles)
-    for node in ("task", "trainer", "runtime"):
+    for node in GARDEN_NODES:
         if node in kept:
             kept[node] = _garden_leaves(kept[node], roles)
     return kept
@@ -283,11 +283,11 @@ def _renamed(document: Mapping[str, Any]) -> dict[str, Any]:
 def _garden_leaves(node: Any, roles: Sequence[Role]) -> Any:
     if not isinstance(node, Mapping):
         return node
-    return {
-        key: _garden_leaves(value, roles)
-        for key, value in node.items()
-        if GARDEN_ROLES.get(key, RESULT) in roles
-    }
+    kept = {}
+    for key, value in node.items():
+        if GARDEN_ROLES.get(key, RESULT) in roles:
+            kept[key] = _garden_leaves(value, roles)
+    return kept
 
 
 def plain(cfg: Config) -> dict[str, Any]:
@@ -296,27 +296,27 @@ def plain(cfg: Config) -> dict[str, Any]:
 
 
 _schema = OmegaConf.structured(Config)
-for _node in (_schema.task, _schema.trainer, _schema.runtime):
-    OmegaConf.set_struct(
-        _node, False
-    )  # Model Garden's own words: no `+` needed, checked by Model Garden
+for _node in GARDEN_NODES:
+    OmegaConf.set_struct(_schema[_node], False)  # No `+` needed; Model Garden checks its words.
 ConfigStore.instance().store(name="schema", node=_schema)
 
 
 def options(group: str) -> dict[str, str]:
     """Names that `group=` accepts, each with the first line of its file's header."""
     folder = FOLDER / group
-    return {
-        str(file.relative_to(folder).with_suffix("")): _headline(file)
-        for file in sorted(folder.rglob("*.yaml"))
-    }
+    headlines = {}
+    for file in sorted(folder.rglob("*.yaml")):
+        name = file.relative_to(folder).with_suffix("")
+        headlines[str(name)] = _headline(file)
+    return headlines
 
 
 def _headline(file: Path) -> str:
-    lines = (
-        line.lstrip("# ").strip() for line in file.read_text().splitlines() if line.startswith("#")
-    )
-    return next((line for line in lines if not line.startswith("@package")), "")
+    for line in file.read_text().splitlines():
+        text = line.lstrip("# ").strip()
+        if line.startswith("#") and not text.startswith("@package"):
+            return text
+    return ""
 
 
 def compose(overrides: Sequence[str]) -> Config:
@@ -345,8 +345,10 @@ def composed(run: Callable[[Config], int]) -> Callable[[Sequence[str]], int]:
 
 def _refuse_secrets(node: Any, path: str = "") -> None:
     """Refuses an address with a password: settings are printed, kept in the run directory and sent to MLflow."""
-    if isinstance(node, dict | list):
-        for name, value in node.items() if isinstance(node, dict) else enumerate(node):
+    if isinstance(node, list):
+        node = dict(enumerate(node))
+    if isinstance(node, dict):
+        for name, value in node.items():
             _refuse_secrets(value, f"{path}.{name}" if path else str(name))
     elif isinstance(node, str) and "://" in node and redacted(node) != node:
         raise UsageError(
@@ -364,11 +366,13 @@ def _from_file(name: str, overrides: Sequence[str]) -> Config:
         ) from None
     base = _recorded(text, f"@{printable(name)}")
     for override in OverridesParser.create().parse_overrides(list(overrides)):
-        if override.key_or_group in GROUPS and isinstance(override.value(), str):
+        key = override.key_or_group
+        value = override.value()
+        if key in GROUPS and isinstance(value, str):
             raise UsageError(
-                f"{override.input_line}: a recorded configuration has its {override.key_or_group}; leave it out"
+                f"{override.input_line}: a recorded configuration has its {key}; leave it out"
             )
-        OmegaConf.update(base, override.key_or_group, override.value())
+        OmegaConf.update(base, key, value)
     return _settled(base)
 
 
@@ -378,20 +382,25 @@ def _settled(composed: Any) -> Config:
     Raises:
         UsageError: a value still has an interpolation, which whoever reads the record would refuse.
     """
-    cfg = OmegaConf.to_object(composed)
-    for owner in (cfg, *(value for value in vars(cfg).values() if is_dataclass(value))):
+    cfg: Any = OmegaConf.to_object(composed)
+    nodes = [value for value in vars(cfg).values() if is_dataclass(value)]
+    for owner in (cfg, *nodes):
         for name, value in vars(owner).items():
             if owner is not cfg or not is_dataclass(value):
                 setattr(owner, name, _without_dataclasses(value))
-    OmegaConf.structured(
-        cfg
-    )  # An interpolation can put a word in the place of a node, which is found out here only.
-    held = next((word for word in _words(dataclasses.asdict(cfg)) if "${" in word), None)
-    if held is not None:
+    # An interpolation can put a word in the place of a node, which only this notices.
+    OmegaConf.structured(cfg)
+    interpolation = _interpolation(dataclasses.asdict(cfg))
+    if interpolation is not None:
         raise UsageError(
-            f"{printable(held)}: an interpolation that leaves another one; write out what is meant"
+            f"{printable(interpolation)}: an interpolation that leaves another one; write out what is meant"
         )
     return cfg
+
+
+def _interpolation(node: Any) -> str | None:
+    """A word in a plain nested value that is still to be looked up."""
+    return next((word for word in _words(node) if "${" in word), None)
 
 
 def _without_dataclasses(value: Any) -> Any:
@@ -430,7 +439,7 @@ def _in_fields_of(recorded: Mapping[str, Any], document: Mapping[str, Any]) -> d
     kept = {}
     for key, before in recorded.items():
         value = document[RENAMED.get(key, key)]
-        closed = key not in ("task", "trainer", "runtime", "runner")
+        closed = key not in (*GARDEN_NODES, "runner")
         if closed and isinstance(value, dict) and isinstance(before, dict):
             value = {name: item for name, item in value.items() if name in before}
         kept[key] = value
@@ -458,11 +467,11 @@ def from_yaml(text: str) -> Config:
 def _recorded(text: str, name: str) -> Any:
     try:
         document = OmegaConf.create(text) if text.strip() else OmegaConf.create({})
-        written = OmegaConf.to_container(document, resolve=False)
-        held = [word for word in _words(written) if "${" in word]
-        if held:
+        written: Any = OmegaConf.to_container(document, resolve=False)
+        interpolation = _interpolation(written)
+        if interpolation is not None:
             raise UsageError(
-                f"{name}: {printable(held[0])}: a recorded configuration has no interpolations; this one is refused"
+                f"{name}: {printable(interpolation)}: a recorded configuration has no interpolations; this one is refused"
             )
         return OmegaConf.merge(
             _schema, _renamed(written) if isinstance(written, dict) else document
@@ -475,15 +484,14 @@ def _recorded(text: str, name: str) -> Any:
 
 def _words(node: Any) -> Iterator[str]:
     """Every string in a plain nested value, keys included."""
-    if isinstance(node, dict):
-        for key, value in node.items():
-            yield from _words(key)
-            yield from _words(value)
+    if isinstance(node, str):
+        yield node
     elif isinstance(node, list | tuple):
         for value in node:
             yield from _words(value)
-    elif isinstance(node, str):
-        yield node
+    elif isinstance(node, dict):
+        for key, value in node.items():
+            yield from _words((key, value))
 
 
 _NO_WORDS = ("true", "false", "null", "nan", "inf")  # what Hydra reads as something other than text
@@ -496,37 +504,35 @@ def override_value(value: Any) -> str:
         UsageError: it has a key that cannot be written there.
     """
     if isinstance(value, dict):
-        return (
-            "{"
-            + ",".join(
-                f"{_override_key(key)}:{override_value(item)}" for key, item in value.items()
-            )
-            + "}"
-        )
+        pairs = [f"{_override_key(key)}:{override_value(item)}" for key, item in value.items()]
+        return "{" + ",".join(pairs) + "}"
     if isinstance(value, list | tuple):
-        return "[" + ",".join(override_value(item) for item in value) + "]"
+        items = [override_value(item) for item in value]
+        return "[" + ",".join(items) + "]"
     if isinstance(value, float) and not math.isfinite(value):
         return repr(value)  # YAML's `.inf` is a word to Hydra.
     if value is None or isinstance(value, bool | int | float):
         return yaml.safe_dump(value).split("\n")[0]
-    # Hydra reads a backslash as an escape only where a quote follows.
-    return (
-        "'"
-        + re.sub(r"(\\*)('|$)", lambda found: found[1] * 2 + (found[2] and "\\'"), str(value))
-        + "'"
-    )
+    # Hydra reads a backslash as an escape only where a quote follows: it's\ is spelled 'it\'s\\'.
+    escaped = re.sub(r"(\\*)('|$)", _escape, str(value))
+    return f"'{escaped}'"
+
+
+def _escape(match: re.Match[str]) -> str:
+    quote = "\\'" if match[2] else ""
+    return match[1] * 2 + quote
 
 
 def _override_key(key: Any) -> str:
     """A key as Hydra reads it; there are no quotes around keys."""
-    if isinstance(key, str) and (
-        not re.fullmatch(r"[A-Za-z_][\w.-]*(?: [\w.-]+)*", key, re.ASCII)
-        or key.lower() in _NO_WORDS
-    ):
+    if not isinstance(key, str):
+        return override_value(key)
+    words = re.fullmatch(r"[A-Za-z_][\w.-]*(?: [\w.-]+)*", key, re.ASCII)
+    if words is None or key.lower() in _NO_WORDS:
         raise UsageError(
             f"key {printable(repr(key))} cannot be written in an override; write it in a file below conf/"
         )
-    return key if isinstance(key, str) else override_value(key)
+    return key
 
 
 def thread_overrides(chosen: Threads, count: int, recorded: Threads | None = None) -> list[str]:
@@ -535,12 +541,12 @@ def thread_overrides(chosen: Threads, count: int, recorded: Threads | None = Non
     Args:
         recorded: counts of a run that is resumed, which keeps them: its bits depend on them.
     """
-    counts = {pool: getattr(recorded, pool, None) or count for pool in ("intra_op", "inter_op")}
-    return [
-        f"threads.{pool}={threads}"
-        for pool, threads in counts.items()
-        if getattr(chosen, pool) is None
-    ]
+    overrides = []
+    for pool in ("intra_op", "inter_op"):
+        if getattr(chosen, pool) is None:
+            threads = getattr(recorded, pool, None) or count
+            overrides.append(f"threads.{pool}={threads}")
+    return overrides
 
 
 def chosen_dataset(cfg: Config) -> Dataset:
@@ -569,13 +575,13 @@ def given_dataset(cfg: Config) -> Dataset:
 
 def differences(before: Any, after: Any, path: str = "") -> list[str]:
     """Lines `key: before -> after` for every leaf in which two plain nested values differ."""
-    if isinstance(before, dict) and isinstance(after, dict):
-        keys = [*before, *(key for key in after if key not in before)]
-        pairs = (
-            (f"{path}.{key}" if path else str(key), before.get(key), after.get(key)) for key in keys
-        )
-        return [line for where, one, other in pairs for line in differences(one, other, where)]
-    return [] if before == after else [f"{path}: {before} -> {after}"]
+    if not isinstance(before, dict) or not isinstance(after, dict):
+        return [] if before == after else [f"{path}: {before} -> {after}"]
+    lines = []
+    for key in {**before, **after}:
+        inner = f"{path}.{key}" if path else str(key)
+        lines += differences(before.get(key), after.get(key), inner)
+    return lines
 
 
 def _refuse_unknown_name(override: str) -> None:
@@ -584,16 +590,15 @@ def _refuse_unknown_name(override: str) -> None:
             f"{override!r} is not an override; write key=value, as in experiment=retinanet"
         )
     group, _, name = override.lstrip("+").partition("=")
-    known = options(group) if group in GROUPS else {}
-    if (
-        known
-        and name
-        and name not in known
-        and name != "null"
-        and not name.startswith(("[", "{"))
-        and "," not in name
-    ):
-        raise UsageError(f"no {group} {name!r}{nearest(name, list(known))}\nall of them: make list")
+    if group not in GROUPS or name in ("", "null"):
+        return
+    if name.startswith(("[", "{")) or "," in name:
+        return  # No name; composition says what it makes of it.
+    choices = options(group)
+    if choices and name not in choices:
+        raise UsageError(
+            f"no {group} {name!r}{nearest(name, list(choices))}\nall of them: make list"
+        )
 
 
 @contextmanager
@@ -604,18 +609,7 @@ def _readable_errors(overrides: Sequence[str]) -> Iterator[None]:
         text = str(error.__cause__ or error)
         missing = re.search(r"Key '([^']+)' (?:is )?not in", text)
         if missing:
-            known = [
-                name
-                for owner in (Config, Dataset, Figure, Threads, Sweep)
-                for name in owner.__dataclass_fields__
-            ]
-            where = next(
-                (item for item in overrides if missing.group(1) in item.partition("=")[0]),
-                missing.group(1),
-            )
-            raise UsageError(
-                f"{where}: there is no key {missing.group(1)!r}{nearest(missing.group(1), known)}"
-            ) from None
+            raise UsageError(_missing(missing[1], overrides)) from None
         raise UsageError(
             " ".join(text.split()) or f"cannot be composed: {printable(' '.join(overrides), 300)}"
         ) from None
@@ -626,28 +620,44 @@ def _readable_errors(overrides: Sequence[str]) -> Iterator[None]:
         raise UsageError(_unforeseen(overrides, error)) from error
 
 
+def _missing(key: str, overrides: Sequence[str]) -> str:
+    names: list[str] = []
+    for owner in (Config, Dataset, Figure, Threads, Sweep):
+        names += owner.__dataclass_fields__
+    override = next((text for text in overrides if key in text.partition("=")[0]), key)
+    return f"{override}: there is no key {key!r}{nearest(key, names)}"
+
+
 def _unforeseen(overrides: Sequence[str], error: Exception) -> str:
     for override in overrides:
         owner, inner, _ = override.lstrip("+~").partition("=")[0].partition(".")
         if inner and owner in ("dataset", "sweep", "figure") and "NoneType" in str(error):
-            choice = (
-                f"choose it first: {owner}=<name>" if owner in GROUPS else "the experiment has none"
-            )
-            return f"{printable(override)}: there is no {owner} to set it in; {choice}"
+            reason = "the experiment has none"
+            if owner in GROUPS:
+                reason = f"choose it first: {owner}=<name>"
+            return f"{printable(override)}: there is no {owner} to set it in; {reason}"
     said = f"{type(error).__name__}: {printable(error, 300)}"
     return f"{printable(' '.join(overrides), 300)}: cannot be composed; is every value of the kind that its key has? ({said})"
 
 
 def anchored(cfg: Config) -> Config:
     """A copy whose paths are absolute, so that it means the same from any working directory."""
-    places = {key: absolute(getattr(cfg, key)) for key in paths(Config)}
-    dataset = cfg.dataset
-    if dataset is not None and dataset.root:
-        dataset = replace(dataset, root=absolute(dataset.root))
-    elif dataset is not None and not dataset.embedded:
-        given = {key: _absolute_each(getattr(dataset, key)) for key in locations(dataset.source)}
-        dataset = replace(dataset, **given)
-    return replace(cfg, dataset=dataset, **places)
+    anchored = replace(cfg)
+    for name in paths(Config):
+        setattr(anchored, name, absolute(getattr(cfg, name)))
+    if cfg.dataset is not None:
+        anchored.dataset = _anchored_dataset(cfg.dataset)
+    return anchored
+
+
+def _anchored_dataset(dataset: Dataset) -> Dataset:
+    anchored = replace(dataset)
+    if dataset.root:
+        anchored.root = absolute(dataset.root)
+    elif not dataset.embedded:
+        for name in locations(dataset.source):
+            setattr(anchored, name, _absolute_each(getattr(dataset, name)))
+    return anchored
 
 
 def _absolute_each(value: Any) -> Any:

@@ -35,13 +35,16 @@ def printable(text: object, longest: int = LONGEST) -> str:
     What a terminal would obey (escape sequences, line breaks, characters that change the direction of writing) is spelled
     as Python spells it: `\\x1b`, `\\n`, `\\u202e`. Bytes that were no UTF-8 are spelled `\\udcff`.
     """
-    spelled = "".join(
-        letter if letter.isprintable() else _spelled(letter) for letter in str(text)[: longest + 1]
-    )
-    return spelled if len(spelled) <= longest else f"{spelled[: longest - 1]}…"
+    beginning = str(text)[: longest + 1]
+    spelled = "".join(_spelled(letter) for letter in beginning)
+    if len(spelled) <= longest:
+        return spelled
+    return f"{spelled[: longest - 1]}…"
 
 
 def _spelled(letter: str) -> str:
+    if letter.isprintable():
+        return letter
     return letter.encode("unicode_escape", "surrogatepass").decode("ascii")
 
 
@@ -113,4 +116,5 @@ class Discreet(io.TextIOBase):
 
 def _without_login(address: re.Match[str]) -> str:
     user, separator, _ = address["login"].partition(":")
-    return f"{address['scheme']}{user}:{HIDDEN}@" if separator else f"{address['scheme']}{HIDDEN}@"
+    login = f"{user}:{HIDDEN}" if separator else HIDDEN
+    return f"{address['scheme']}{login}@"

@@ -4,9 +4,8 @@ import difflib
 import enum
 from collections.abc import Sequence
 
-NOT_IN_NAMES = frozenset(
-    "/\\:*?[]{}<>|\"'$`"
-)  # they part paths, or mean something to a shell or a pattern
+# They part paths, or mean something to a shell or a pattern.
+NOT_IN_NAMES = frozenset("/\\:*?[]{}<>|\"'$`")
 LONGEST_NAME = 120  # bytes; with what is added to it, a file system takes 255
 
 

@@ -18,6 +18,7 @@ GARDEN_TASKS = {
     "MaskRCNNTask",
 }  # Model Garden task configurations that read these records
 FIRST_LABEL = 1  # 0 is the background
+SIDES = ("ymin", "xmin", "ymax", "xmax")  # of a box, in order
 parse = _wire.parse
 
 
@@ -47,25 +48,23 @@ def decode(serialized: bytes) -> dict[str, Any]:
         ValueError: a feature is missing or does not fit the others.
     """
     features = _wire.require(serialized, "image/encoded", "image/height", "image/width")
-    sides = [
-        features.get(f"image/object/bbox/{side}", []) for side in ("ymin", "xmin", "ymax", "xmax")
-    ]
+    sides = [features.get(f"image/object/bbox/{side}", []) for side in SIDES]
     labels = features.get("image/object/class/label", [])
+    texts = [text.decode() for text in features.get("image/object/class/text", [])]
+    count = len(labels)
     columns = {
         "box": list(zip(*sides, strict=True)),
         "label": labels,
-        "text": [text.decode() for text in features.get("image/object/class/text", [])]
-        or [""] * len(labels),
-        "area": features.get("image/object/area") or [0.0] * len(labels),
-        "is_crowd": features.get("image/object/is_crowd") or [0] * len(labels),
-        "mask": features.get("image/object/mask") or [None] * len(labels),
+        "text": texts or [""] * count,
+        "area": features.get("image/object/area") or [0.0] * count,
+        "is_crowd": features.get("image/object/is_crowd") or [0] * count,
+        "mask": features.get("image/object/mask") or [None] * count,
     }
     lengths = {name: len(values) for name, values in columns.items()}
     if len(set(lengths.values())) > 1:
         raise ValueError(f"objects have columns of unequal length: {lengths}")
-    objects = [
-        dict(zip(columns, values, strict=True)) for values in zip(*columns.values(), strict=True)
-    ]
+    rows = zip(*columns.values(), strict=True)
+    objects = [dict(zip(columns, values, strict=True)) for values in rows]
     return {**_wire.head(features), "objects": objects}
 
 
@@ -81,9 +80,11 @@ def inputs(
         labels: class names in the order of their integers, without the background.
         formats: image formats that occur; Model Garden's decoder takes them all.
     """
-    data = {
-        f"{split}_data": {"input_path": files[split]}
-        for split in ("train", "validation")
-        if split in files
+    node: dict[str, Any] = {
+        "annotation_file": None,
+        "model": {"num_classes": len(labels) + FIRST_LABEL},
     }
-    return {"annotation_file": None, "model": {"num_classes": len(labels) + FIRST_LABEL}, **data}
+    for split in ("train", "validation"):
+        if split in files:
+            node[f"{split}_data"] = {"input_path": files[split]}
+    return node

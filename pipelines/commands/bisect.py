@@ -1,5 +1,7 @@
 """Finds the first step at which two runs part, and what parted first.    make bisect RUN=<run> ARGS="against=<run>" """
 
+from collections.abc import Mapping
+
 from pipelines import config
 from pipelines.config import Config
 from pipelines.reproduction import bisection, classes
@@ -13,24 +15,28 @@ def run(cfg: Config) -> int:
         raise UsageError(
             "against: name the run to compare with, as in: make bisect RUN=<run> ARGS=against=<run>"
         )
-    one, other = (runs.find(name, cfg).texts for name in (cfg.run, cfg.against))
-    for name, texts in ((cfg.run, one), (cfg.against, other)):
-        if "flight.jsonl" not in texts:
-            raise UsageError(
-                f"run: {name} has no flight record; it was made with flight=off, or by an earlier version"
-            )
-    found = classes.between(one, other)
-    print("\n".join(found.lines()))
+    before = _texts(cfg, cfg.run)
+    after = _texts(cfg, cfg.against)
+    compared = classes.between(before, after)
+    print("\n".join(compared.lines()))
     try:
-        parting = bisection.bisect(one["flight.jsonl"], other["flight.jsonl"])
+        parting = bisection.bisect(before["flight.jsonl"], after["flight.jsonl"])
     except ValueError as error:
         raise UsageError(f"run: {error}") from None
-    print(
-        "\n".join(parting.lines(found))
-        if parting
-        else "the runs agree in every step that both have"
-    )
-    return ExitCode.FAILED if parting else ExitCode.DONE
+    if parting is None:
+        print("the runs agree in every step that both have")
+        return ExitCode.DONE
+    print("\n".join(parting.lines(compared)))
+    return ExitCode.FAILED
+
+
+def _texts(cfg: Config, name: str | None) -> Mapping[str, str]:
+    texts = runs.find(name, cfg).texts
+    if "flight.jsonl" not in texts:
+        raise UsageError(
+            f"run: {name} has no flight record; it was made with flight=off, or by an earlier version"
+        )
+    return texts
 
 
 main = config.composed(run)

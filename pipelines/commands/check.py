@@ -31,37 +31,41 @@ def main(overrides: Sequence[str]) -> int:
     """Takes the flag, and an experiment named without `experiment=`."""
     if FLAG not in overrides:
         return run(config.compose(overrides))
-    named = [
-        word if "=" in word or word.startswith("@") else f"experiment={word}"
-        for word in overrides
-        if word != FLAG
-    ]
+    named = [_with_key(word) for word in overrides if word != FLAG]
     cfg = config.compose(named)
     return run(cfg) or prove(cfg)
+
+
+def _with_key(word: str) -> str:
+    return word if "=" in word or word.startswith("@") else f"experiment={word}"
 
 
 def run(cfg: Config) -> int:
     """Prints what the run would be; raises `UsageError` with the first thing to change."""
     dataset, task, data = prepared(cfg)
-    from pipelines.training import (
-        parameters,  # TensorFlow, only once the spelling is right.
-    )
+    from pipelines.training import parameters  # TensorFlow, only once the spelling is right.
 
     params = parameters.build(cfg, task, data)
-    trainer, batch = params.trainer, params.task.train_data.global_batch_size
     print(
-        f"{cfg.name}: {cfg.garden} on {dataset.name}, runtime {params.runtime.distribution_strategy}"
+        f"{cfg.name}: {cfg.garden} on {dataset.name}, "
+        f"runtime {params.runtime.distribution_strategy}"
     )
     if data is None:
         print(f"the data are not built yet, so sizes are unchecked: make data DATA={dataset.name}")
     else:
-        sizes = ", ".join(f"{split.examples} {name}" for name, split in data.splits.items())
-        print(f"data: {sizes} examples, {len(data.labels)} classes ({data.fingerprint[:12]})")
-        print(
-            f"{trainer.train_steps} steps at batch {batch}, an evaluation every {trainer.validation_interval} steps"
-        )
-    print(f"headline metric: {trainer.best_checkpoint_eval_metric}\nok")
+        _print_sizes(data, params)
+    print(f"headline metric: {params.trainer.best_checkpoint_eval_metric}\nok")
     return 0
+
+
+def _print_sizes(data: Manifest, params: Any) -> None:
+    sizes = ", ".join(f"{split.examples} {name}" for name, split in data.splits.items())
+    print(f"data: {sizes} examples, {len(data.labels)} classes ({data.fingerprint[:12]})")
+    batch = params.task.train_data.global_batch_size
+    interval = params.trainer.validation_interval
+    print(
+        f"{params.trainer.train_steps} steps at batch {batch}, an evaluation every {interval} steps"
+    )
 
 
 def prepared(cfg: Config) -> tuple[Dataset, ModuleType, Manifest | None]:
@@ -75,40 +79,44 @@ def prove(cfg: Config) -> int:
     """Trains a few steps twice, the second time killed and resumed; returns 0 when every step is equal in every bit."""
     cfg = config.anchored(cfg)
     store.obtain(cfg, tasks.load(config.chosen_dataset(cfg).task))
-    # The recipe's own schedule, so that the learning rate is not zero; only left early.
-    trainer = {**cfg.trainer, "steps_per_loop": 1, "summary_interval": 1, "checkpoint_interval": 2}
     with tempfile.TemporaryDirectory() as folder:
-        records = []
-        for name, stops in (
-            ("alone", [signal.SIGTERM]),
-            ("killed", [signal.SIGKILL, signal.SIGTERM]),
-        ):
-            run_dir = Path(folder, name)
-            file = Path(folder, f"{name}.yaml")
-            file.write_text(
-                config.to_yaml(
-                    replace(
-                        cfg, runs_dir=folder, run_dir=str(run_dir), trainer=trainer, flight=True
-                    )
-                )
-            )
-            for how in stops:
-                _train_until(KILLED_AT if how == signal.SIGKILL else PROOF_STEPS, file, how)
-            records.append((run_dir / "flight.jsonl").read_text())
-    lines = [
-        {step["step"]: step for step in map(json.loads, record.splitlines())}.get(PROOF_STEPS, {})
-        for record in records
+        alone = _flight_record(cfg, Path(folder), "alone", [signal.SIGTERM])
+        killed = _flight_record(cfg, Path(folder), "killed", [signal.SIGKILL, signal.SIGTERM])
+    compared = [
+        _print_last("left alone", alone),
+        _print_last(f"killed after step {KILLED_AT} and resumed", killed),
     ]
-    for name, line in zip(
-        ("left alone", f"killed after step {KILLED_AT} and resumed"), lines, strict=True
-    ):
-        print(
-            f"{PROOF_STEPS} steps, {name}: loss {line.get('loss')}, weights {line.get('variables', 'none')[:16]}"
-        )
-    parting = bisection.bisect(*records)
+    parting = bisection.bisect(alone, killed)
     print("\n".join(parting.lines()) if parting else "equal in every bit")
-    compared = all("variables" in line for line in lines)
-    return ExitCode.FAILED if parting or not compared else ExitCode.DONE
+    return ExitCode.FAILED if parting or not all(compared) else ExitCode.DONE
+
+
+def _flight_record(cfg: Config, folder: Path, name: str, stops: Sequence[signal.Signals]) -> str:
+    """The flight record of a training that is stopped by these signals, and resumed between them."""
+    # The recipe's own schedule, so that the learning rate is not zero; only left early.
+    short = {"steps_per_loop": 1, "summary_interval": 1, "checkpoint_interval": 2}
+    run_dir = folder / name
+    file = folder / f"{name}.yaml"
+    recipe = replace(
+        cfg,
+        runs_dir=str(folder),
+        run_dir=str(run_dir),
+        trainer={**cfg.trainer, **short},
+        flight=True,
+    )
+    file.write_text(config.to_yaml(recipe))
+    for how in stops:
+        _train_until(KILLED_AT if how == signal.SIGKILL else PROOF_STEPS, file, how)
+    return (run_dir / "flight.jsonl").read_text()
+
+
+def _print_last(name: str, record: str) -> bool:
+    """Says what the last step of the proof computed; whether there is a digest to compare."""
+    steps = {step["step"]: step for step in map(json.loads, record.splitlines())}
+    last = steps.get(PROOF_STEPS, {})
+    weights = last.get("variables", "none")[:16]
+    print(f"{PROOF_STEPS} steps, {name}: loss {last.get('loss')}, weights {weights}")
+    return "variables" in last
 
 
 def _train_until(step: int, file: Path, how: signal.Signals) -> None:

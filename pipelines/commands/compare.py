@@ -13,10 +13,13 @@ def run(cfg: Config) -> int:
         raise UsageError(
             "against: name the run to compare with, as in: make compare RUN=<run> ARGS=against=<run>"
         )
-    before, after = runs.find(cfg.run, cfg), runs.find(cfg.against, cfg)
-    found = comparison.compare(before.texts, after.texts, (before.metrics, after.metrics))
-    print("\n".join(found.lines()))
-    return ExitCode.DONE if found.verdict == comparison.IDENTICAL else ExitCode.FAILED
+    before = runs.find(cfg.run, cfg)
+    after = runs.find(cfg.against, cfg)
+    figures = (before.metrics, after.metrics)
+    compared = comparison.compare(before.texts, after.texts, figures)
+    print("\n".join(compared.lines()))
+    identical = compared.verdict == comparison.IDENTICAL
+    return ExitCode.DONE if identical else ExitCode.FAILED
 
 
 main = config.composed(run)

@@ -3,9 +3,11 @@
 Rebuilt from the run's own artifacts. Another data set (dataset=<name>) or runtime may be given.
 """
 
+import math
 import tempfile
 import time
 from pathlib import Path
+from typing import Any
 
 import tasks
 from pipelines import config
@@ -20,15 +22,13 @@ def run(cfg: Config) -> int:
     """Prints the metrics and writes `evaluation/summary.json` in the run directory."""
     started = time.monotonic()
     record = runs.find(cfg.run, cfg)
-    recorded = config.from_yaml(record.texts["config.yaml"])
-    recorded.runtime, recorded.data_dir = {**recorded.runtime, **cfg.runtime}, cfg.data_dir
-    recorded.dataset = cfg.dataset or recorded.dataset
+    recorded = _here(cfg, record.texts["config.yaml"])
     dataset = config.chosen_dataset(recorded)
     task = tasks.load(dataset.task)
     data = store.obtain(recorded, task)
     folder = Path(record.run_dir or config.absolute(recorded.run_dir)) / "evaluation"
     with process.prepared(recorded, folder):
-        from pipelines.training import (  # TensorFlow: 10 s.
+        from pipelines.training import (  # TensorFlow: 10 s.  # TensorFlow as well.
             checkpoints,
             determinism,
             experiment,
@@ -41,11 +41,17 @@ def run(cfg: Config) -> int:
         devices = strategy.build(params.runtime, cfg.logical_cpus)
         strategy.refuse_uneven(params, devices, data.splits["validation"].examples)
         checkpoint = checkpoints.best(runs.checkpoints(record, tempfile.gettempdir()), print)
-        print(f"evaluating {checkpoint} on {data.dataset}: {params.trainer.validation_steps} steps")
+        steps = params.trainer.validation_steps
+        print(f"evaluating {checkpoint} on {data.dataset}: {steps} steps")
         outcome = experiment.evaluate(
-            params, checkpoint, folder, devices=devices, exact=recorded.determinism
+            params,
+            checkpoint,
+            folder,
+            devices=devices,
+            exact=recorded.determinism,
         )
     headline = params.trainer.best_checkpoint_eval_metric
+    setup = time.monotonic() - started - outcome.seconds["evaluate"]
     write_summary(
         folder,
         {
@@ -53,25 +59,36 @@ def run(cfg: Config) -> int:
             "dataset": data.dataset,
             "fingerprint": data.fingerprint,
             "checkpoint": checkpoint,
-            "steps": outcome.steps,
-            "metrics": outcome.metrics,
-            "headline": {"metric": headline, "value": outcome.metrics.get(headline)},
-            "weights_sha256": outcome.weights_sha256,
-            "trainable_sha256": outcome.trainable_sha256,
             "mlflow_run_id": record.run_id,
-            "status": "finished",
-            "seconds": {
-                "setup": round(time.monotonic() - started - outcome.seconds["evaluate"], 2),
-                **outcome.seconds,
-            },
+            "headline": {"metric": headline, "value": outcome.metrics.get(headline)},
+            "seconds": {"setup": round(setup, 2), **outcome.seconds},
+            **_results(outcome),
         },
     )
     for name, value in sorted(outcome.metrics.items()):
         print(f"  {name:<32} {value:.4f}")
-    print(
-        f"{recorded.name}: {headline} {outcome.metrics.get(headline, float('nan')):.4f} at step {outcome.steps}; {folder}"
-    )
+    value = outcome.metrics.get(headline, math.nan)
+    print(f"{recorded.name}: {headline} {value:.4f} at step {outcome.steps}; {folder}")
     return 0
+
+
+def _here(cfg: Config, text: str) -> Config:
+    """The recorded configuration, with the data and devices that this command was given."""
+    recorded = config.from_yaml(text)
+    recorded.runtime = {**recorded.runtime, **cfg.runtime}
+    recorded.data_dir = cfg.data_dir
+    recorded.dataset = cfg.dataset or recorded.dataset
+    return recorded
+
+
+def _results(outcome: Any) -> dict[str, Any]:
+    return {
+        "status": "finished",
+        "steps": outcome.steps,
+        "metrics": outcome.metrics,
+        "weights_sha256": outcome.weights_sha256,
+        "trainable_sha256": outcome.trainable_sha256,
+    }
 
 
 main = config.composed(run)

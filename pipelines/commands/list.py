@@ -6,11 +6,9 @@ from pipelines import config
 def run(cfg: config.Config) -> int:
     """Prints every name that an override accepts, group by group."""
     for group in config.GROUPS:
-        names = config.options(group)
-        if names:
-            print(f"{group}=")
-            for name, headline in names.items():
-                print(f"  {name:<28} {headline}")
+        print(f"{group}=")
+        for name, headline in config.options(group).items():
+            print(f"  {name:<28} {headline}")
     return 0
 
 

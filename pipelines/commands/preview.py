@@ -24,14 +24,17 @@ def run(cfg: Config) -> int:
     if cfg.garden:
         from pipelines.training import parameters  # TensorFlow as well.
 
-        pictures = consumer.as_trained(parameters.build(cfg, task, data), data, PICTURES)
+        params = parameters.build(cfg, task, data)
+        pictures = consumer.as_trained(params, data, PICTURES)
         name = f"{name}-{cfg.name}"
     else:
         pictures = consumer.as_decoded(data, PICTURES)
-    file = epath.Path(cfg.data_dir) / "previews" / f"{name}.png"
+    folder = epath.Path(cfg.data_dir) / "previews"
+    file = folder / f"{name}.png"
+    page = folder / f"{name}.html"
     count = preview.sheet(pictures, data.labels, file)
-    preview.page(data, file.name, file.with_suffix(".html"))
-    print(f"{count} pictures: {file}\nstatistics: {file.with_suffix('.html')}")
+    preview.page(data, file.name, page)
+    print(f"{count} pictures: {file}\nstatistics: {page}")
     return 0
 
 

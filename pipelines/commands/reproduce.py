@@ -19,6 +19,7 @@ from pipelines.commands import train
 from pipelines.config import Config
 from pipelines.data import manifest
 from pipelines.reproduction import classes, comparison, figure, worktree
+from pipelines.reproduction.comparison import Comparison
 from pipelines.system import processes
 from pipelines.system.signals import Interrupted
 from pipelines.tracking import mlflow_store, runs
@@ -40,29 +41,21 @@ def run(cfg: Config) -> int:
 
 def _reproduce_run(cfg: Config) -> int:
     record = runs.find(cfg.run, cfg)
+    name = str(record.run_id or cfg.run)
     summary = json.loads(record.texts.get("summary.json", "{}"))
     if summary.get("status") != "finished":
         raise UsageError(
             f"run: {cfg.run} has not finished; finish it first: make train RUN={cfg.run}"
         )
-    recorded = config.from_yaml(record.texts["config.yaml"])
-    recorded.data_dir, recorded.runs_dir = cfg.data_dir, cfg.runs_dir
-    recorded.run_dir = (
-        f"{cfg.runs_dir}/reproductions/{recorded.name}-{time.strftime('%Y%m%d-%H%M%S')}"
-    )
-    recorded = config.anchored(recorded)
     environment = json.loads(record.texts["environment.json"])
     if "determinism_class" not in environment:
         raise UsageError(_trained_nothing(str(cfg.run), summary))
+    recorded = _again(cfg, record.texts["config.yaml"])
     recorded.threads = config.Threads(**environment["determinism_class"]["threads"])
     _refuse_other_data(recorded, json.loads(record.texts["manifest.json"]))
-    with worktree.checked_out(
-        environment["git"]["commit"], record.texts.get("diff.patch", "")
-    ) as tree:
-        print(
-            f"reproducing {record.run_id or cfg.run} with the code of {environment['git']['commit'][:12]}",
-            flush=True,
-        )
+    commit = environment["git"]["commit"]
+    with worktree.checked_out(commit, record.texts.get("diff.patch", "")) as tree:
+        print(f"reproducing {name} with the code of {commit[:12]}", flush=True)
         machine = classes.here(record.texts)
         if not machine.promised:  # Said before the hours that it takes.
             print("\n".join(machine.lines()), flush=True)
@@ -71,28 +64,29 @@ def _reproduce_run(cfg: Config) -> int:
         return code
     again = runs.find(recorded.run_dir, cfg)
     tolerance = recorded.figure.tolerance if recorded.figure else comparison.TOLERANCE
-    found = comparison.compare(
-        record.texts, again.texts, (record.metrics, again.metrics), tolerance
-    )
-    print("\n".join(found.lines()))
-    _link(
-        Path(recorded.run_dir),
-        mlflow_store.address(cfg),
-        str(record.run_id or cfg.run),
-        found.verdict,
-        found.lines(),
-    )
-    return ExitCode.DONE if found.verdict == comparison.IDENTICAL else ExitCode.FAILED
+    figures = (record.metrics, again.metrics)
+    compared = comparison.compare(record.texts, again.texts, figures, tolerance)
+    print("\n".join(compared.lines()))
+    _link(Path(recorded.run_dir), mlflow_store.address(cfg), name, compared)
+    identical = compared.verdict == comparison.IDENTICAL
+    return ExitCode.DONE if identical else ExitCode.FAILED
+
+
+def _again(cfg: Config, text: str) -> Config:
+    """The recorded configuration, with its data and a new run directory where they are here."""
+    recorded = config.from_yaml(text)
+    recorded.data_dir = cfg.data_dir
+    recorded.runs_dir = cfg.runs_dir
+    time_of_day = time.strftime("%Y%m%d-%H%M%S")
+    recorded.run_dir = f"{cfg.runs_dir}/reproductions/{recorded.name}-{time_of_day}"
+    return config.anchored(recorded)
 
 
 def _trained_nothing(run: str, summary: dict) -> str:
-    finished = [
-        trial["run_dir"] for trial in summary.get("trials", ()) if trial.get("state") == "finished"
-    ]
-    if finished:
-        return (
-            f"run: {run} is a sweep; reproduce one of its trials: make reproduce RUN={finished[0]}"
-        )
+    for trial in summary.get("trials", ()):
+        if trial.get("state") == "finished":
+            command = f"make reproduce RUN={trial['run_dir']}"
+            return f"run: {run} is a sweep; reproduce one of its trials: {command}"
     return f"run: {run} trained nothing that could be made again; the runs there are: make ui"
 
 
@@ -115,38 +109,41 @@ def _train_apart(cfg: Config, text: str, tree: Path) -> int:
     with subprocess.Popen(command, env=environment) as child:
         try:
             return child.wait()
-        except Interrupted as stop:  # The terminal may have sent it to the child too, which saves and says how to go on.
+        except Interrupted as stop:  # The terminal may have sent it to the child too, which saves and says how to resume.
             child.send_signal(stop.signum)
             return child.wait()
 
 
-def _link(run_dir: Path, uri: str, original: str, verdict: str, lines: list[str]) -> None:
-    document = {"reproduces": original, "verdict": verdict, "comparison": lines}
+def _link(run_dir: Path, uri: str, original: str, compared: Comparison) -> None:
+    tags = {"reproduces": original, "verdict": compared.verdict}
+    document = {**tags, "comparison": compared.lines()}
+    _annotate(run_dir, uri, tags, document)
+
+
+def _annotate(run_dir: Path, uri: str, tags: dict[str, str], document: dict[str, Any]) -> None:
+    """Adds the verdict to a finished run: `reproduction.json`, and tags in MLflow."""
     (run_dir / "reproduction.json").write_text(json.dumps(document, indent=1) + "\n")
-    runs.annotate(
-        run_dir, uri, {"reproduces": original, "verdict": verdict}, files=("reproduction.json",)
-    )
+    runs.annotate(run_dir, uri, tags, files=("reproduction.json",))
 
 
 def _reproduce_figure(cfg: Config) -> int:
     stated = figure.stated(cfg)
     examples = _examples(cfg)
-    departures = figure.departures(cfg, examples, _resolved) if examples else figure.Departures()
+    departures = figure.Departures()
+    if examples:
+        departures = figure.departures(cfg, examples, _resolved)
     _refuse_hopeless(cfg, departures)
     print(f"{cfg.name}: {stated.metric} {stated.value} stated by {stated.source}")
     code = train.run(cfg)
     if code != 0:
         return code
     run_dir = Path(config.absolute(cfg.run_dir))
-    summary = read_summary(run_dir)
     trained = json.loads((run_dir / "manifest.json").read_text())
     examples = {name: split["examples"] for name, split in trained["splits"].items()}
-    verdict = figure.judge(cfg, summary["metrics"], figure.departures(cfg, examples, _resolved))
+    departures = figure.departures(cfg, examples, _resolved)
+    verdict = figure.judge(cfg, read_summary(run_dir)["metrics"], departures)
     print("\n".join(verdict.lines()))
-    (run_dir / "reproduction.json").write_text(json.dumps(asdict(verdict), indent=1) + "\n")
-    runs.annotate(
-        run_dir, mlflow_store.address(cfg), {"verdict": verdict.word}, files=("reproduction.json",)
-    )
+    _annotate(run_dir, mlflow_store.address(cfg), {"verdict": verdict.word}, asdict(verdict))
     return CODES[verdict.word]
 
 
@@ -169,29 +166,29 @@ def _examples(cfg: Config) -> dict[str, int]:
 
 
 def _refuse_hopeless(cfg: Config, departures: figure.Departures) -> None:
-    published = figure.choice(cfg).startswith("published/")
-    if (
-        published
-        and not departures.changed
-        and cfg.runtime.get("distribution_strategy") == "one_device"
-        and not cfg.runtime.get("num_gpus")
-    ):
-        steps, batch = (
-            cfg.trainer.get("train_steps"),
-            cfg.task.get("train_data", {}).get("global_batch_size"),
-        )
+    """Refuses what would take months, or fail for lack of its starting weights."""
+    if not figure.choice(cfg).startswith("published/"):
+        return
+    if not departures.changed and _on_a_cpu(cfg):
+        steps = cfg.trainer.get("train_steps") or "registered"
+        batch = cfg.task.get("train_data", {}).get("global_batch_size") or "registered"
         raise UsageError(
-            f"{cfg.name} is a full-size recipe ({steps or 'registered'} steps, batch {batch or 'registered'}); a CPU would take "
+            f"{cfg.name} is a full-size recipe ({steps} steps, batch {batch}); a CPU would take "
             f"months. Choose the hardware: RUNTIME=gpu, mirrored or tpu; or rehearse at reduced size, for example "
             f'ARGS="trainer.train_steps=10 task.train_data.global_batch_size=8"'
         )
-    checkpoint = _resolved(cfg)["task"]["init_checkpoint"] if published else None
-    if published and checkpoint and checkpoint.startswith("gs://") and not _reachable(checkpoint):
+    checkpoint = _resolved(cfg)["task"]["init_checkpoint"]
+    if checkpoint and checkpoint.startswith("gs://") and not _reachable(checkpoint):
         raise UsageError(
             f"task.init_checkpoint: {checkpoint} does not answer; public buckets have refused access at times. "
             f"Give a local copy: task.init_checkpoint=<path>. The verdict will be {figure.UNVERIFIED!r}, since nothing "
             f"says what the published file holds"
         )
+
+
+def _on_a_cpu(cfg: Config) -> bool:
+    one_device = cfg.runtime.get("distribution_strategy") == "one_device"
+    return one_device and not cfg.runtime.get("num_gpus")
 
 
 def _resolved(cfg: Config) -> dict[str, Any]:
@@ -201,9 +198,8 @@ def _resolved(cfg: Config) -> dict[str, Any]:
 
 
 def _reachable(address: str) -> bool:
-    request = urllib.request.Request(
-        address.replace("gs://", "https://storage.googleapis.com/", 1) + ".index", method="HEAD"
-    )
+    address = address.replace("gs://", "https://storage.googleapis.com/", 1)
+    request = urllib.request.Request(f"{address}.index", method="HEAD")
     try:
         return urllib.request.urlopen(request, timeout=5).status == 200
     except (urllib.error.URLError, TimeoutError):

@@ -23,23 +23,21 @@ class Parting:
 
     step: int
     cause: str
-    firsts: dict[
-        str, tuple[int, object, object]
-    ]  # of each stream that differs: first step, and its two values
+    # By stream that differs: the first step at which it does, and its two values.
+    firsts: dict[str, tuple[int, object, object]]
 
     def lines(self, classes: Classes | None = None) -> list[str]:
         """The parting as readable lines; another determinism class explains what was computed otherwise."""
-        table = [
-            f"  {stream:<9} first at step {step}: {one} -> {other}"
-            for stream, (step, one, other) in self.firsts.items()
-        ]
+        reason = ""
         computed = (
             self.cause != STREAMS["order"]
         )  # An order is drawn with integers, alike everywhere.
-        reason = (
-            f" (class: {classes.reason()})" if computed and classes and not classes.promised else ""
-        )
-        return [f"the runs part at step {self.step}, first in {self.cause}{reason}", *table]
+        if computed and classes and not classes.promised:
+            reason = f" (class: {classes.reason()})"
+        lines = [f"the runs part at step {self.step}, first in {self.cause}{reason}"]
+        for stream, (step, before, after) in self.firsts.items():
+            lines.append(f"  {stream:<9} first at step {step}: {before} -> {after}")
+        return lines
 
 
 def bisect(before: str, after: str) -> Parting | None:
@@ -48,24 +46,31 @@ def bisect(before: str, after: str) -> Parting | None:
     Raises:
         ValueError: they have no step in common.
     """
-    one, other = _by_step(before), _by_step(after)
-    common = sorted(set(one) & set(other))
+    old = _by_step(before)
+    new = _by_step(after)
+    common = sorted(set(old) & set(new))
     if not common:
         raise ValueError("the two flight records have no step in common")
     firsts: dict[str, tuple[int, object, object]] = {}
     for step in common:
         for stream in STREAMS:
-            values = one[step].get(stream), other[step].get(stream)
-            if None not in values and json.dumps(values[0]) != json.dumps(
-                values[1]
-            ):  # NaN equals NaN as text
-                firsts.setdefault(stream, (step, *values))
+            values = (old[step].get(stream), new[step].get(stream))
+            if stream not in firsts and _differ(*values):
+                firsts[stream] = (step, *values)
     if not firsts:
         return None
     order = list(STREAMS)
     stream = min(firsts, key=lambda name: (firsts[name][0], order.index(name)))
     step = firsts[stream][0]
-    return Parting(step, INITIAL if step == 0 else STREAMS[stream], firsts)
+    cause = INITIAL if step == 0 else STREAMS[stream]
+    return Parting(step, cause, firsts)
+
+
+def _differ(before: object, after: object) -> bool:
+    """Whether two recorded values differ; NaN equals NaN as text, and what one run lacks says nothing."""
+    if before is None or after is None:
+        return False
+    return json.dumps(before) != json.dumps(after)
 
 
 def _by_step(text: str) -> dict[int, dict]:

@@ -10,7 +10,7 @@ from pipelines.system import arithmetic
 
 CAPPING = tuple(f"variables.{cap}" for cap in arithmetic.CAPS)
 NOT_PROMISED = "bits are not promised"
-# How a difference is called, by its place in the recorded class; what is not listed goes by its place.
+# How a difference is called, by its key in the recorded class; what is not listed goes by its key.
 NAMES = {
     "processor.instruction_set": "instruction set",
     "processor.architecture": "processor architecture",
@@ -53,8 +53,10 @@ class Classes:
         """The comparison as readable lines."""
         if self.promised:
             return ["class: the same"]
-        others = self.differing if self.unknown else self.differing[1:]
-        return [f"class: {self.reason()}; {NOT_PROMISED}", *(f"  {line}" for line in others)]
+        lines = [f"class: {self.reason()}; {NOT_PROMISED}"]
+        rest = self.differing if self.unknown else self.differing[1:]
+        lines += [f"  {difference}" for difference in rest]
+        return lines
 
 
 def between(before: Mapping[str, str], after: Mapping[str, str]) -> Classes:
@@ -64,60 +66,58 @@ def between(before: Mapping[str, str], after: Mapping[str, str]) -> Classes:
 
 def here(texts: Mapping[str, str]) -> Classes:
     """Compares a recorded run's class with this process, as far as that is known before TensorFlow is imported."""
-    machine, recorded = arithmetic.describe(), _class(texts)
-    return compare({name: recorded[name] for name in machine if name in recorded}, machine)
+    machine = arithmetic.describe()
+    recorded = _class(texts)
+    comparable = {name: recorded[name] for name in machine if name in recorded}
+    return compare(comparable, machine)
 
 
 def compare(before: Mapping[str, Any], after: Mapping[str, Any]) -> Classes:
     """Compares two classes as `environment.json` holds them; what was not recorded is unknown, not equal."""
-    one, other = dict(_leaves(before)), dict(_leaves(after))
-    places = [place for place in _in_order(one, other) if one.get(place) != other.get(place)]
+    old = dict(_leaves(before))
+    new = dict(_leaves(after))
+    keys = [key for key in _in_order(old, new) if old.get(key) != new.get(key)]
     unknown = _unknown(before, after)
     if unknown:
-        places = [place for place in places if place in one and place in other]
-    caps = _capping(places)
-    differing = [
-        _line(place, one.get(place), other.get(place), caps)
-        for place in places
-        if place not in caps
-    ]
+        keys = [key for key in keys if key in old and key in new]
+    caps = _capping(keys)
+    differing = [_line(key, old.get(key), new.get(key), caps) for key in keys if key not in caps]
     return Classes(unknown, differing)
 
 
 def variables(before: Mapping[str, str], after: Mapping[str, str]) -> set[str]:
     """Names of the variables that are part of either run's class."""
-    return {name for texts in (before, after) for name in _class(texts).get("variables", {})}
+    return {*_class(before).get("variables", {}), *_class(after).get("variables", {})}
 
 
 def _class(texts: Mapping[str, str]) -> dict[str, Any]:
-    found = json.loads(texts.get("environment.json", "{}")).get("determinism_class")
-    return found if isinstance(found, dict) else {}
+    environment = json.loads(texts.get("environment.json", "{}"))
+    recorded = environment.get("determinism_class")
+    return recorded if isinstance(recorded, dict) else {}
 
 
 def _unknown(before: Mapping[str, Any], after: Mapping[str, Any]) -> str | None:
-    for which, found in (("first", before), ("second", after)):
-        if not isinstance(found.get("processor"), dict):
+    for which, recorded in (("first", before), ("second", after)):
+        processor = recorded.get("processor")
+        if not isinstance(processor, dict):
             return f"not recorded by the {which} run"
-        if found["processor"].get("instructions") is None:
+        if processor.get("instructions") is None:
             return f"the processor of the {which} run is not known, as its system did not tell"
     return None
 
 
-def _in_order(one: Mapping[str, Any], other: Mapping[str, Any]) -> list[str]:
-    """All places of both, those that have a name first."""
-    places = [*one, *(place for place in other if place not in one)]
-    return [name for name in NAMES if name in places] + [
-        place for place in places if place not in NAMES
-    ]
+def _in_order(before: Mapping[str, Any], after: Mapping[str, Any]) -> list[str]:
+    """The keys of both, those that have a name first."""
+    keys = list({**before, **after})
+    named = [key for key in NAMES if key in keys]
+    return named + [key for key in keys if key not in NAMES]
 
 
-def _capping(places: list[str]) -> list[str]:
-    """The variables among the differing places that explain another instruction set."""
-    return (
-        [place for place in places if place in CAPPING]
-        if "processor.instruction_set" in places
-        else []
-    )
+def _capping(keys: list[str]) -> list[str]:
+    """The variables among the differing keys that explain another instruction set."""
+    if "processor.instruction_set" not in keys:
+        return []
+    return [key for key in keys if key in CAPPING]
 
 
 def _leaves(node: Any, path: str = "") -> Iterator[tuple[str, Any]]:
@@ -128,20 +128,23 @@ def _leaves(node: Any, path: str = "") -> Iterator[tuple[str, Any]]:
         yield path, node
 
 
-def _line(place: str, before: Any, after: Any, caps: list[str]) -> str:
-    if place == "processor.instructions":
+def _line(key: str, before: Any, after: Any, caps: list[str]) -> str:
+    if key == "processor.instructions":
         return _instructions(before or [], after or [])
     reason = ""
-    if place == "processor.instruction_set" and caps:
-        reason = f" ({', '.join(caps).replace('variables.', '')})"
-    name = NAMES.get(place, place.removeprefix("processor.").removeprefix("variables."))
+    if key == "processor.instruction_set" and caps:
+        variables = ", ".join(caps).replace("variables.", "")
+        reason = f" ({variables})"
+    leaf = key.removeprefix("processor.").removeprefix("variables.")
+    name = NAMES.get(key, leaf)
     return f"{printable(name)} {_value(before)} -> {_value(after)}{reason}"
 
 
 def _instructions(before: list[str], after: list[str]) -> str:
     lost = [f"-{name}" for name in before if name not in after]
     gained = [f"+{name}" for name in after if name not in before]
-    return f"{NAMES['processor.instructions']} {printable(' '.join(lost + gained))}"
+    changes = printable(" ".join(lost + gained))
+    return f"{NAMES['processor.instructions']} {changes}"
 
 
 def _value(value: Any) -> str:

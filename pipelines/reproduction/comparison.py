@@ -1,7 +1,8 @@
 """Compares two recorded runs: what went in, and whether the same came out."""
 
 import json
-from collections.abc import Mapping
+import math
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -16,6 +17,11 @@ IDENTICAL, EQUIVALENT, DIFFERENT = "identical", "equivalent", "different"
 TOLERANCE = 0.01  # of the headline metric, for "equivalent", where no stated figure has one
 TOLD = (config.RESULT, config.GUARD, config.PASSIVE)  # not where it ran and how it was called
 MACHINE = ("python", "platform", "machine", "cpu")
+DATA = ("dataset", "fingerprint", "version", "labels", "splits")
+MOST_LINES = 30  # of each kind of input
+
+Figures = Mapping[str, Mapping[int, float]]  # by name, then step
+Parted = tuple[int, str, float, float | None]  # step, name, and the two values
 
 
 @dataclass(frozen=True)
@@ -30,12 +36,14 @@ class Comparison:
     def lines(self) -> list[str]:
         """The comparison as readable lines: the class first, the verdict last."""
         text = self.classes.lines()
-        for kind, found in self.inputs.items():
-            text.append(f"{kind}: {'the same' if not found else ''}".rstrip())
-            text += [f"  {line}" for line in found[:30]] + (
-                [f"  … {len(found) - 30} more"] if len(found) > 30 else []
-            )
-        return [*text, "results:", *(f"  {line}" for line in self.results), self._last_line()]
+        for kind, changes in self.inputs.items():
+            text.append(f"{kind}:" if changes else f"{kind}: the same")
+            text += [f"  {line}" for line in changes[:MOST_LINES]]
+            if len(changes) > MOST_LINES:
+                text.append(f"  … {len(changes) - MOST_LINES} more")
+        text.append("results:")
+        text += [f"  {line}" for line in self.results]
+        return [*text, self._last_line()]
 
     def _last_line(self) -> str:
         if self.verdict == IDENTICAL or self.classes.promised:
@@ -46,7 +54,7 @@ class Comparison:
 def compare(
     before: Mapping[str, str],
     after: Mapping[str, str],
-    figures: tuple[Mapping[str, Mapping[int, float]], Mapping[str, Mapping[int, float]]],
+    figures: tuple[Figures, Figures],
     tolerance: float = TOLERANCE,
 ) -> Comparison:
     """Compares two runs by their recorded texts (by file name) and figures (by name, then step).
@@ -61,11 +69,11 @@ def compare(
         "code": _code(before, after),
         "environment": _environment(before, after),
     }
-    one, other = (json.loads(texts.get("summary.json", "{}")) for texts in (before, after))
+    summaries = [_document(texts, "summary.json") for texts in (before, after)]
     results, steps_equal = _figures(*figures)
-    weights_line, weights_equal = _weights(one, other)
+    weights_line, weights_equal = _weights(*summaries)
     results.append(weights_line)
-    headlines = [summary.get("headline", {}) for summary in (one, other)]
+    headlines = [summary.get("headline", {}) for summary in summaries]
     values = [headline.get("value") for headline in headlines]
     results.append(f"{headlines[0].get('metric')}: {values[0]} -> {values[1]}")
     if weights_equal and steps_equal:
@@ -74,23 +82,26 @@ def compare(
     return Comparison(EQUIVALENT if near else DIFFERENT, same_class, inputs, results)
 
 
-def _weights(one: Mapping[str, Any], other: Mapping[str, Any]) -> tuple[str, bool]:
-    """What to say of the weights, and whether all of them are known to be equal.
+def _document(texts: Mapping[str, str], name: str) -> dict[str, Any]:
+    return json.loads(texts.get(name, "{}"))
+
+
+def _weights(before: Mapping[str, Any], after: Mapping[str, Any]) -> tuple[str, bool]:
+    """What to say of the weights of two summaries, and whether all of them are known to be equal.
 
     Records from before `trainable_sha256` hold the digest over trained variables alone, under the name `weights_sha256`.
     """
-    older = ["trainable_sha256" not in summary for summary in (one, other)]
-    if older[0] == older[1]:
-        digests = [summary.get("weights_sha256") for summary in (one, other)]
+    summaries = (before, after)
+    narrow = ["trainable_sha256" not in summary for summary in summaries]
+    if narrow[0] == narrow[1]:
+        digests = [summary.get("weights_sha256") for summary in summaries]
         return f"weights: {_parted(digests)}", bool(digests[0]) and digests[0] == digests[1]
-    digests = [
-        summary.get("trainable_sha256", summary.get("weights_sha256")) for summary in (one, other)
+    trained = [
+        summary.get("trainable_sha256", summary.get("weights_sha256")) for summary in summaries
     ]
-    which = "first" if older[0] else "second"
-    return (
-        f"trained weights: {_parted(digests)}; statistics and moving averages are not in the record of the {which}",
-        False,
-    )
+    which = "first" if narrow[0] else "second"
+    lacking = f"statistics and moving averages are not in the record of the {which}"
+    return f"trained weights: {_parted(trained)}; {lacking}", False
 
 
 def _parted(digests: list[str | None]) -> str:
@@ -99,92 +110,95 @@ def _parted(digests: list[str | None]) -> str:
 
 
 def _config(before: Mapping[str, str], after: Mapping[str, str]) -> list[str]:
-    documents = [yaml.safe_load(texts.get("config.yaml", "{}")) or {} for texts in (before, after)]
-    return differences(*(config.settings(document, *TOLD) for document in documents))
+    return differences(_settings(before), _settings(after))
+
+
+def _settings(texts: Mapping[str, str]) -> dict[str, Any]:
+    document = yaml.safe_load(texts.get("config.yaml", "{}"))
+    return config.settings(document or {}, *TOLD)
 
 
 def _data(before: Mapping[str, str], after: Mapping[str, str]) -> list[str]:
-    one, other = (json.loads(texts.get("manifest.json", "{}")) for texts in (before, after))
-    keys = ("dataset", "fingerprint", "version", "labels", "splits")
-    return differences(*({key: manifest.get(key) for key in keys} for manifest in (one, other)))
+    old = _document(before, "manifest.json")
+    new = _document(after, "manifest.json")
+    return differences(_only(DATA, old), _only(DATA, new))
+
+
+def _only(names: Sequence[str], document: Mapping[str, Any]) -> dict[str, Any]:
+    return {name: document.get(name) for name in names}
 
 
 def _code(before: Mapping[str, str], after: Mapping[str, str]) -> list[str]:
-    one, other = (
-        json.loads(texts.get("environment.json", "{}")).get("git", {}) for texts in (before, after)
-    )
-    found = differences({"commit": one.get("commit")}, {"commit": other.get("commit")})
+    old = _document(before, "environment.json").get("git", {})
+    new = _document(after, "environment.json").get("git", {})
+    changes = differences(_only(["commit"], old), _only(["commit"], new))
     if before.get("diff.patch", "") != after.get("diff.patch", ""):
-        found.append("uncommitted changes differ (diff.patch)")
-    return found
+        changes.append("uncommitted changes differ (diff.patch)")
+    return changes
 
 
 def _environment(before: Mapping[str, str], after: Mapping[str, str]) -> list[str]:
-    one, other = (json.loads(texts.get("environment.json", "{}")) for texts in (before, after))
-    machine = differences(
-        {key: one.get(key) for key in MACHINE}, {key: other.get(key) for key in MACHINE}
-    )
-    machine += _variables(before, after)
-    packages = [
-        dict(line.split("==", 1) for line in found.get("packages", [])) for found in (one, other)
-    ]
-    return machine + differences(*packages)
-
-
-def _variables(before: Mapping[str, str], after: Mapping[str, str]) -> list[str]:
-    """Differences in recorded variables that are no part of the determinism class."""
+    old = _document(before, "environment.json")
+    new = _document(after, "environment.json")
+    # Variables that are part of the class are told with it.
     of_class = classes.variables(before, after)
-    documents = [json.loads(texts.get("environment.json", "{}")) for texts in (before, after)]
-    one, other = (document.get("variables", {}) for document in documents)
-    names = [
-        name
-        for name in [*one, *(name for name in other if name not in one)]
-        if name not in of_class
+    return [
+        *differences(_only(MACHINE, old), _only(MACHINE, new)),
+        *differences(_variables(old, of_class), _variables(new, of_class), "variables"),
+        *differences(_packages(old), _packages(new)),
     ]
-    return differences(
-        {name: one.get(name) for name in names},
-        {name: other.get(name) for name in names},
-        "variables",
-    )
 
 
-def _figures(
-    before: Mapping[str, Mapping[int, float]], after: Mapping[str, Mapping[int, float]]
-) -> tuple[list[str], bool]:
-    lines, equal = [], True
+def _variables(environment: Mapping[str, Any], of_class: Collection[str]) -> dict[str, str]:
+    variables = environment.get("variables", {})
+    return {name: value for name, value in variables.items() if name not in of_class}
+
+
+def _packages(environment: Mapping[str, Any]) -> dict[str, str]:
+    """Versions by name."""
+    return dict(line.split("==", 1) for line in environment.get("packages", []))
+
+
+def _figures(before: Figures, after: Figures) -> tuple[list[str], bool]:
+    """What to say of the figures, and whether there are any and all are equal."""
+    lines = []
+    equal = True
     for kind in ("train/", "validation/"):
-        names = [name for name in before if name.startswith(kind)]
-        parted = [
-            (step, name, value, after.get(name, {}).get(step))
-            for name in names
-            for step, value in before[name].items()
-            if not _same(value, after.get(name, {}).get(step))
-        ]
-        count = sum(len(before[name]) for name in names)
-        extra = [
-            name
-            for name in after
-            if name.startswith(kind) and set(after[name]) - set(before.get(name, {}))
-        ]
+        old = {name: before[name] for name in before if name.startswith(kind)}
+        new = {name: after[name] for name in after if name.startswith(kind)}
+        parted = _parting_figures(old, new)
+        extra = [name for name in new if set(new[name]) - set(old.get(name, {}))]
+        count = sum(map(len, old.values()))
         equal = equal and not parted and not extra and count > 0
-        if parted:
-            step, name, value, other = min(parted)
-            lines.append(
-                f"{kind[:-1]}: {len(parted)} of {count} figures differ, first at step {step}: {name} {value} -> {other}"
-            )
-        elif extra:
-            lines.append(
-                f"{kind[:-1]}: {len(extra)} series have figures that the first run lacks, such as {extra[0]}"
-            )
-        else:
-            lines.append(f"{kind[:-1]}: all {count} figures equal")
+        lines.append(f"{kind[:-1]}: {_said_of_figures(parted, extra, count)}")
     return lines, equal
 
 
-def _same(one: float, other: float | None) -> bool:
-    return one == other or (
-        one != one and other is not None and other != other
-    )  # NaN equals NaN here
+def _parting_figures(before: Figures, after: Figures) -> list[Parted]:
+    parted = []
+    for name, series in before.items():
+        for step, value in series.items():
+            again = after.get(name, {}).get(step)
+            if not _same(value, again):
+                parted.append((step, name, value, again))
+    return parted
+
+
+def _said_of_figures(parted: Sequence[Parted], extra: Sequence[str], count: int) -> str:
+    if parted:
+        step, name, old, new = min(parted)
+        first = f"{name} {old} -> {new}"
+        return f"{len(parted)} of {count} figures differ, first at step {step}: {first}"
+    if extra:
+        return f"{len(extra)} series have figures that the first run lacks, such as {extra[0]}"
+    return f"all {count} figures equal"
+
+
+def _same(before: float, after: float | None) -> bool:
+    """Whether two figures are equal; NaN equals NaN here."""
+    if after is None:
+        return False
+    return before == after or (math.isnan(before) and math.isnan(after))
 
 
 def _short(digest: str | None) -> str:

@@ -24,6 +24,7 @@ REPRODUCED, MISSED, RESCALED, UNVERIFIED = (
     "not verified",
 )
 STARTING_WEIGHTS = "task.init_checkpoint"
+MOST_LINES = 20  # of departures that are told
 
 
 @dataclass(frozen=True)
@@ -43,20 +44,19 @@ class Departures:
     @property
     def word(self) -> str | None:
         """What they make of the verdict, whatever the figure; None: nothing."""
-        return RESCALED if self.changed else UNVERIFIED if self.unverified else None
+        if self.changed:
+            return RESCALED
+        return UNVERIFIED if self.unverified else None
 
     def lines(self) -> list[str]:
         """The departures as readable lines."""
-        found = [
-            *(f"changed: {line}" for line in self.changed),
-            *(f"not verified: {line}" for line in self.unverified),
-        ]
-        more = [f"… {len(found) - 20} more"] if len(found) > 20 else []
-        return [
-            *found[:20],
-            *more,
-            *(f"another, and no departure: {line}" for line in self.noted[:20]),
-        ]
+        lines = [f"changed: {line}" for line in self.changed]
+        lines += [f"not verified: {line}" for line in self.unverified]
+        more = len(lines) - MOST_LINES
+        if more > 0:
+            lines = [*lines[:MOST_LINES], f"… {more} more"]
+        lines += [f"another, and no departure: {line}" for line in self.noted[:MOST_LINES]]
+        return lines
 
 
 @dataclass(frozen=True)
@@ -73,9 +73,11 @@ class Verdict:
 
     def lines(self) -> list[str]:
         """The verdict as readable lines."""
+        difference = self.value - self.stated
         return [
             f"{'metric':<14} {'reached':>9} {'stated':>9} {'difference':>11} {'tolerance':>10}",
-            f"{self.metric:<14} {self.value:>9.4f} {self.stated:>9.4f} {self.value - self.stated:>+11.4f} {self.tolerance:>10.4f}",
+            f"{self.metric:<14} {self.value:>9.4f} {self.stated:>9.4f} "
+            f"{difference:>+11.4f} {self.tolerance:>10.4f}",
             f"stated by: {self.source}",
             *self.departures.lines(),
             self.word,
@@ -112,10 +114,12 @@ def departures(
             neither of two composed configurations may say what they differ in.
     """
     written = recipe(cfg)
-    changed, unverified, noted = [], [], []
-    for line in differences(
-        _described(written, written, resolve), _described(cfg, written, resolve)
-    ):
+    before = _described(written, written, resolve)
+    after = _described(cfg, written, resolve)
+    changed: list[str] = []
+    unverified: list[str] = []
+    noted: list[str] = []
+    for line in differences(before, after):
         key, _, values = line.partition(": ")
         old, _, new = values.partition(" -> ")
         if key == STARTING_WEIGHTS and "None" not in (old, new):
@@ -134,11 +138,10 @@ def _described(
 ) -> dict[str, Any]:
     # The seed is in several of the parameters; it is weighed once, where it is set.
     params = resolve(replace(cfg, seed=written.seed, determinism=written.determinism))
-    nodes = {
-        node: json.loads(json.dumps(params[node], default=str))
-        for node in ("task", "trainer", "runtime")
-    }
-    return config.settings({**config.plain(cfg), **nodes}, config.RESULT, config.GUARD)
+    document = config.plain(cfg)
+    for node in config.GARDEN_NODES:
+        document[node] = json.loads(json.dumps(params[node], default=str))
+    return config.settings(document, config.RESULT, config.GUARD)
 
 
 def _is_chance(key: str, old: str) -> bool:
@@ -157,17 +160,25 @@ def choice(cfg: Config) -> str:
     return names[0]
 
 
-def judge(cfg: Config, metrics: dict[str, float], found: Departures) -> Verdict:
+def judge(cfg: Config, metrics: dict[str, float], departures: Departures) -> Verdict:
     """Weighs the metrics of a finished run against the stated figure: at least that good, less the tolerance.
 
     Raises:
         UsageError: the run has no such metric.
     """
-    figure: Any = stated(cfg)
+    figure = stated(cfg)
     if figure.metric not in metrics:
         raise UsageError(
             f"figure.metric: the run has no {figure.metric!r}; it has: {', '.join(sorted(metrics))}"
         )
     value = metrics[figure.metric]
-    word = found.word or (REPRODUCED if value >= figure.value - figure.tolerance else MISSED)
-    return Verdict(word, figure.metric, value, figure.value, figure.tolerance, figure.source, found)
+    reached = value >= figure.value - figure.tolerance
+    return Verdict(
+        word=departures.word or (REPRODUCED if reached else MISSED),
+        metric=figure.metric,
+        value=value,
+        stated=figure.value,
+        tolerance=figure.tolerance,
+        source=figure.source,
+        departures=departures,
+    )
