@@ -33,7 +33,8 @@ def corpus(folder: Path, images: int, *, plain: bool = False) -> tuple[Path, Pat
     # As a stream: the document may be larger than the memory.
     with (folder / "annotations.json").open("w") as file:
         file.write('{"categories": ')
-        file.write(json.dumps([_category(number) for number in range(1, CATEGORIES + 1)]))
+        categories = [_category(number) for number in range(1, CATEGORIES + 1)]
+        file.write(json.dumps(categories))
         file.write(', "images": [')
         for number in range(1, images + 1):
             name = f"{number:012d}.jpg"
@@ -45,7 +46,11 @@ def corpus(folder: Path, images: int, *, plain: bool = False) -> tuple[Path, Pat
         for number in range(1, images * OBJECTS + 1):
             thing = _thing(random, overhanging=number % OVERHANGING == 0)
             image = (number - 1) // OBJECTS + 1
-            _write_item(file, {"id": number, "image_id": image, **thing}, first=number == 1)
+            _write_item(
+                file,
+                {"id": number, "image_id": image, **thing},
+                first=number == 1,
+            )
         file.write("]}")
     return folder / "images", folder / "annotations.json"
 
@@ -72,14 +77,17 @@ def _photograph(random: np.random.RandomState, photographs: list[Image.Image]) -
     height = source.height // 2
     left = random.randint(width)
     top = random.randint(height)
-    crop = source.crop((left, top, left + width, top + height))
-    pixels = np.asarray(crop.resize((WIDTH, HEIGHT)), np.int16)
-    return _encoded(pixels + random.randint(-12, 13, pixels.shape))
+    box = (left, top, left + width, top + height)
+    crop = source.crop(box).resize((WIDTH, HEIGHT))
+    pixels = np.asarray(crop, np.int16)
+    noise = random.randint(-12, 13, pixels.shape)
+    return _encoded(pixels + noise)
 
 
 def _encoded(pixels: np.ndarray) -> bytes:
     file = io.BytesIO()
-    Image.fromarray(pixels.clip(0, 255).astype(np.uint8)).save(file, "JPEG", quality=90)
+    picture = Image.fromarray(pixels.clip(0, 255).astype(np.uint8))
+    picture.save(file, "JPEG", quality=90)
     return file.getvalue()
 
 
@@ -98,12 +106,17 @@ def _thing(random: np.random.RandomState, *, overhanging: bool) -> dict:
     width = float(round(right - left, 2))
     if overhanging:
         width = float(WIDTH - left + 1)
-    box = [float(left), float(top), width, float(round(bottom - top, 2))]
-    area = float(round(math.pi * radius * radius * 0.6, 2))
+    box = [
+        float(left),
+        float(top),
+        width,
+        float(round(bottom - top, 2)),
+    ]
+    area = math.pi * radius * radius * 0.6
     return {
         "category_id": int(random.randint(1, CATEGORIES + 1)),
         "bbox": box,
-        "area": area,
+        "area": float(round(area, 2)),
         "iscrowd": 0,
         "segmentation": [points.ravel().tolist()],
     }

@@ -54,8 +54,13 @@ def run(arguments: list[str], log: Path) -> Cost:
         _, status, used = os.wait4(process.pid, 0)
         wall = time.monotonic() - started
     if status:
-        raise RuntimeError(f"{' '.join(arguments)} failed:\n{log.read_text()[-2000:]}")
-    return Cost(wall, used.ru_utime + used.ru_stime, used.ru_maxrss / 1024)
+        end = log.read_text()[-2000:]
+        raise RuntimeError(f"{' '.join(arguments)} failed:\n{end}")
+    return Cost(
+        wall_s=wall,
+        cpu_s=used.ru_utime + used.ru_stime,
+        peak_mb=used.ru_maxrss / 1024,
+    )
 
 
 def official(images: Path, annotations: Path, target: Path, *, masks: bool) -> Cost:
@@ -144,7 +149,8 @@ def compare(root: Path, images: int, repeats: int) -> dict[bool, Cost]:
             ours.append(trellis(*sources, root / "trellis", masks=masks))
         base = show("official", theirs)
         middles[masks] = show("trellis", ours)
-        _show_ratio(base, middles[masks], middles[masks].peak_mb / base.peak_mb)
+        peak = middles[masks].peak_mb / base.peak_mb
+        _show_ratio(base, middles[masks], peak)
         compared = differences(root / "official", root / "trellis", masks=masks)
         print(f"  decoded    {json.dumps(compared)}", flush=True)
     return middles
@@ -156,8 +162,10 @@ def enlarge(root: Path, images: int, middles: dict[bool, Cost]) -> None:
     sources = written(root / "corpus", 10 * images)
     for masks in (False, True):
         print(f"ten times the images, {KINDS[masks]}")
-        large = show("trellis", [trellis(*sources, root / "trellis", masks=masks)])
-        _show_ratio(large, middles[masks], large.peak_mb / middles[masks].peak_mb)
+        cost = trellis(*sources, root / "trellis", masks=masks)
+        show("trellis", [cost])
+        peak = cost.peak_mb / middles[masks].peak_mb
+        _show_ratio(cost, middles[masks], peak)
 
 
 def annotate(root: Path, gigabytes: float) -> None:

@@ -60,7 +60,8 @@ def pace(command: list[str], steps: int) -> Pace:
     if process.returncode or steps not in seen:
         raise RuntimeError(f"{' '.join(command)} failed:\n{''.join(tail)}")
     first = min(seen)
-    rate = (steps - first) / (seen[steps] - seen[first])
+    seconds = seen[steps] - seen[first]
+    rate = (steps - first) / seconds
     return Pace(seen[first] - began, rate)
 
 

@@ -17,37 +17,47 @@ VERBS = Path(__file__).parent / "commands"
 
 def verbs() -> dict[str, str]:
     """Every verb with the first line of its docstring, read without importing it."""
-    files = sorted(file for file in VERBS.glob("*.py") if file.stem != "__init__")
-    return {file.stem: ast.get_docstring(ast.parse(file.read_text())) or "" for file in files}
+    docstrings = {}
+    for file in sorted(VERBS.glob("*.py")):
+        if file.stem != "__init__":
+            tree = ast.parse(file.read_text())
+            docstrings[file.stem] = ast.get_docstring(tree) or ""
+    return docstrings
 
 
 def main() -> None:
     """Runs one verb; leaves with its exit code."""
     sys.excepthook = _tell
-    known = verbs()
+    docstrings = verbs()
     verb, *overrides = sys.argv[1:] or ["--help"]
     if verb in ("-h", "--help", "help"):
         print("usage: trellis <verb> [key=value ...]\n")
-        for name, doc in known.items():
-            print(f"  {name:<11} {doc.splitlines()[0]}")
+        for name, text in docstrings.items():
+            headline, *_ = text.splitlines()
+            print(f"  {name:<11} {headline}")
         print(
             "\ntrellis <verb> --help says more about one of them; trellis list shows what experiment= and dataset= accept."
         )
         return
     try:
-        if verb not in known:
-            raise UsageError(f"no verb {verb!r}{nearest(verb, list(known))}\nall of them: trellis")
+        if verb not in docstrings:
+            hint = nearest(verb, list(docstrings))
+            raise UsageError(f"no verb {verb!r}{hint}\nall of them: trellis")
         if {"-h", "--help"} & set(overrides):
-            print(known[verb])
+            print(docstrings[verb])
             return
         with Interruption():
-            code = importlib.import_module(f"pipelines.commands.{verb}").main(overrides)
+            command = importlib.import_module(f"pipelines.commands.{verb}")
+            code = command.main(overrides)
         sys.exit(code)
     except Interrupted as stop:
         print(f"interrupted ({stop})", file=sys.stderr)
         sys.exit(stop.exit_code)
     except UsageError as error:
-        print(f"trellis: {redacted(str(error))}", file=sys.stderr)
+        print(
+            f"trellis: {redacted(str(error))}",
+            file=sys.stderr,
+        )
         sys.exit(error.exit_code)
 
 

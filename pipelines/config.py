@@ -256,7 +256,7 @@ def locations(source: str) -> tuple[str, ...]:
 def substance(dataset: Mapping[str, Any], *roles: Role) -> dict[str, Any]:
     """The fields of a data set's node that have one of these roles."""
     source = dataset.get("source", "")
-    return {name: value for name, value in dataset.items() if dataset_role(name, source) in roles}
+    return {name: dataset[name] for name in dataset if dataset_role(name, source) in roles}
 
 
 def settings(document: Mapping[str, Any], *roles: Role) -> dict[str, Any]:
@@ -265,8 +265,9 @@ def settings(document: Mapping[str, Any], *roles: Role) -> dict[str, Any]:
     Args:
         document: as `to_yaml` writes it or once did. A key that this schema does not know counts as of the result.
     """
-    others = set(Config.__dataclass_fields__) - set(names(Config, *roles))
-    kept = {key: value for key, value in _renamed(document).items() if key not in others}
+    others = set(names(Config, *(set(Role) - set(roles))))
+    document = _renamed(document)
+    kept = {key: document[key] for key in document if key not in others}
     if isinstance(kept.get("dataset"), Mapping):
         kept["dataset"] = substance(kept["dataset"], *roles)
     for node in GARDEN_NODES:
@@ -277,7 +278,7 @@ def settings(document: Mapping[str, Any], *roles: Role) -> dict[str, Any]:
 
 def _renamed(document: Mapping[str, Any]) -> dict[str, Any]:
     """A recorded configuration under today's names of the fields."""
-    return {RENAMED.get(key, key): value for key, value in document.items()}
+    return {RENAMED.get(key, key): document[key] for key in document}
 
 
 def _garden_leaves(node: Any, roles: Sequence[Role]) -> Any:
@@ -408,8 +409,10 @@ def _without_dataclasses(value: Any) -> Any:
     if is_dataclass(value):
         value = vars(value)
     if isinstance(value, dict):
-        return {key: _without_dataclasses(item) for key, item in value.items()}
-    return [_without_dataclasses(item) for item in value] if isinstance(value, list) else value
+        return {key: _without_dataclasses(value[key]) for key in value}
+    if isinstance(value, list):
+        return [_without_dataclasses(item) for item in value]
+    return value
 
 
 def _named(cfg: Config) -> Config:
@@ -441,7 +444,7 @@ def _in_fields_of(recorded: Mapping[str, Any], document: Mapping[str, Any]) -> d
         value = document[RENAMED.get(key, key)]
         closed = key not in (*GARDEN_NODES, "runner")
         if closed and isinstance(value, dict) and isinstance(before, dict):
-            value = {name: item for name, item in value.items() if name in before}
+            value = {name: value[name] for name in value if name in before}
         kept[key] = value
     return kept
 
@@ -466,7 +469,7 @@ def from_yaml(text: str) -> Config:
 
 def _recorded(text: str, name: str) -> Any:
     try:
-        document = OmegaConf.create(text) if text.strip() else OmegaConf.create({})
+        document = OmegaConf.create(text if text.strip() else "{}")
         written: Any = OmegaConf.to_container(document, resolve=False)
         interpolation = _interpolation(written)
         if interpolation is not None:
@@ -624,13 +627,15 @@ def _missing(key: str, overrides: Sequence[str]) -> str:
     names: list[str] = []
     for owner in (Config, Dataset, Figure, Threads, Sweep):
         names += owner.__dataclass_fields__
-    override = next((text for text in overrides if key in text.partition("=")[0]), key)
+    named = [text for text in overrides if key in text.partition("=")[0]]
+    override = named[0] if named else key
     return f"{override}: there is no key {key!r}{nearest(key, names)}"
 
 
 def _unforeseen(overrides: Sequence[str], error: Exception) -> str:
     for override in overrides:
-        owner, inner, _ = override.lstrip("+~").partition("=")[0].partition(".")
+        key, _, _ = override.lstrip("+~").partition("=")
+        owner, _, inner = key.partition(".")
         if inner and owner in ("dataset", "sweep", "figure") and "NoneType" in str(error):
             reason = "the experiment has none"
             if owner in GROUPS:
@@ -662,7 +667,7 @@ def _anchored_dataset(dataset: Dataset) -> Dataset:
 
 def _absolute_each(value: Any) -> Any:
     if isinstance(value, dict):
-        return {key: _absolute_each(item) for key, item in value.items()}
+        return {key: _absolute_each(value[key]) for key in value}
     if isinstance(value, list):
         return [_absolute_each(item) for item in value]
     return absolute(value) if isinstance(value, str) and value else value
@@ -670,4 +675,6 @@ def _absolute_each(value: Any) -> Any:
 
 def absolute(path: str) -> str:
     """A local path made absolute, an address such as gs://… left as it is."""
-    return path if "://" in path else os.path.abspath(os.path.expanduser(path))
+    if "://" in path:
+        return path
+    return os.path.abspath(os.path.expanduser(path))

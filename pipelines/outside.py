@@ -66,7 +66,7 @@ def without_secrets(document: Any) -> Any:
     A text whose own name says that it is secret (`api_key`, `SOME_TOKEN`) is hidden as a whole.
     """
     if isinstance(document, Mapping):
-        return {name: _named(name, value) for name, value in document.items()}
+        return {name: _named(name, document[name]) for name in document}
     if isinstance(document, list | tuple):
         return [without_secrets(value) for value in document]
     return redacted(document) if isinstance(document, str) else document
@@ -75,13 +75,17 @@ def without_secrets(document: Any) -> Any:
 def _named(name: object, value: Any) -> Any:
     if not isinstance(value, str):
         return without_secrets(value)
-    return HIDDEN if redacted(f"{name}=x") != f"{name}=x" else redacted(value)
+    assignment = f"{name}=x"
+    if redacted(assignment) != assignment:
+        return HIDDEN
+    return redacted(value)
 
 
 def reason(error: object, longest: int = 300) -> str:
     """Returns what another program says of an error, fit to be shown and kept: one line without secrets, cut at the end."""
     # Cut last: half of an address shows its password and no longer looks like one.
-    return printable(redacted(" ".join(str(error).split())), longest)
+    words = str(error).split()
+    return printable(redacted(" ".join(words)), longest)
 
 
 def told(error: BaseException) -> str:
@@ -99,7 +103,8 @@ class Discreet(io.TextIOBase):
 
     def write(self, text: str) -> int:
         """Hands on whole lines."""
-        lines, end, self._waiting = (self._waiting + text).rpartition("\n")
+        text_so_far = self._waiting + text
+        lines, end, self._waiting = text_so_far.rpartition("\n")
         self._stream.write(redacted(lines) + end)
         return len(text)
 

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 
 # They part paths, or mean something to a shell or a pattern.
 NOT_IN_NAMES = frozenset("/\\:*?[]{}<>|\"'$`")
+MOST_NAMES = 20  # that a message lists
 LONGEST_NAME = 120  # bytes; with what is added to it, a file system takes 255
 
 
@@ -42,7 +43,9 @@ def nearest(word: str, known: Sequence[str]) -> str:
     near = difflib.get_close_matches(word, known, n=3, cutoff=0.5)
     if near:
         return f"; did you mean {', '.join(near)}?"
-    return f"; there are: {', '.join(sorted(known))}" if 0 < len(known) <= 20 else ""
+    if not 0 < len(known) <= MOST_NAMES:
+        return ""
+    return f"; there are: {', '.join(sorted(known))}"
 
 
 def file_name(word: str, what: str) -> str:
@@ -72,4 +75,6 @@ def _unfit(word: str) -> str:
         return "it has control characters, or is no text"
     if found := sorted(NOT_IN_NAMES & set(word)):
         return f"it has {' '.join(found)}"
-    return f"it has more than {LONGEST_NAME} bytes" if len(word.encode()) > LONGEST_NAME else ""
+    if len(word.encode()) > LONGEST_NAME:
+        return f"it has more than {LONGEST_NAME} bytes"
+    return ""

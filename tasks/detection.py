@@ -64,7 +64,7 @@ def decode(serialized: bytes) -> dict[str, Any]:
     if len(set(lengths.values())) > 1:
         raise ValueError(f"objects have columns of unequal length: {lengths}")
     rows = zip(*columns.values(), strict=True)
-    objects = [dict(zip(columns, values, strict=True)) for values in rows]
+    objects = [dict(zip(columns, row, strict=True)) for row in rows]
     return {**_wire.head(features), "objects": objects}
 
 

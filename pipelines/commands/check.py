@@ -59,8 +59,10 @@ def run(cfg: Config) -> int:
 
 
 def _print_sizes(data: Manifest, params: Any) -> None:
-    sizes = ", ".join(f"{split.examples} {name}" for name, split in data.splits.items())
-    print(f"data: {sizes} examples, {len(data.labels)} classes ({data.fingerprint[:12]})")
+    sizes = [f"{split.examples} {name}" for name, split in data.splits.items()]
+    classes = len(data.labels)
+    fingerprint = data.fingerprint[:12]
+    print(f"data: {', '.join(sizes)} examples, {classes} classes ({fingerprint})")
     batch = params.task.train_data.global_batch_size
     interval = params.trainer.validation_interval
     print(
@@ -72,16 +74,23 @@ def prepared(cfg: Config) -> tuple[Dataset, ModuleType, Manifest | None]:
     """The data set, its task, and the data as built, if they are: all that can be said without TensorFlow."""
     dataset = config.chosen_dataset(cfg)
     task = tasks.load(dataset.task)
-    return dataset, task, manifest.find(cfg.data_dir, dataset, task.VERSION)
+    data = manifest.find(cfg.data_dir, dataset, task.VERSION)
+    return dataset, task, data
 
 
 def prove(cfg: Config) -> int:
     """Trains a few steps twice, the second time killed and resumed; returns 0 when every step is equal in every bit."""
     cfg = config.anchored(cfg)
-    store.obtain(cfg, tasks.load(config.chosen_dataset(cfg).task))
+    dataset = config.chosen_dataset(cfg)
+    store.obtain(cfg, tasks.load(dataset.task))
     with tempfile.TemporaryDirectory() as folder:
         alone = _flight_record(cfg, Path(folder), "alone", [signal.SIGTERM])
-        killed = _flight_record(cfg, Path(folder), "killed", [signal.SIGKILL, signal.SIGTERM])
+        killed = _flight_record(
+            cfg,
+            Path(folder),
+            "killed",
+            [signal.SIGKILL, signal.SIGTERM],
+        )
     compared = [
         _print_last("left alone", alone),
         _print_last(f"killed after step {KILLED_AT} and resumed", killed),
@@ -106,14 +115,21 @@ def _flight_record(cfg: Config, folder: Path, name: str, stops: Sequence[signal.
     )
     file.write_text(config.to_yaml(recipe))
     for how in stops:
-        _train_until(KILLED_AT if how == signal.SIGKILL else PROOF_STEPS, file, how)
+        _train_until(
+            KILLED_AT if how == signal.SIGKILL else PROOF_STEPS,
+            file,
+            how,
+        )
     return (run_dir / "flight.jsonl").read_text()
 
 
 def _print_last(name: str, record: str) -> bool:
     """Says what the last step of the proof computed; whether there is a digest to compare."""
-    steps = {step["step"]: step for step in map(json.loads, record.splitlines())}
-    last = steps.get(PROOF_STEPS, {})
+    steps = [json.loads(line) for line in record.splitlines()]
+    last: dict[str, Any] = {}
+    for step in steps:
+        if step["step"] == PROOF_STEPS:
+            last = step
     weights = last.get("variables", "none")[:16]
     print(f"{PROOF_STEPS} steps, {name}: loss {last.get('loss')}, weights {weights}")
     return "variables" in last

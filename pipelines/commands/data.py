@@ -8,7 +8,8 @@ from pipelines.data import store
 
 def run(cfg: Config) -> int:
     """Finds or builds the data that `dataset=` or the experiment names."""
-    store.obtain(cfg, tasks.load(config.given_dataset(cfg).task))
+    dataset = config.given_dataset(cfg)
+    store.obtain(cfg, tasks.load(dataset.task))
     return 0
 
 

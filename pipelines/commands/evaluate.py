@@ -26,7 +26,8 @@ def run(cfg: Config) -> int:
     dataset = config.chosen_dataset(recorded)
     task = tasks.load(dataset.task)
     data = store.obtain(recorded, task)
-    folder = Path(record.run_dir or config.absolute(recorded.run_dir)) / "evaluation"
+    run_dir = record.run_dir or config.absolute(recorded.run_dir)
+    folder = Path(run_dir, "evaluation")
     with process.prepared(recorded, folder):
         from pipelines.training import (  # TensorFlow: 10 s.  # TensorFlow as well.
             checkpoints,

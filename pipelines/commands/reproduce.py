@@ -67,7 +67,12 @@ def _reproduce_run(cfg: Config) -> int:
     figures = (record.metrics, again.metrics)
     compared = comparison.compare(record.texts, again.texts, figures, tolerance)
     print("\n".join(compared.lines()))
-    _link(Path(recorded.run_dir), mlflow_store.address(cfg), name, compared)
+    _link(
+        Path(recorded.run_dir),
+        mlflow_store.address(cfg),
+        name,
+        compared,
+    )
     identical = compared.verdict == comparison.IDENTICAL
     return ExitCode.DONE if identical else ExitCode.FAILED
 
@@ -92,7 +97,11 @@ def _trained_nothing(run: str, summary: dict) -> str:
 
 def _refuse_other_data(recorded: Config, before: dict) -> None:
     dataset = config.chosen_dataset(recorded)
-    data = manifest.find(recorded.data_dir, dataset, tasks.load(dataset.task).VERSION)
+    data = manifest.find(
+        recorded.data_dir,
+        dataset,
+        tasks.load(dataset.task).VERSION,
+    )
     if data is not None and data.fingerprint != before["fingerprint"]:
         raise UsageError(
             f"dataset: {dataset.name} is no longer what the run learned from (fingerprint {before['fingerprint']}, now "
@@ -122,7 +131,8 @@ def _link(run_dir: Path, uri: str, original: str, compared: Comparison) -> None:
 
 def _annotate(run_dir: Path, uri: str, tags: dict[str, str], document: dict[str, Any]) -> None:
     """Adds the verdict to a finished run: `reproduction.json`, and tags in MLflow."""
-    (run_dir / "reproduction.json").write_text(json.dumps(document, indent=1) + "\n")
+    text = json.dumps(document, indent=1)
+    (run_dir / "reproduction.json").write_text(f"{text}\n")
     runs.annotate(run_dir, uri, tags, files=("reproduction.json",))
 
 
@@ -139,11 +149,21 @@ def _reproduce_figure(cfg: Config) -> int:
         return code
     run_dir = Path(config.absolute(cfg.run_dir))
     trained = json.loads((run_dir / "manifest.json").read_text())
-    examples = {name: split["examples"] for name, split in trained["splits"].items()}
+    splits = trained["splits"]
+    examples = {name: splits[name]["examples"] for name in splits}
     departures = figure.departures(cfg, examples, _resolved)
-    verdict = figure.judge(cfg, read_summary(run_dir)["metrics"], departures)
+    verdict = figure.judge(
+        cfg,
+        read_summary(run_dir)["metrics"],
+        departures,
+    )
     print("\n".join(verdict.lines()))
-    _annotate(run_dir, mlflow_store.address(cfg), {"verdict": verdict.word}, asdict(verdict))
+    _annotate(
+        run_dir,
+        mlflow_store.address(cfg),
+        {"verdict": verdict.word},
+        asdict(verdict),
+    )
     return CODES[verdict.word]
 
 
@@ -151,7 +171,11 @@ def _examples(cfg: Config) -> dict[str, int]:
     """Sizes of the splits; empty for embedded data not built yet. Data that cannot be had are refused here."""
     dataset = config.chosen_dataset(cfg)
     try:
-        data = manifest.find(cfg.data_dir, dataset, tasks.load(dataset.task).VERSION)
+        data = manifest.find(
+            cfg.data_dir,
+            dataset,
+            tasks.load(dataset.task).VERSION,
+        )
     except UsageError as error:
         if dataset.origin is None:
             raise
@@ -162,7 +186,9 @@ def _examples(cfg: Config) -> dict[str, int]:
         raise UsageError(
             f"{dataset.name} is not built yet; build it first with the same settings: make data DATA={dataset.name}"
         )
-    return {} if data is None else {name: split.examples for name, split in data.splits.items()}
+    if data is None:
+        return {}
+    return {name: split.examples for name, split in data.splits.items()}
 
 
 def _refuse_hopeless(cfg: Config, departures: figure.Departures) -> None:

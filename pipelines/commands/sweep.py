@@ -37,8 +37,8 @@ def main(overrides: Sequence[str]) -> int:
     """Takes the overrides as they were written: composition refuses lists and intervals."""
     environment.at_start()
     request = commandline.read(overrides)
-    cfg = config.anchored(config.compose([*request.fixed, *request.own]))
-    return run(cfg, request, overrides)
+    cfg = config.compose([*request.fixed, *request.own])
+    return run(config.anchored(cfg), request, overrides)
 
 
 def run(cfg: Config, request: Request, overrides: Sequence[str]) -> int:
@@ -69,7 +69,8 @@ def run(cfg: Config, request: Request, overrides: Sequence[str]) -> int:
 
 
 def _refuse_other_jobs(cfg: Config) -> None:
-    if cfg.jobs < 1 or (cfg.jobs > 1 and cfg.runtime.get("num_gpus")):
+    most = 1 if cfg.runtime.get("num_gpus") else cfg.jobs
+    if not 1 <= cfg.jobs <= most:
         raise UsageError(
             f"jobs: {cfg.jobs}; at least 1, and on GPUs no more, since each trial takes all that are visible"
         )
@@ -148,14 +149,16 @@ class _Trials:
         """What short names and multiples of a point refer to."""
         key = tuple(chosen)
         if key not in self._composed:
-            self._composed[key] = config.compose([*self.request.fixed, *chosen])
+            overrides = [*self.request.fixed, *chosen]
+            self._composed[key] = config.compose(overrides)
         return self._composed[key]
 
     def _fingerprint(self, cfg: Config) -> str:
         dataset = config.chosen_dataset(cfg)
         key = json.dumps(dataclasses.asdict(dataset), default=str)
         if key not in self._fingerprints:
-            self._fingerprints[key] = store.obtain(cfg, tasks.load(dataset.task)).fingerprint
+            data = store.obtain(cfg, tasks.load(dataset.task))
+            self._fingerprints[key] = data.fingerprint
         return self._fingerprints[key]
 
 
@@ -166,15 +169,23 @@ def _placed(cfg: Config, request: Request) -> Config:
         names = request.lists.get("experiment")
         if not names:
             raise UsageError(config.NO_EXPERIMENT)
-        cfg = dataclasses.replace(cfg, name="_".join(map(str, names))[:60])
+        cfg = dataclasses.replace(
+            cfg,
+            name="_".join(map(str, names))[:60],
+        )
     if "run_dir" in chosen:
         return cfg
-    words = [cfg.name, *map(short, [*request.lists, *request.ranges])]
+    words = [cfg.name]
     if chosen.get("sweep"):
-        words.insert(1, chosen["sweep"])
+        words.append(chosen["sweep"])
+    words += [short(name) for name in (*request.lists, *request.ranges)]
     name = re.sub(r"[^A-Za-z0-9_.-]+", "_", "-".join(dict.fromkeys(words)))
     identity = space.identity(config.compose(request.fixed), "")
-    run_dir = Path(cfg.runs_dir, "sweeps", f"{name}-{identity[:6]}")
+    run_dir = Path(
+        cfg.runs_dir,
+        "sweeps",
+        f"{name}-{identity[:6]}",
+    )
     return dataclasses.replace(cfg, run_dir=str(run_dir))
 
 
@@ -189,7 +200,8 @@ def _report(recorder: Any, schedule: Schedule, goal: str, name: str) -> None:
     print(ranking.as_text(rows))
     for trial in schedule.trials:
         if trial.state == "failed":
-            print(f"failed: {trial.label}: {trial.reason}; {trial.run_dir / OUTPUT}")
+            output = trial.run_dir / OUTPUT
+            print(f"failed: {trial.label}: {trial.reason}; {output}")
     if not rows:
         return
     metric = rows[0].best.metric

@@ -54,14 +54,14 @@ def bisect(before: str, after: str) -> Parting | None:
     firsts: dict[str, tuple[int, object, object]] = {}
     for step in common:
         for stream in STREAMS:
-            values = (old[step].get(stream), new[step].get(stream))
-            if stream not in firsts and _differ(*values):
-                firsts[stream] = (step, *values)
+            value = old[step].get(stream)
+            again = new[step].get(stream)
+            if stream not in firsts and _differ(value, again):
+                firsts[stream] = (step, value, again)
     if not firsts:
         return None
-    order = list(STREAMS)
-    stream = min(firsts, key=lambda name: (firsts[name][0], order.index(name)))
-    step = firsts[stream][0]
+    step = min(first for first, _, _ in firsts.values())
+    stream = next(name for name in STREAMS if name in firsts and firsts[name][0] == step)
     cause = INITIAL if step == 0 else STREAMS[stream]
     return Parting(step, cause, firsts)
 
@@ -74,5 +74,6 @@ def _differ(before: object, after: object) -> bool:
 
 
 def _by_step(text: str) -> dict[int, dict]:
-    records = (json.loads(line) for line in text.splitlines() if line.endswith("}"))
+    whole = [line for line in text.splitlines() if line.endswith("}")]
+    records = map(json.loads, whole)
     return {record["step"]: record for record in records}

@@ -76,18 +76,25 @@ def compare(before: Mapping[str, Any], after: Mapping[str, Any]) -> Classes:
     """Compares two classes as `environment.json` holds them; what was not recorded is unknown, not equal."""
     old = dict(_leaves(before))
     new = dict(_leaves(after))
-    keys = [key for key in _in_order(old, new) if old.get(key) != new.get(key)]
+    keys = _in_order(old, new)
     unknown = _unknown(before, after)
     if unknown:
         keys = [key for key in keys if key in old and key in new]
-    caps = _capping(keys)
-    differing = [_line(key, old.get(key), new.get(key), caps) for key in keys if key not in caps]
-    return Classes(unknown, differing)
+    differing = [key for key in keys if old.get(key) != new.get(key)]
+    caps = _capping(differing)
+    lines = []
+    for key in differing:
+        if key not in caps:
+            lines.append(_line(key, old.get(key), new.get(key), caps))
+    return Classes(unknown, lines)
 
 
 def variables(before: Mapping[str, str], after: Mapping[str, str]) -> set[str]:
     """Names of the variables that are part of either run's class."""
-    return {*_class(before).get("variables", {}), *_class(after).get("variables", {})}
+    names: set[str] = set()
+    for texts in (before, after):
+        names.update(_class(texts).get("variables", {}))
+    return names
 
 
 def _class(texts: Mapping[str, str]) -> dict[str, Any]:
@@ -137,7 +144,8 @@ def _line(key: str, before: Any, after: Any, caps: list[str]) -> str:
         reason = f" ({variables})"
     leaf = key.removeprefix("processor.").removeprefix("variables.")
     name = NAMES.get(key, leaf)
-    return f"{printable(name)} {_value(before)} -> {_value(after)}{reason}"
+    change = f"{_value(before)} -> {_value(after)}"
+    return f"{printable(name)} {change}{reason}"
 
 
 def _instructions(before: list[str], after: list[str]) -> str:

@@ -73,13 +73,17 @@ def compare(
     results, steps_equal = _figures(*figures)
     weights_line, weights_equal = _weights(*summaries)
     results.append(weights_line)
-    headlines = [summary.get("headline", {}) for summary in summaries]
-    values = [headline.get("value") for headline in headlines]
-    results.append(f"{headlines[0].get('metric')}: {values[0]} -> {values[1]}")
+    old, new = (summary.get("headline", {}) for summary in summaries)
+    value = old.get("value")
+    again = new.get("value")
+    results.append(f"{old.get('metric')}: {value} -> {again}")
     if weights_equal and steps_equal:
-        return Comparison(IDENTICAL, same_class, inputs, results)
-    near = None not in values and abs(values[0] - values[1]) <= tolerance
-    return Comparison(EQUIVALENT if near else DIFFERENT, same_class, inputs, results)
+        verdict = IDENTICAL
+    elif None not in (value, again) and abs(value - again) <= tolerance:
+        verdict = EQUIVALENT
+    else:
+        verdict = DIFFERENT
+    return Comparison(verdict, same_class, inputs, results)
 
 
 def _document(texts: Mapping[str, str], name: str) -> dict[str, Any]:
@@ -91,22 +95,25 @@ def _weights(before: Mapping[str, Any], after: Mapping[str, Any]) -> tuple[str, 
 
     Records from before `trainable_sha256` hold the digest over trained variables alone, under the name `weights_sha256`.
     """
-    summaries = (before, after)
-    narrow = ["trainable_sha256" not in summary for summary in summaries]
+    narrow = ["trainable_sha256" not in summary for summary in (before, after)]
+    old = before.get("weights_sha256")
+    new = after.get("weights_sha256")
     if narrow[0] == narrow[1]:
-        digests = [summary.get("weights_sha256") for summary in summaries]
-        return f"weights: {_parted(digests)}", bool(digests[0]) and digests[0] == digests[1]
-    trained = [
-        summary.get("trainable_sha256", summary.get("weights_sha256")) for summary in summaries
-    ]
+        equal = bool(old) and old == new
+        return f"weights: {_change(old, new)}", equal
+    change = _change(
+        before.get("trainable_sha256", old),
+        after.get("trainable_sha256", new),
+    )
     which = "first" if narrow[0] else "second"
     lacking = f"statistics and moving averages are not in the record of the {which}"
-    return f"trained weights: {_parted(trained)}; {lacking}", False
+    return f"trained weights: {change}; {lacking}", False
 
 
-def _parted(digests: list[str | None]) -> str:
-    equal = bool(digests[0]) and digests[0] == digests[1]
-    return "equal" if equal else f"{_short(digests[0])} -> {_short(digests[1])}"
+def _change(before: str | None, after: str | None) -> str:
+    if before and before == after:
+        return "equal"
+    return f"{_short(before)} -> {_short(after)}"
 
 
 def _config(before: Mapping[str, str], after: Mapping[str, str]) -> list[str]:
@@ -163,15 +170,24 @@ def _figures(before: Figures, after: Figures) -> tuple[list[str], bool]:
     """What to say of the figures, and whether there are any and all are equal."""
     lines = []
     equal = True
-    for kind in ("train/", "validation/"):
-        old = {name: before[name] for name in before if name.startswith(kind)}
-        new = {name: after[name] for name in after if name.startswith(kind)}
+    for kind in ("train", "validation"):
+        old = _of_kind(before, kind)
+        new = _of_kind(after, kind)
         parted = _parting_figures(old, new)
-        extra = [name for name in new if set(new[name]) - set(old.get(name, {}))]
+        extra = [name for name in new if _has_more(new[name], old.get(name, {}))]
         count = sum(map(len, old.values()))
-        equal = equal and not parted and not extra and count > 0
-        lines.append(f"{kind[:-1]}: {_said_of_figures(parted, extra, count)}")
+        if parted or extra or count == 0:
+            equal = False
+        lines.append(f"{kind}: {_said_of_figures(parted, extra, count)}")
     return lines, equal
+
+
+def _of_kind(figures: Figures, kind: str) -> Figures:
+    return {name: figures[name] for name in figures if name.startswith(f"{kind}/")}
+
+
+def _has_more(series: Mapping[int, float], other: Mapping[int, float]) -> bool:
+    return bool(set(series) - set(other))
 
 
 def _parting_figures(before: Figures, after: Figures) -> list[Parted]:

@@ -129,7 +129,8 @@ def departures(
         else:
             changed.append(line)
     counts = written.figure.examples if written.figure else {}
-    changed += differences(counts, {split: examples.get(split) for split in counts}, "examples")
+    sizes = {split: examples.get(split) for split in counts}
+    changed += differences(counts, sizes, "examples")
     return Departures(tuple(changed), tuple(unverified), tuple(noted))
 
 
@@ -137,10 +138,12 @@ def _described(
     cfg: Config, written: Config, resolve: Callable[[Config], Mapping[str, Any]]
 ) -> dict[str, Any]:
     # The seed is in several of the parameters; it is weighed once, where it is set.
-    params = resolve(replace(cfg, seed=written.seed, determinism=written.determinism))
+    alike = replace(cfg, seed=written.seed, determinism=written.determinism)
+    params = resolve(alike)
     document = config.plain(cfg)
     for node in config.GARDEN_NODES:
-        document[node] = json.loads(json.dumps(params[node], default=str))
+        text = json.dumps(params[node], default=str)
+        document[node] = json.loads(text)
     return config.settings(document, config.RESULT, config.GUARD)
 
 
@@ -154,10 +157,10 @@ def _is_chance(key: str, old: str) -> bool:
 
 def choice(cfg: Config) -> str:
     """The name by which `experiment=` chose this configuration."""
-    names = [name for name in config.options("experiment") if name.rpartition("/")[2] == cfg.name]
-    if not names:
-        raise UsageError(f"name: there is no experiment file {cfg.name}.yaml")
-    return names[0]
+    for name in config.options("experiment"):
+        if name.rpartition("/")[2] == cfg.name:
+            return name
+    raise UsageError(f"name: there is no experiment file {cfg.name}.yaml")
 
 
 def judge(cfg: Config, metrics: dict[str, float], departures: Departures) -> Verdict:

@@ -29,7 +29,8 @@ def describe(cfg: Config, packages: Sequence[str]) -> dict[str, Any]:
         cfg: the trial's composed configuration.
         packages: installed distributions, each `name==version`.
     """
-    versions = dict(line.split("==", 1) for line in packages if line.startswith(COMPUTING))
+    computing = [line for line in packages if line.startswith(COMPUTING)]
+    versions = dict(line.split("==", 1) for line in computing)
     circumstances = {"code": code(cfg.imports), "libraries": versions, **arithmetic.describe()}
     weights = cfg.task.get("init_checkpoint")
     if weights:

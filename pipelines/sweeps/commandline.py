@@ -117,8 +117,9 @@ def _values(override: Override) -> list[Any]:
 def _refuse_endless(value: Any) -> None:
     if not isinstance(value, RangeSweep):
         return
-    length = abs(float(value.stop or 0) - float(value.start or 0))
-    if not length <= MOST * abs(value.step):  # Not `>`: NaN is refused too.
+    first = float(value.start or 0)
+    last = float(value.stop or 0)
+    if not abs(last - first) <= MOST * abs(value.step):  # Not `>`: NaN is refused too.
         raise ValueError(f"more than {MOST} values, or a step of nothing")
 
 

@@ -50,7 +50,11 @@ class Display:
         if self._live:
             self._shown = 0.0
         else:
-            print(f"trial {trial.label}: {_outcome(trial)}", file=self._stream, flush=True)
+            print(
+                f"trial {trial.label}: {_outcome(trial)}",
+                file=self._stream,
+                flush=True,
+            )
 
     def refresh(self, every: Sequence[Trial]) -> None:
         """Redraws the table when it is time."""
@@ -65,8 +69,8 @@ class Display:
             self._trials, key=lambda trial: (ORDER[trial.state], sign * (trial.value or 0))
         )
         counts = Counter(trial.state for trial in self._trials)
-        caption = ", ".join(f"{counts[state]} {state}" for state in ORDER if counts[state])
-        table = Table("trial", "state", caption=caption, expand=False)
+        told = [f"{counts[state]} {state}" for state in ORDER if counts[state]]
+        table = Table("trial", "state", caption=", ".join(told), expand=False)
         rows = max(3, self._console.height - 6)
         for trial in ordered[:rows]:
             state = trial.job.progress() if trial.job else _outcome(trial)

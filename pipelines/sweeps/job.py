@@ -69,7 +69,12 @@ class Job:
         lines = [line.strip() for line in self.output().splitlines()]
         told = [line.removeprefix("trellis: ") for line in lines if line.startswith("trellis: ")]
         last = [line for line in lines if line][-1:]
-        reasons = [*told[-1:], failure, *last, f"exit code {code}"]
+        reasons = [
+            *told[-1:],
+            failure,
+            *last,
+            f"exit code {code}",
+        ]
         return next(filter(None, reasons))[:MOST_REASON]
 
 

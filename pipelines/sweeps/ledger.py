@@ -56,10 +56,10 @@ class Ledger:
 
     def earlier(self, base: str) -> dict[str, Any] | None:
         """The circumstances under which the trial of these settings and data finished last; None: it did not."""
-        results = [result for result in self.finished.values() if result.get("base") == base]
-        if not results:
-            return None
-        return self.circumstances.get(results[-1]["circumstances"])
+        for result in reversed(self.finished.values()):
+            if result.get("base") == base:
+                return self.circumstances.get(result["circumstances"])
+        return None
 
     def _learn(self, entry: dict[str, Any]) -> None:
         match entry["event"]:

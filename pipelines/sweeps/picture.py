@@ -59,9 +59,29 @@ def _draw_row(panel: Any, row: Row, height: int, colour: str) -> None:
     low = min(row.values)
     high = max(row.values)
     heights = [height] * len(row.values)
-    panel.plot([low, high], [height, height], color=colour, alpha=0.4, linewidth=4)
-    panel.plot(row.values, heights, "o", color=colour, alpha=0.6, markersize=5)
-    panel.plot([row.mean], [height], "|", color=colour, markersize=16, markeredgewidth=2.5)
+    panel.plot(
+        [low, high],
+        [height, height],
+        color=colour,
+        alpha=0.4,
+        linewidth=4,
+    )
+    panel.plot(
+        row.values,
+        heights,
+        "o",
+        color=colour,
+        alpha=0.6,
+        markersize=5,
+    )
+    panel.plot(
+        [row.mean],
+        [height],
+        "|",
+        color=colour,
+        markersize=16,
+        markeredgewidth=2.5,
+    )
     panel.annotate(
         f"{row.mean:.4f}",
         (high, height),
@@ -75,31 +95,52 @@ def _draw_row(panel: Any, row: Row, height: int, colour: str) -> None:
 def _draw_parameter(panel: Any, rows: Sequence[Row], name: str) -> None:
     having = [row for row in rows if name in row.settings]
     if len(_varied(rows)) == 1:  # Nothing else varies: the means are a line.
-        means = sorted((row.settings[name], row.mean) for row in having if not row.missing)
+        whole = [row for row in having if not row.missing]
+        means = sorted((row.settings[name], row.mean) for row in whole)
         panel.plot(*_axes(means), "-", color=OTHER, alpha=0.5)
     points = []
     for row in having:
         points += [(row.settings[name], value) for value in row.values]
-    panel.plot(*_axes(points), "o", color=OTHER, alpha=0.6, markersize=5)
+    panel.plot(
+        *_axes(points),
+        "o",
+        color=OTHER,
+        alpha=0.6,
+        markersize=5,
+    )
     best = winner(rows)
     if best and best.settings.get(name) is not None:
-        panel.plot([best.settings[name]], [best.mean], "o", color=BEST, markersize=8)
+        panel.plot(
+            [best.settings[name]],
+            [best.mean],
+            "o",
+            color=BEST,
+            markersize=8,
+        )
     _mark_ticks(panel, sorted({x for x, _ in points}))
     panel.set_xlabel(short(name))
     panel.set_ylabel(rows[0].best.metric)
 
 
 def _axes(points: Sequence[tuple[float, float]]) -> tuple[list[float], list[float]]:
-    return [x for x, _ in points], [y for _, y in points]
+    across = [x for x, _ in points]
+    up = [y for _, y in points]
+    return across, up
 
 
 def _mark_ticks(panel: Any, values: Sequence[float]) -> None:
-    if values[0] > 0 and values[-1] / values[0] >= WIDE:
+    low = values[0]
+    high = values[-1]
+    if low > 0 and high / low >= WIDE:
         panel.set_xscale("log")
     if len(values) <= MOST_TICKS:
         # The values themselves: on a short logarithmic axis matplotlib's labels overlap.
         panel.minorticks_off()
-        panel.set_xticks(values, [brief(value) for value in values], fontsize=8)
+        panel.set_xticks(
+            values,
+            [brief(value) for value in values],
+            fontsize=8,
+        )
 
 
 def _varied(rows: Sequence[Row]) -> list[str]:
@@ -116,8 +157,10 @@ def _numeric(rows: Sequence[Row]) -> list[str]:
 
 def _is_numeric(rows: Sequence[Row], name: str) -> bool:
     values = [row.settings[name] for row in rows if name in row.settings]
-    return all(isinstance(value, int | float) and type(value) is not bool for value in values)
+    return all(type(value) in (int, float) for value in values)
 
 
 def _shortened(label: str) -> str:
-    return label if len(label) <= MOST_LABEL else label[: MOST_LABEL - 1] + "…"
+    if len(label) <= MOST_LABEL:
+        return label
+    return f"{label[: MOST_LABEL - 1]}…"

@@ -65,7 +65,11 @@ def suggest(
         )
 
     for point, value in past:
-        tell(point, TrialState.FAIL if value is None else TrialState.COMPLETE, value)
+        tell(
+            point,
+            TrialState.FAIL if value is None else TrialState.COMPLETE,
+            value,
+        )
     for point in pending:
         tell(point, TrialState.RUNNING)
     drawn = study.ask(axes).params

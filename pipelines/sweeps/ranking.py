@@ -55,7 +55,10 @@ def rank(trials: Sequence[Trial], goal: str) -> list[Row]:
         groups.setdefault(repr(_settings(trial)), []).append(trial)
     rows = [_row(group, sign) for group in groups.values()]
     ranked = [row for row in rows if row.trials]
-    return sorted(ranked, key=lambda row: (row.missing > 0, sign * row.mean))
+    return sorted(
+        ranked,
+        key=lambda row: (row.missing > 0, sign * row.mean),
+    )
 
 
 def parameters(rows: Sequence[Row]) -> list[str]:
@@ -76,7 +79,11 @@ def winner(rows: Sequence[Row]) -> Row | None:
 def _row(group: Sequence[Trial], sign: int) -> Row:
     finished = [trial for trial in group if trial.state == "finished"]
     best_first = sorted(finished, key=lambda trial: sign * float(trial.value or 0))
-    return Row(_settings(group[0]), tuple(best_first), len(group) - len(finished))
+    return Row(
+        _settings(group[0]),
+        tuple(best_first),
+        len(group) - len(finished),
+    )
 
 
 def as_csv(rows: Sequence[Row]) -> str:
@@ -87,7 +94,13 @@ def as_csv(rows: Sequence[Row]) -> str:
     writer.writerow([*COLUMNS, *names, "best_run_dir", "best_mlflow_run_id"])
     for position, row in enumerate(rows, start=1):
         rank = "" if row.missing else position
-        spread = [row.mean, min(row.values), max(row.values), len(row.values), row.missing]
+        spread = [
+            row.mean,
+            min(row.values),
+            max(row.values),
+            len(row.values),
+            row.missing,
+        ]
         settings = [row.settings.get(name, "") for name in names]
         run = [row.best.run_dir, row.best.run_id]
         writer.writerow([rank, row.best.metric, *spread, *settings, *run])
@@ -101,26 +114,48 @@ def as_text(rows: Sequence[Row]) -> str:
     names = parameters(rows)
     seeds = any(len(row.trials) + row.missing > 1 for row in rows)
     spread = ["min .. max", "trials"] if seeds else []
-    lines = [["rank", rows[0].best.metric, *spread, *map(short, names), "run"]]
+    lines = [
+        [
+            "rank",
+            rows[0].best.metric,
+            *spread,
+            *map(short, names),
+            "run",
+        ]
+    ]
     for position, row in enumerate(rows[:MOST_ROWS], start=1):
         if seeds:
-            spread = [f"{min(row.values):.4f} .. {max(row.values):.4f}", _count(row)]
-        settings = [brief(row.settings[name]) if name in row.settings else "" for name in names]
+            low = min(row.values)
+            high = max(row.values)
+            spread = [f"{low:.4f} .. {high:.4f}", _count(row)]
+        settings = [brief(row.settings.get(name, "")) for name in names]
         rank = "-" if row.missing else str(position)
-        lines.append([rank, f"{row.mean:.4f}", *spread, *settings, row.best.run_dir.name])
+        lines.append(
+            [
+                rank,
+                f"{row.mean:.4f}",
+                *spread,
+                *settings,
+                row.best.run_dir.name,
+            ]
+        )
     table = "\n".join(_aligned(lines))
     more = len(rows) - MOST_ROWS
     return f"{table}\n… and {more} more in ranking.csv" if more > 0 else table
 
 
 def _aligned(lines: Sequence[Sequence[str]]) -> list[str]:
-    widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
-    return ["  ".join(map(str.ljust, line, widths)).rstrip() for line in lines]
+    columns = zip(*lines, strict=True)
+    widths = [max(map(len, column)) for column in columns]
+    padded = [map(str.ljust, line, widths) for line in lines]
+    return ["  ".join(cells).rstrip() for cells in padded]
 
 
 def _count(row: Row) -> str:
     count = len(row.trials)
-    return f"{count}, {row.missing} of {count + row.missing} missing" if row.missing else str(count)
+    if not row.missing:
+        return str(count)
+    return f"{count}, {row.missing} of {count + row.missing} missing"
 
 
 def as_summary(trials: Sequence[Trial], rows: Sequence[Row]) -> dict[str, Any]:

@@ -145,7 +145,10 @@ class Schedule:
         )
 
     def _add(self, point: Point) -> None:
-        group = [self._known(self._prepare({**point, **outer})) for outer in self._around]
+        group = []
+        for outer in self._around:
+            trial = self._prepare({**point, **outer})
+            group.append(self._known(trial))
         self._points.append((point, group))
 
     def _known(self, trial: Trial) -> Trial:
@@ -189,7 +192,8 @@ class Schedule:
         return True
 
     def _learnt(self) -> int:
-        return max(0, len(self._points) + 1 - math.ceil(self.jobs / len(self._around)))
+        at_a_time = math.ceil(self.jobs / len(self._around))
+        return max(0, len(self._points) + 1 - at_a_time)
 
     def _suggest(self) -> None:
         learnt = self._learnt()

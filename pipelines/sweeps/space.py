@@ -70,13 +70,16 @@ class Parameter:
         if self.choices:
             return [self.spell(choice) for choice in self.choices]
         if self.step:
-            count = math.floor((self.high - self.low) / self.step + 1e-9) + 1
-            return [self.spell(self.low + number * self.step) for number in range(count)]
+            steps = (self.high - self.low) / self.step
+            count = math.floor(steps + 1e-9) + 1
+            values = [self.low + number * self.step for number in range(count)]
+            return [self.spell(value) for value in values]
         if not self.count:
             raise UsageError(
                 f"sweep: a grid over the range {self.name} needs `step` or `count`, or another method: random, tpe"
             )
-        parts = [number / max(1, self.count - 1) for number in range(self.count)]
+        last = max(1, self.count - 1)
+        parts = [number / last for number in range(self.count)]
         return [self.spell(self._between(part)) for part in parts]
 
     def draw(self, chance: random.Random) -> Any:
@@ -92,7 +95,8 @@ class Parameter:
     def _between(self, part: float) -> float:
         if self.log:
             first = math.log(self.low)
-            return math.exp(first + part * (math.log(self.high) - first))
+            length = math.log(self.high) - first
+            return math.exp(first + part * length)
         return self.low + part * (self.high - self.low)
 
 
@@ -190,7 +194,10 @@ def parameter(name: str, spec: Any) -> Parameter:
             )
         return Parameter(name, times=times, **spec)
     choices = tuple(spec) if isinstance(spec, list | tuple) else (spec,)
-    if isinstance(spec, dict) or not choices or (times and not all(map(_is_number, choices))):
+    readable = bool(choices) and not isinstance(spec, dict)
+    if times and not all(map(_is_number, choices)):
+        readable = False
+    if not readable:
         raise UsageError(
             f"sweep: {name}: write a list, {{low: …, high: …}} or {{times: …}}, not {spec}"
         )
@@ -205,8 +212,11 @@ def _is_range(spec: Mapping[Any, Any]) -> bool:
     if not _is_number(low) or not _is_number(high) or low >= high:
         return False
     step: Any = spec.get("step")
-    if step is not None and not (_is_number(step) and step > 0 and (high - low) / step <= MOST):
-        return False
+    if step is not None:
+        if not _is_number(step) or step <= 0:
+            return False
+        if (high - low) / step > MOST:
+            return False
     count: Any = spec.get("count")
     return count is None or (type(count) is int and 0 < count <= MOST)
 
@@ -236,7 +246,8 @@ def settle(point: Point, cfg: Config) -> tuple[dict[str, Any], list[str]]:
 
 def identity(cfg: Config, fingerprint: str) -> str:
     """Names a trial by its settings that a result depends on, down to Model Garden's leaves, and its data by content."""
-    settings = config.settings(json.loads(_as_json(cfg)), config.RESULT)
+    document = json.loads(_as_json(cfg))
+    settings = config.settings(document, config.RESULT)
     settings.pop("dataset")
     text = json.dumps([settings, fingerprint], sort_keys=True)
     return hashlib.sha256(text.encode()).hexdigest()

@@ -61,9 +61,9 @@ class Trial:
 
     def start(self) -> None:
         """Starts to train it."""
-        overrides = [*self.recipe, f"run_dir={config.override_value(str(self.run_dir))}"]
+        overrides = [*self.recipe, _override("run_dir", self.run_dir)]
         if self.parent:
-            overrides.append(f"parent={config.override_value(str(self.parent))}")
+            overrides.append(_override("parent", self.parent))
         self.job = Job(overrides, self.run_dir)
         self.state = "running"
         self.reason = None
@@ -93,7 +93,8 @@ class Trial:
         metrics = summary.get("metrics", {})
         self.metric = metric or headline.get("metric", "")
         self.run_id = summary.get("mlflow_run_id")
-        self.seconds = self.seconds or round(sum(summary.get("seconds", {}).values()), 1)
+        spent = summary.get("seconds", {})
+        self.seconds = self.seconds or round(sum(spent.values()), 1)
         value = metrics.get(metric) if metric else headline.get("value")
         if value is None or not math.isfinite(float(value)):
             names = ", ".join(sorted(metrics)) or "none"
@@ -108,6 +109,10 @@ class Trial:
     def _fail(self, reason: str) -> None:
         self.state = "failed"
         self.reason = reason
+
+
+def _override(key: str, path: Path) -> str:
+    return f"{key}={config.override_value(str(path))}"
 
 
 def stop(trials: Sequence[Trial]) -> None:
