@@ -63,7 +63,9 @@ def test_a_run_that_trained_nothing_is_refused_with_what_to_reproduce_instead(tm
         recorder.summary.update(trials=[trial])
     with pytest.raises(UsageError, match="is a sweep.*make reproduce RUN=.*one"):
         reproduce.run(config.compose([f"runs_dir={tmp_path}", f"run={tmp_path / 'sweep'}"]))
-    with session.recorded(config.compose([f"runs_dir={tmp_path}", f"run_dir={tmp_path / 'empty'}"])):
+    with session.recorded(
+        config.compose([f"runs_dir={tmp_path}", f"run_dir={tmp_path / 'empty'}"])
+    ):
         pass
     with pytest.raises(UsageError, match="trained nothing"):
         reproduce.run(config.compose([f"runs_dir={tmp_path}", f"run={tmp_path / 'empty'}"]))
