@@ -5,9 +5,11 @@ import re
 import resource
 import shutil
 import signal
+import struct
 import subprocess
 import sys
 import time
+import zlib
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -335,6 +337,17 @@ def test_the_best_checkpoint_is_the_best_whenever_a_run_was_stopped_while_it_was
         assert evaluation["metrics"]["validation_loss"] == expected["validation_loss"], run
 
 
+def png_without_pixels() -> bytes:
+    """A PNG that is whole by its chunks and has one row of its 32: only decoding finds out."""
+    header = struct.pack(">IIBBBBB", 32, 32, 8, 0, 0, 0, 0)
+    chunks = ((b"IHDR", header), (b"IDAT", zlib.compress(bytes(33))), (b"IEND", b""))
+    spelled = [
+        struct.pack(">I", len(body)) + kind + body + struct.pack(">I", zlib.crc32(kind + body))
+        for kind, body in chunks
+    ]
+    return b"\x89PNG\r\n\x1a\n" + b"".join(spelled)
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("split", ["train", "validation"])
 def test_a_record_that_cannot_be_decoded_is_named(trellis, tiny, tmp_path, split):
@@ -345,7 +358,7 @@ def test_a_record_that_cannot_be_decoded_is_named(trellis, tiny, tmp_path, split
     for each in ("train", "validation"):
         records = [
             record
-            for file in sorted((tmp_path / "built").rglob(f"{each}-*-of-*[0-9]"))
+            for file in sorted((tmp_path / "built").rglob(f"{each}-*.tfrecord"))
             for record in tf.data.TFRecordDataset(str(file))
         ]
         with tf.io.TFRecordWriter(str(tmp_path / "records" / f"{each}-0")) as writer:
@@ -353,7 +366,7 @@ def test_a_record_that_cannot_be_decoded_is_named(trellis, tiny, tmp_path, split
                 example = tf.train.Example.FromString(record.numpy())
                 if each == split and number == 7:
                     image = example.features.feature["image/encoded"].bytes_list
-                    image.value[0] = image.value[0][:30]
+                    image.value[0] = png_without_pixels()
                 writer.write(example.SerializeToString())
     images = f"dataset.images={{train: '{tmp_path}/records/train-*', validation: '{tmp_path}/records/validation-*'}}"
     chosen = [
