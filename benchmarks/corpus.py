@@ -1,4 +1,4 @@
-"""The photographs that the data benchmark builds, in COCO's layout; written by a process of its own."""
+"""The photographs that the data benchmark builds, in COCO's layout; written by a separate process."""
 
 import argparse
 import io

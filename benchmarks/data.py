@@ -18,7 +18,7 @@ from pathlib import Path
 
 from benchmarks import HEIGHT, OBJECTS, WIDTH
 
-BYTES = 4260  # of the annotation file, an image
+BYTES = 4260  # an image's share of the annotation file
 KINDS = {False: "boxes only", True: "boxes and masks"}  # by whether masks are written
 ENVIRONMENT = {**os.environ, "TF_USE_LEGACY_KERAS": "1", "CUDA_VISIBLE_DEVICES": "-1"}
 
@@ -29,7 +29,7 @@ class Cost:
 
     wall_s: float
     cpu_s: float
-    peak_mb: float  # of the largest process
+    peak_mb: float  # the largest process
 
 
 def written(folder: Path, images: int, *more: str) -> tuple[Path, Path]:

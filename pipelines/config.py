@@ -86,14 +86,12 @@ class Dataset:
     images: Any = role(PLACE, default=None, path=True)
     annotations: Any = role(PLACE, default=None, path=True)
     masks: Any = role(PLACE, default=None, path=True)
-    lists: Any = role(
-        PLACE, default=None, path=True
-    )  # voc: {split: file that names the images of the split}
+    # voc: {split: file that names the images of the split}.
+    lists: Any = role(PLACE, default=None, path=True)
     builder: str | None = role(RESULT, default=None)  # tfds: name[/config]:version
     labels: Any = role(RESULT, default=None)  # class names, where the source does not carry them
-    columns: Any = role(
-        RESULT, default=None
-    )  # csv: names of the columns {path, label, split, group}
+    # csv: names of the columns {path, label, split, group}.
+    columns: Any = role(RESULT, default=None)
     # mask_folder: what an image's name has after the part it shares with its mask.
     image_suffix: str = role(RESULT, default="")
     mask_suffix: str = role(RESULT, default="")
@@ -101,9 +99,8 @@ class Dataset:
     remap: Any = role(RESULT, default=None)
     # {trait: treatment} of images that cannot pass as they are, see docs/data.md.
     convert: Any = role(RESULT, default=None)
-    include_masks: bool | None = role(
-        RESULT, default=None
-    )  # detection: null takes them where the source has them
+    # detection: null takes them where the source has them.
+    include_masks: bool | None = role(RESULT, default=None)
     # image_folder: a class 0 `background` before the others, as in published ImageNet models.
     background: bool = role(RESULT, default=False)
     # coco: labels are the category ids, gaps and all, as in published COCO models.
@@ -111,12 +108,11 @@ class Dataset:
     # Used where the source has no validation split of its own.
     validation_fraction: float = role(RESULT, default=0.1)
     shards: Any = role(RESULT, default=None)  # {split: count}; null: by size
-    max_reject_fraction: float = role(
-        GUARD, default=0.01
-    )  # of images, and of objects; above it the build fails
+    # Images, and likewise objects; above it the build fails.
+    max_reject_fraction: float = role(GUARD, default=0.01)
     # Read back through Model Garden's decoder and parser: none, sample, full.
     validate: str = role(GUARD, default="sample")
-    seed: int = role(RESULT, default=0)  # of an embedded generator
+    seed: int = role(RESULT, default=0)  # what an embedded generator draws from
 
 
 @dataclass
@@ -144,13 +140,12 @@ class Sweep:
     """What a sweep visits; docs/sweeps.md says how parameters are written."""
 
     method: str = "grid"  # grid, list, random, tpe
-    parameters: dict[str, Any] = field(
-        default_factory=dict
-    )  # override key or short name: values, range or multiples
+    # Override key or short name: values, range or multiples.
+    parameters: dict[str, Any] = field(default_factory=dict)
     points: list[dict[str, Any]] = field(default_factory=list)  # list: each point, key by key
     trials: int = 10  # random, tpe: points to visit
-    seed: int = 0  # random, tpe: of the proposals, not of the trainings
-    metric: str | None = None  # of the evaluation, to rank by; null: the experiment's headline
+    seed: int = 0  # random, tpe: the proposals' seed, not the trainings'
+    metric: str | None = None  # the evaluation's metric to rank by; null: the experiment's headline
     goal: str = "maximize"  # or minimize
 
 
@@ -159,29 +154,25 @@ class Config:
     """Everything a command is told. `task`, `trainer` and `runtime` are overrides of the Model Garden experiment."""
 
     name: str = role(RESULT, default="none")  # what a run is recorded as
-    garden: str | None = role(
-        RESULT, default=None
-    )  # name registered in Model Garden's experiment factory
-    imports: list[str] = role(
-        RESULT, factory=list
-    )  # modules that register it, beyond the standard ones
+    # Name registered in Model Garden's experiment factory.
+    garden: str | None = role(RESULT, default=None)
+    # Modules that register it, beyond the standard ones.
+    imports: list[str] = role(RESULT, factory=list)
     # Gives `trainer.train_steps` from the data's size where that is not set.
     epochs: float | None = role(RESULT, default=None)
     # At most, evenly spread over a run whose `trainer.validation_interval` is not set.
     evaluations: int = role(RESULT, default=10)
     seed: int = role(RESULT, default=0)
     determinism: bool = role(RESULT, default=True)
-    flight: bool = role(
-        PASSIVE, default=True
-    )  # record a fingerprint of every step, for `trellis bisect`
+    # Record a fingerprint of every step, for `make bisect`.
+    flight: bool = role(PASSIVE, default=True)
     data_dir: str = role(PLACE, path=True)
     # Read all shards that are there and compare them with their SHA-256; else those whose size or times have changed.
     verify: bool = role(GUARD, default=False)
     runs_dir: str = role(PLACE, path=True)
     run_dir: str = role(PLACE, path=True)
-    run: str | None = role(
-        PLACE, default=None
-    )  # a recorded run: an MLflow run id or a run directory
+    # A recorded run: an MLflow run id or a run directory.
+    run: str | None = role(PLACE, default=None)
     against: str | None = role(PLACE, default=None)  # another one to compare it with
     dataset: Dataset | None = role(RESULT, default=None)
     runner: dict[str, Any] = role(PLACE, factory=dict)
@@ -190,15 +181,12 @@ class Config:
     # The run that this one is part of: an MLflow run id or a run directory.
     parent: str | None = role(PLACE, default=None)
     workers: int = role(VERB, default=2, verb="launch")  # processes that train together
-    restarts: int = role(
-        VERB, default=3, verb="launch"
-    )  # how often workers are started again when one has died
-    print: str | None = role(
-        VERB, default=None, verb="launch"
-    )  # slurm or kubernetes, printed instead of started
-    port: int | None = role(
-        VERB, default=None, verb="ui"
-    )  # on this machine; null: the first that is free from 5000
+    # How often workers are started again when one has died.
+    restarts: int = role(VERB, default=3, verb="launch")
+    # `slurm` or `kubernetes`, printed instead of started.
+    print: str | None = role(VERB, default=None, verb="launch")
+    # On this machine; null: the first that is free from 5000.
+    port: int | None = role(VERB, default=None, verb="ui")
     threads: Threads = role(RESULT, factory=Threads)
     # mirrored: devices that the CPU is split into, to try it without GPUs.
     logical_cpus: int | None = role(RESULT, default=None)
@@ -256,7 +244,11 @@ def locations(source: str) -> tuple[str, ...]:
 def substance(dataset: Mapping[str, Any], *roles: Role) -> dict[str, Any]:
     """The fields of a data set's node that have one of these roles."""
     source = dataset.get("source", "")
-    return {name: dataset[name] for name in dataset if dataset_role(name, source) in roles}
+    kept = {}
+    for name, value in dataset.items():
+        if dataset_role(name, source) in roles:
+            kept[name] = value
+    return kept
 
 
 def settings(document: Mapping[str, Any], *roles: Role) -> dict[str, Any]:
@@ -265,7 +257,8 @@ def settings(document: Mapping[str, Any], *roles: Role) -> dict[str, Any]:
     Args:
         document: as `to_yaml` writes it or once did. A key that this schema does not know counts as of the result.
     """
-    others = set(names(Config, *(set(Role) - set(roles))))
+    other_roles = set(Role) - set(roles)
+    others = names(Config, *other_roles)
     document = _renamed(document)
     kept = {key: document[key] for key in document if key not in others}
     if isinstance(kept.get("dataset"), Mapping):
@@ -330,7 +323,8 @@ def compose(overrides: Sequence[str]) -> Config:
     """
     if overrides and overrides[0].startswith("@"):
         with _readable_errors(overrides[1:]):
-            return _named(_from_file(overrides[0][1:], overrides[1:]))
+            file, *others = overrides
+            return _named(_from_file(file[1:], others))
     for override in overrides:
         _refuse_unknown_name(override)
     with _readable_errors(overrides), initialize_config_module("conf", version_base="1.3"):
@@ -350,7 +344,8 @@ def _refuse_secrets(node: Any, path: str = "") -> None:
         node = dict(enumerate(node))
     if isinstance(node, dict):
         for name, value in node.items():
-            _refuse_secrets(value, f"{path}.{name}" if path else str(name))
+            inner = f"{path}.{name}" if path else str(name)
+            _refuse_secrets(value, inner)
     elif isinstance(node, str) and "://" in node and redacted(node) != node:
         raise UsageError(
             f"{path}: {redacted(node)} has a password or token in it, and settings are kept with every run; leave it out, "
@@ -507,7 +502,9 @@ def override_value(value: Any) -> str:
         UsageError: it has a key that cannot be written there.
     """
     if isinstance(value, dict):
-        pairs = [f"{_override_key(key)}:{override_value(item)}" for key, item in value.items()]
+        pairs = []
+        for key, item in value.items():
+            pairs.append(f"{_override_key(key)}:{override_value(item)}")
         return "{" + ",".join(pairs) + "}"
     if isinstance(value, list | tuple):
         items = [override_value(item) for item in value]
@@ -579,7 +576,9 @@ def given_dataset(cfg: Config) -> Dataset:
 def differences(before: Any, after: Any, path: str = "") -> list[str]:
     """Lines `key: before -> after` for every leaf in which two plain nested values differ."""
     if not isinstance(before, dict) or not isinstance(after, dict):
-        return [] if before == after else [f"{path}: {before} -> {after}"]
+        if before == after:
+            return []
+        return [f"{path}: {before} -> {after}"]
     lines = []
     for key in {**before, **after}:
         inner = f"{path}.{key}" if path else str(key)
@@ -627,9 +626,11 @@ def _missing(key: str, overrides: Sequence[str]) -> str:
     names: list[str] = []
     for owner in (Config, Dataset, Figure, Threads, Sweep):
         names += owner.__dataclass_fields__
-    named = [text for text in overrides if key in text.partition("=")[0]]
-    override = named[0] if named else key
-    return f"{override}: there is no key {key!r}{nearest(key, names)}"
+    hint = nearest(key, names)
+    for override in overrides:
+        if key in override.partition("=")[0]:
+            return f"{override}: there is no key {key!r}{hint}"
+    return f"{key}: there is no key {key!r}{hint}"
 
 
 def _unforeseen(overrides: Sequence[str], error: Exception) -> str:

@@ -11,9 +11,8 @@ from tasks import _wire
 
 VERSION = 1
 METRIC = "accuracy"
-GARDEN_TASKS = {
-    "ImageClassificationTask"
-}  # Model Garden task configurations that read these records
+# Model Garden task configurations that read these records.
+GARDEN_TASKS = {"ImageClassificationTask"}
 FIRST_LABEL = 0
 parse = _wire.parse
 

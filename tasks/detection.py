@@ -13,12 +13,13 @@ from tasks import _wire
 
 VERSION = 1
 METRIC = "AP"
+# Model Garden task configurations that read these records.
 GARDEN_TASKS = {
     "RetinaNetTask",
     "MaskRCNNTask",
-}  # Model Garden task configurations that read these records
+}
 FIRST_LABEL = 1  # 0 is the background
-SIDES = ("ymin", "xmin", "ymax", "xmax")  # of a box, in order
+SIDES = ("ymin", "xmin", "ymax", "xmax")  # in a box's order
 parse = _wire.parse
 
 
@@ -60,7 +61,7 @@ def decode(serialized: bytes) -> dict[str, Any]:
         "is_crowd": features.get("image/object/is_crowd") or [0] * count,
         "mask": features.get("image/object/mask") or [None] * count,
     }
-    lengths = {name: len(values) for name, values in columns.items()}
+    lengths = {name: len(columns[name]) for name in columns}
     if len(set(lengths.values())) > 1:
         raise ValueError(f"objects have columns of unequal length: {lengths}")
     rows = zip(*columns.values(), strict=True)

@@ -11,9 +11,8 @@ from tasks import _wire
 
 VERSION = 1
 METRIC = "mean_iou"
-GARDEN_TASKS = {
-    "SemanticSegmentationTask"
-}  # Model Garden task configurations that read these records
+# Model Garden task configurations that read these records.
+GARDEN_TASKS = {"SemanticSegmentationTask"}
 FIRST_LABEL = 0
 parse = _wire.parse
 

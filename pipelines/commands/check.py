@@ -136,7 +136,7 @@ def _print_last(name: str, record: str) -> bool:
 
 
 def _train_until(step: int, file: Path, how: signal.Signals) -> None:
-    """Trains in a process of its own that is sent a signal once it has made so many steps."""
+    """Trains in another process, which is sent a signal once it has made so many steps."""
     command, environment = processes.this_tool("train", f"@{file}")
     output: dict[str, Any] = {"text": True, "stdout": subprocess.PIPE, "stderr": subprocess.STDOUT}
     printed = ""

@@ -69,7 +69,8 @@ def run(cfg: Config) -> int:
     for name, value in sorted(outcome.metrics.items()):
         print(f"  {name:<32} {value:.4f}")
     value = outcome.metrics.get(headline, math.nan)
-    print(f"{recorded.name}: {headline} {value:.4f} at step {outcome.steps}; {folder}")
+    result = f"{headline} {value:.4f} at step {outcome.steps}"
+    print(f"{recorded.name}: {result}; {folder}")
     return 0
 
 

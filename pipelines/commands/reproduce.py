@@ -1,6 +1,6 @@
 """Makes a recorded run again, or a stated figure.    make reproduce RUN=<run>    make reproduce EXP=published/<id>
 
-A run: its recorded config, code, seed and thread counts, in a work tree of its own; exit code 0 for identical only.
+A run: its recorded config, code, seed and thread counts, in a separate work tree; exit code 0 for identical only.
 A figure: the experiment's own recipe, data and devices checked first; exit code 0 only where the figure is reproduced.
 """
 
@@ -110,7 +110,7 @@ def _refuse_other_data(recorded: Config, before: dict) -> None:
 
 
 def _train_apart(cfg: Config, text: str, tree: Path) -> int:
-    """Trains in a process of its own that imports the packages of `tree`, which recorded `text`."""
+    """Trains in another process, which imports the packages of `tree`, which recorded `text`."""
     file = Path(cfg.run_dir, "recorded.yaml")
     file.parent.mkdir(parents=True)
     file.write_text(config.to_recorded_yaml(cfg, text))
@@ -143,7 +143,8 @@ def _reproduce_figure(cfg: Config) -> int:
     if examples:
         departures = figure.departures(cfg, examples, _resolved)
     _refuse_hopeless(cfg, departures)
-    print(f"{cfg.name}: {stated.metric} {stated.value} stated by {stated.source}")
+    goal = f"{stated.metric} {stated.value}"
+    print(f"{cfg.name}: {goal} stated by {stated.source}")
     code = train.run(cfg)
     if code != 0:
         return code

@@ -1,6 +1,6 @@
 """Prints the composed configuration.    make show EXP=retinanet
 
-Nothing is built or checked against Model Garden: that is `trellis check`.
+Nothing is built or checked against Model Garden: that is `make check`.
 """
 
 from pipelines import config

@@ -1,7 +1,7 @@
 """Trains one experiment at every point of a space.    make sweep EXP=resnet SWEEP=learning_rate ARGS="seed=1,2 jobs=2"
 
 Lists and intervals on the command line are Hydra's: seed=1,2, choice(…), range(1,10), interval(0.01,1). Every trial is a
-process of its own; jobs=<n> trials at a time share the cores. The same command again runs only what is missing or failed.
+separate process; jobs=<n> trials at a time share the cores. The same command again runs only what is missing or failed.
 """
 
 import dataclasses
@@ -120,7 +120,7 @@ class _Trials:
 
     def prepare(self, point: Point) -> Trial:
         """The trial of one point."""
-        groups = {name: value for name, value in point.items() if name in config.GROUPS}
+        groups = {name: point[name] for name in point if name in config.GROUPS}
         _, chosen = space.settle(groups, self.cfg)
         settings, overrides = space.settle(point, self._compose(chosen))
         overrides = [*self.request.fixed, *overrides]
@@ -178,7 +178,8 @@ def _placed(cfg: Config, request: Request) -> Config:
     words = [cfg.name]
     if chosen.get("sweep"):
         words.append(chosen["sweep"])
-    words += [short(name) for name in (*request.lists, *request.ranges)]
+    varied = [*request.lists, *request.ranges]
+    words += map(short, varied)
     name = re.sub(r"[^A-Za-z0-9_.-]+", "_", "-".join(dict.fromkeys(words)))
     identity = space.identity(config.compose(request.fixed), "")
     run_dir = Path(

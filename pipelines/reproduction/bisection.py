@@ -11,7 +11,7 @@ STREAMS = {
     "inputs": "the inputs after augmentation",
     "loss": "the arithmetic",
     "gradient": "the arithmetic",
-    "weights": "the arithmetic",  # of records from before `variables`: over the trained ones alone
+    "weights": "the arithmetic",  # the trained ones alone, in records from before `variables`
     "variables": "the arithmetic",
 }
 INITIAL = "the initial weights"
@@ -29,14 +29,14 @@ class Parting:
     def lines(self, classes: Classes | None = None) -> list[str]:
         """The parting as readable lines; another determinism class explains what was computed otherwise."""
         reason = ""
-        computed = (
-            self.cause != STREAMS["order"]
-        )  # An order is drawn with integers, alike everywhere.
+        # An order is drawn with integers, alike everywhere.
+        computed = self.cause != STREAMS["order"]
         if computed and classes and not classes.promised:
             reason = f" (class: {classes.reason()})"
         lines = [f"the runs part at step {self.step}, first in {self.cause}{reason}"]
         for stream, (step, before, after) in self.firsts.items():
-            lines.append(f"  {stream:<9} first at step {step}: {before} -> {after}")
+            change = f"{before} -> {after}"
+            lines.append(f"  {stream:<9} first at step {step}: {change}")
         return lines
 
 
@@ -60,8 +60,8 @@ def bisect(before: str, after: str) -> Parting | None:
                 firsts[stream] = (step, value, again)
     if not firsts:
         return None
-    step = min(first for first, _, _ in firsts.values())
-    stream = next(name for name in STREAMS if name in firsts and firsts[name][0] == step)
+    # Steps were visited in order, and the streams of one in the order of cause and effect.
+    stream, (step, _, _) = next(iter(firsts.items()))
     cause = INITIAL if step == 0 else STREAMS[stream]
     return Parting(step, cause, firsts)
 

@@ -85,7 +85,8 @@ def compare(before: Mapping[str, Any], after: Mapping[str, Any]) -> Classes:
     lines = []
     for key in differing:
         if key not in caps:
-            lines.append(_line(key, old.get(key), new.get(key), caps))
+            line = _line(key, old.get(key), new.get(key), caps)
+            lines.append(line)
     return Classes(unknown, lines)
 
 
@@ -130,7 +131,8 @@ def _capping(keys: list[str]) -> list[str]:
 def _leaves(node: Any, path: str = "") -> Iterator[tuple[str, Any]]:
     if isinstance(node, Mapping):
         for key, value in node.items():
-            yield from _leaves(value, f"{path}.{key}" if path else str(key))
+            inner = f"{path}.{key}" if path else str(key)
+            yield from _leaves(value, inner)
     else:
         yield path, node
 

@@ -14,11 +14,11 @@ from pipelines.reproduction import classes
 from pipelines.reproduction.classes import Classes
 
 IDENTICAL, EQUIVALENT, DIFFERENT = "identical", "equivalent", "different"
-TOLERANCE = 0.01  # of the headline metric, for "equivalent", where no stated figure has one
+TOLERANCE = 0.01  # between headline metrics that are "equivalent", where no stated figure has one
 TOLD = (config.RESULT, config.GUARD, config.PASSIVE)  # not where it ran and how it was called
 MACHINE = ("python", "platform", "machine", "cpu")
 DATA = ("dataset", "fingerprint", "version", "labels", "splits")
-MOST_LINES = 30  # of each kind of input
+MOST_LINES = 30  # that each kind of input takes
 
 Figures = Mapping[str, Mapping[int, float]]  # by name, then step
 Parted = tuple[int, str, float, float | None]  # step, name, and the two values
@@ -174,7 +174,7 @@ def _figures(before: Figures, after: Figures) -> tuple[list[str], bool]:
         old = _of_kind(before, kind)
         new = _of_kind(after, kind)
         parted = _parting_figures(old, new)
-        extra = [name for name in new if _has_more(new[name], old.get(name, {}))]
+        extra = _series_with_more(new, old)
         count = sum(map(len, old.values()))
         if parted or extra or count == 0:
             equal = False
@@ -186,8 +186,13 @@ def _of_kind(figures: Figures, kind: str) -> Figures:
     return {name: figures[name] for name in figures if name.startswith(f"{kind}/")}
 
 
-def _has_more(series: Mapping[int, float], other: Mapping[int, float]) -> bool:
-    return bool(set(series) - set(other))
+def _series_with_more(figures: Figures, others: Figures) -> list[str]:
+    """Names of the series that have figures at steps where `others` has none."""
+    names = []
+    for name, series in figures.items():
+        if set(series) - set(others.get(name, {})):
+            names.append(name)
+    return names
 
 
 def _parting_figures(before: Figures, after: Figures) -> list[Parted]:
@@ -214,7 +219,9 @@ def _same(before: float, after: float | None) -> bool:
     """Whether two figures are equal; NaN equals NaN here."""
     if after is None:
         return False
-    return before == after or (math.isnan(before) and math.isnan(after))
+    if math.isnan(before):
+        return math.isnan(after)
+    return before == after
 
 
 def _short(digest: str | None) -> str:

@@ -24,7 +24,7 @@ REPRODUCED, MISSED, RESCALED, UNVERIFIED = (
     "not verified",
 )
 STARTING_WEIGHTS = "task.init_checkpoint"
-MOST_LINES = 20  # of departures that are told
+MOST_LINES = 20  # that departures take
 
 
 @dataclass(frozen=True)

@@ -92,8 +92,7 @@ def _digest_of(files: Iterable[Path]) -> str:
         if file.is_file():
             with file.open("rb") as stream:
                 content = hashlib.file_digest(stream, "sha256").hexdigest()
-            name = "/".join(
-                file.parts[-3:]
-            )  # Not the whole path: the same files may lie elsewhere.
+            # Not the whole path: the same files may lie elsewhere.
+            name = "/".join(file.parts[-3:])
             total.update(f"{name}\n{content}\n".encode())
     return total.hexdigest()[:16]

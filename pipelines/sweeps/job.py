@@ -1,4 +1,4 @@
-"""A training in a process of its own, which ends when the sweep does and resumes where it stopped."""
+"""A training in its own process, which ends when the sweep does and resumes where it stopped."""
 
 import os
 import re

@@ -6,8 +6,12 @@ from typing import Any
 
 def label(settings: Mapping[str, Any]) -> str:
     """Settings in one line."""
-    words = [f"{short(name)}={brief(value)}" for name, value in settings.items()]
-    return " ".join(words) or "as composed"
+    if not settings:
+        return "as composed"
+    words = []
+    for name, value in settings.items():
+        words.append(f"{short(name)}={brief(value)}")
+    return " ".join(words)
 
 
 def short(name: str) -> str:

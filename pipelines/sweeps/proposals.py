@@ -1,6 +1,6 @@
 """The points that a sweep visits, in order: each a function of the space, its number and the results before it.
 
-No method keeps a state of its own, so a sweep that was killed continues exactly as it would have.
+No method keeps state, so a sweep that was killed continues exactly as it would have.
 """
 
 import itertools

@@ -14,7 +14,7 @@ from pipelines.sweeps.commandline import make
 from pipelines.sweeps.labels import brief, label, short
 from pipelines.sweeps.trial import Trial
 
-MOST_ROWS = 25  # of the picture and the table on screen; ranking.csv has them all
+MOST_ROWS = 25  # in the picture and the table on screen; ranking.csv has them all
 COLUMNS = ("rank", "metric", "mean", "min", "max", "trials", "missing")  # before the settings
 
 
@@ -79,11 +79,8 @@ def winner(rows: Sequence[Row]) -> Row | None:
 def _row(group: Sequence[Trial], sign: int) -> Row:
     finished = [trial for trial in group if trial.state == "finished"]
     best_first = sorted(finished, key=lambda trial: sign * float(trial.value or 0))
-    return Row(
-        _settings(group[0]),
-        tuple(best_first),
-        len(group) - len(finished),
-    )
+    missing = len(group) - len(finished)
+    return Row(_settings(group[0]), tuple(best_first), missing)
 
 
 def as_csv(rows: Sequence[Row]) -> str:
@@ -103,7 +100,8 @@ def as_csv(rows: Sequence[Row]) -> str:
         ]
         settings = [row.settings.get(name, "") for name in names]
         run = [row.best.run_dir, row.best.run_id]
-        writer.writerow([rank, row.best.metric, *spread, *settings, *run])
+        cells = [rank, row.best.metric, *spread, *settings, *run]
+        writer.writerow(cells)
     return text.getvalue()
 
 
@@ -193,4 +191,6 @@ def _outcome(trial: Trial) -> dict[str, Any]:
 
 
 def _settings(trial: Trial) -> dict[str, Any]:
-    return {name: value for name, value in trial.settings.items() if name != "seed"}
+    settings = dict(trial.settings)
+    settings.pop("seed", None)
+    return settings

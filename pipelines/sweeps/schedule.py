@@ -197,7 +197,8 @@ class Schedule:
 
     def _suggest(self) -> None:
         learnt = self._learnt()
-        past = [(point, _mean(group)) for point, group in self._points[:learnt]]
+        before = self._points[:learnt]
+        past = [(point, _mean(group)) for point, group in before]
         pending = [point for point, _ in self._points[learnt:]]
         point = proposals.suggest(self.space, past, pending)
         number = len(self._points)

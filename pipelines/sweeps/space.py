@@ -34,7 +34,7 @@ DRAWING = ("random", "tpe")  # methods that take values from an interval
 RANGE = {"low", "high", "log", "step", "count"}  # keys of an interval in a file
 GOALS = ("maximize", "minimize")
 MOST = 10_000  # values of one parameter in a grid
-DIGITS = 4  # of a drawn value: enough to tell points apart, few enough to read
+DIGITS = 4  # that a drawn value keeps: enough to tell points apart, few enough to read
 
 
 @dataclass(frozen=True)
@@ -72,8 +72,8 @@ class Parameter:
         if self.step:
             steps = (self.high - self.low) / self.step
             count = math.floor(steps + 1e-9) + 1
-            values = [self.low + number * self.step for number in range(count)]
-            return [self.spell(value) for value in values]
+            multiples = [number * self.step for number in range(count)]
+            return [self.spell(self.low + multiple) for multiple in multiples]
         if not self.count:
             raise UsageError(
                 f"sweep: a grid over the range {self.name} needs `step` or `count`, or another method: random, tpe"
@@ -89,7 +89,8 @@ class Parameter:
         if self.step:
             return chance.choice(self.every())
         if self.whole:
-            return self.spell(chance.randint(int(self.low), int(self.high)))
+            value = chance.randint(int(self.low), int(self.high))
+            return self.spell(value)
         return self.spell(self._between(chance.random()))
 
     def _between(self, part: float) -> float:
@@ -114,7 +115,8 @@ class Space:
 
     def digest(self) -> str:
         """Names what suggestions depend on: those made for another space do not count for this one."""
-        text = repr((self.method, self.parameters, self.seed, self.goal))
+        told = (self.method, self.parameters, self.seed, self.goal)
+        text = repr(told)
         return hashlib.sha256(text.encode()).hexdigest()[:16]
 
 
@@ -170,13 +172,19 @@ def _parameters(
     sweep: Sweep, lists: Mapping[str, Sequence[Any]], ranges: Mapping[str, Mapping[str, Any]]
 ) -> tuple[Parameter, ...]:
     written = {**sweep.parameters, **ranges}
-    return tuple(parameter(name, spec) for name, spec in written.items() if name not in lists)
+    parameters = []
+    for name, spec in written.items():
+        if name not in lists:
+            parameters.append(parameter(name, spec))
+    return tuple(parameters)
 
 
 def _varies(space: Space) -> bool:
     if space.method == "list":
         return bool(space.points)
-    return bool(space.parameters or (space.method == "grid" and space.around))
+    if space.method == "grid":
+        return bool(space.parameters or space.around)
+    return bool(space.parameters)
 
 
 def parameter(name: str, spec: Any) -> Parameter:
@@ -207,9 +215,13 @@ def parameter(name: str, spec: Any) -> Parameter:
 def _is_range(spec: Mapping[Any, Any]) -> bool:
     low: Any = spec.get("low")
     high: Any = spec.get("high")
-    if set(spec) - RANGE or not isinstance(spec.get("log"), bool | None):
+    if set(spec) - RANGE:
         return False
-    if not _is_number(low) or not _is_number(high) or low >= high:
+    if not isinstance(spec.get("log"), bool | None):
+        return False
+    if not _is_number(low) or not _is_number(high):
+        return False
+    if low >= high:
         return False
     step: Any = spec.get("step")
     if step is not None:
@@ -218,7 +230,9 @@ def _is_range(spec: Mapping[Any, Any]) -> bool:
         if (high - low) / step > MOST:
             return False
     count: Any = spec.get("count")
-    return count is None or (type(count) is int and 0 < count <= MOST)
+    if count is None:
+        return True
+    return type(count) is int and 0 < count <= MOST
 
 
 def _is_number(value: Any) -> bool:

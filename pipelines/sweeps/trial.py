@@ -93,8 +93,9 @@ class Trial:
         metrics = summary.get("metrics", {})
         self.metric = metric or headline.get("metric", "")
         self.run_id = summary.get("mlflow_run_id")
-        spent = summary.get("seconds", {})
-        self.seconds = self.seconds or round(sum(spent.values()), 1)
+        if not self.seconds:
+            spent = summary.get("seconds", {})
+            self.seconds = round(sum(spent.values()), 1)
         value = metrics.get(metric) if metric else headline.get("value")
         if value is None or not math.isfinite(float(value)):
             names = ", ".join(sorted(metrics)) or "none"
