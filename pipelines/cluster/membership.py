@@ -20,7 +20,13 @@ _RANGES = re.compile(r"\[\d+(?:-\d+)?(?:,\d+(?:-\d+)?)*\]")
 
 @dataclass(frozen=True)
 class Membership:
-    """A worker's place in its group; `hosts` are `host:port`, in the order that all workers share, the chief first."""
+    """A worker's place in its group.
+
+    Attributes:
+        hosts: each as `host:port`, in the order that all workers share, the chief first.
+        index: this worker's among them.
+        source: the variable that told it.
+    """
 
     hosts: tuple[str, ...]
     index: int

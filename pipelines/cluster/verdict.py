@@ -1,9 +1,12 @@
-"""What became of a group of workers, judged from the exit code of each; the batch script for Slurm asks it by
+"""What became of a group of workers, judged from the exit code of each.
+
+The batch script for Slurm asks it by
 
     python -m pipelines.cluster.verdict <folder> <workers> <srun's exit code>
 
-where <folder> holds a file for every worker, named by its number, with its exit code. Printed are the group's exit code
-and `again` where the same group, started again, can end otherwise, else `ended`.
+where <folder> holds a file for every worker, named by its number, with its exit code. Printed are
+the group's exit code and `again` where the same group, started again, can end otherwise, else
+`ended`.
 """
 
 import signal
@@ -16,7 +19,7 @@ from pipelines.usage import ExitCode, stopped_by
 
 ASKED = {stopped_by(number) for number in (signal.SIGINT, signal.SIGTERM)}
 KILLED = stopped_by(signal.SIGKILL)
-# Who speaks for the group: the lower its code's rank, the nearer to the cause. What is not named ranks as below.
+# Who speaks for the group: the lower its code's rank, the nearer to the cause. Others rank as below.
 RANKS = {
     KILLED: 1,
     ExitCode.FAILED: 2,

@@ -2,7 +2,8 @@
 
 import os
 
-# MLflow reads these. One try per request: whoever delivers has patience of its own. No usage statistics to strangers.
+# MLflow reads these. One try per request, since deliveries are repeated anyway; no usage statistics
+# to strangers.
 os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "1")
 os.environ.setdefault("MLFLOW_HTTP_REQUEST_TIMEOUT", "20")
 os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")

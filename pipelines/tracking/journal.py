@@ -1,10 +1,13 @@
-"""The journal of a run: every event, one JSON object a line, in the run directory; what MLflow is told is read from here.
+"""The journal of a run: every event, one JSON object a line, in the run directory.
 
-    {"event": "open", "time": 1700000000000, "experiment": "resnet", "name": "20260101-120000", "session": 1, ...}
+What MLflow is told is read from here:
+
+    {"event": "open", "time": 1700000000000, "experiment": "resnet", "name": "20260101", ...}
     {"event": "metrics", "time": 1700000001000, "step": 10, "values": {"train/loss": 0.7}}
     {"event": "close", "time": 1700000002000, "status": "FINISHED", ...}
 
-Lines are only ever appended, and each carries its own time: delivering a line twice is the same as delivering it once.
+Lines are only ever appended, and each carries its own time: delivering a line twice is the same as
+delivering it once.
 """
 
 import math

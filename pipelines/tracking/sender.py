@@ -1,4 +1,4 @@
-"""The process beside a run that keeps MLflow up to date, and outlives it just long enough to finish.
+"""The process beside a run that keeps MLflow up to date and outlives it just long enough.
 
 Told on standard input, one line each, which store and, once there is a run, which run directory.
 The end of that input is the end of the run.

@@ -1,4 +1,4 @@
-"""One session of a run, from its beginning to its end, with the process beside it that tells MLflow."""
+"""One session of a run, from beginning to end, with the process beside it that tells MLflow."""
 
 import signal
 import subprocess
