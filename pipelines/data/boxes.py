@@ -22,7 +22,12 @@ class Box(NamedTuple):
 
     def fractions(self, height: int, width: int) -> tuple[float, float, float, float]:
         """The box as fractions of an image's sides, the way records hold it."""
-        return (self.top / height, self.left / width, self.bottom / height, self.right / width)
+        return (
+            self.top / height,
+            self.left / width,
+            self.bottom / height,
+            self.right / width,
+        )
 
 
 def is_number(value: Any) -> bool:

@@ -56,17 +56,22 @@ class Digests:
         listed = folders.contents(place, named)
         memory = self._memory(place)
         known: dict[str, list] = json.loads(memory.read_text()) if memory.exists() else {}
-        stale = [name for name, stat in listed.files.items() if _is_stale(stat, known.get(name))]
+        stale: list[str] = []
+        for name, stat in listed.files.items():
+            if _is_stale(stat, known.get(name)):
+                stale.append(name)
         if stale or len(known) != len(listed.files):
             fresh, unread = _digests(place, stale)
             listed.unfit.update(unread)
             entries: dict[str, list] = {}
             for name, stat in listed.files.items():
                 if name not in unread:
-                    entries[name] = [*stat, fresh.get(name) or known[name][2]]
+                    sha256 = fresh.get(name) or known[name][2]
+                    entries[name] = [*stat, sha256]
             known = entries
             self._remember(memory, known)
-        return {name: entry[2] for name, entry in known.items()}, listed.unfit
+        digests = {name: entry[2] for name, entry in known.items()}
+        return digests, listed.unfit
 
     def _memory(self, place: str) -> epath.Path:
         name = hashlib.sha256(place.encode("utf-8", "surrogateescape")).hexdigest()[:16]
@@ -83,7 +88,9 @@ def _is_stale(stat: Stat, known: list | None) -> bool:
 
 def _digests(place: str, names: Sequence[str]) -> tuple[dict[str, Digest], Unfit]:
     """Digests of files, and why there are none of those that cannot be read."""
-    threads, together = (AT_ONCE, 1) if files.is_remote(place) else (None, TOGETHER)
+    is_remote = files.is_remote(place)
+    threads = AT_ONCE if is_remote else None
+    together = 1 if is_remote else TOGETHER
     groups = [names[at : at + together] for at in range(0, len(names), together)]
     digests: dict[str, Digest] = {}
     unread: Unfit = {}
@@ -160,7 +167,14 @@ def recipe(dataset: Dataset, version: int) -> Digest:
     """
     node = config.substance(asdict(dataset), config.RESULT)
     used = encoders.used(dataset)
-    return digest({"format": FORMAT, "version": version, "node": node, "encoders": used})
+    return digest(
+        {
+            "format": FORMAT,
+            "version": version,
+            "node": node,
+            "encoders": used,
+        }
+    )
 
 
 def fingerprint(dataset: Dataset, version: int, found: Found) -> str:

@@ -1,7 +1,7 @@
 """Data sets from what scikit-learn ships: 1,797 handwritten digits of 8x8 pixels and two photographs.
 
-They are written in the formats that people bring, and read by the very sources a user's own data goes through.
-Training and validation share neither a digit nor a region of a photograph.
+They are written in the formats that people bring, and read by the very sources a user's own data
+goes through. Training and validation share neither a digit nor a region of a photograph.
 """
 
 import json
@@ -56,46 +56,60 @@ def _digits(random: np.random.RandomState) -> dict[str, tuple[Array, Array]]:
     order = random.permutation(len(images))
     order = order[np.argsort(classes[order], kind="stable")]
     held_out = np.zeros(len(order), bool)
-    held_out[np.linspace(0, len(order) - 1, DIGITS["validation"]).round().astype(int)] = True
-    return {
-        split: (images[chosen], classes[chosen])
-        for split, chosen in (("train", order[~held_out]), ("validation", order[held_out]))
-    }
+    evenly = np.linspace(
+        0,
+        len(order) - 1,
+        DIGITS["validation"],
+    )
+    held_out[evenly.round().astype(int)] = True
+    digits: dict[str, tuple[Array, Array]] = {}
+    for split, chosen in (("train", order[~held_out]), ("validation", order[held_out])):
+        digits[split] = (images[chosen], classes[chosen])
+    return digits
 
 
 def _write_digits(folder: Path, random: np.random.RandomState) -> None:
     for split, (images, classes) in _digits(random).items():
         for number, (pixels, digit) in enumerate(zip(images, classes, strict=True)):
-            # JPEG: of other formats Model Garden's classification parser ignores the range of random crops.
-            _save(
-                folder / split / str(digit) / f"{number:04d}.jpg",
-                np.asarray(_grown(pixels, 32, 32).convert("RGB")),
-            )
+            # JPEG: of other formats Model Garden's classification parser ignores the range of
+            # random crops.
+            picture = _grown(pixels, 32, 32).convert("RGB")
+            file = folder / split / str(digit) / f"{number:04d}.jpg"
+            _save(file, np.asarray(picture))
 
 
 def _grown(pixels: Array, width: int, height: int) -> Image.Image:
-    return Image.fromarray((pixels * 255).round().astype(np.uint8)).resize(
-        (width, height), Image.Resampling.BICUBIC
-    )
+    grey = (pixels * 255).round().astype(np.uint8)
+    return Image.fromarray(grey).resize((width, height), Image.Resampling.BICUBIC)
 
 
 def _scenes(random: np.random.RandomState) -> Iterator[tuple[str, str, Scene]]:
     digits = _digits(random)
     photographs = load_sample_images().images
     for split, count in SCENES.items():
-        # Five parts in eight of each photograph's width train, a quarter validates; a gap stays between them.
-        regions = [
-            image[:, : image.shape[1] * 5 // 8]
-            if split == "train"
-            else image[:, image.shape[1] * 3 // 4 :]
-            for image in photographs
-        ]
+        images, classes = digits[split]
+        regions = [_region(photograph, split) for photograph in photographs]
         for number in range(count):
-            yield split, f"{split}_{number:05d}", _scene(random, regions, *digits[split])
+            scene = _scene(random, regions, images, classes)
+            yield split, f"{split}_{number:05d}", scene
+
+
+def _region(photograph: Array, split: str) -> Array:
+    """The columns of a photograph that are for a split.
+
+    Five parts in eight of its width train, a quarter validates; a gap stays between them.
+    """
+    width = photograph.shape[1]
+    if split == "train":
+        return photograph[:, : width * 5 // 8]
+    return photograph[:, width * 3 // 4 :]
 
 
 def _scene(
-    random: np.random.RandomState, regions: list[Array], images: Array, classes: Array
+    random: np.random.RandomState,
+    regions: list[Array],
+    images: Array,
+    classes: Array,
 ) -> Scene:
     canvas = _background(random, regions)
     chosen: list[int] = []
@@ -104,25 +118,33 @@ def _scene(
         number = random.randint(len(images))
         opacity = _placed(random, images[number])
         mask = opacity > VISIBLE
-        if any((mask & other).sum() > COVERED * other.sum() for other in masks):
+        if any(_covers(mask, earlier) for earlier in masks):
             continue
         canvas = _painted(random, canvas, opacity, mask)
-        masks = [other & ~mask for other in masks] + [mask]
+        masks = [earlier & ~mask for earlier in masks]
+        masks.append(mask)
         chosen.append(int(classes[number]))
-    return Scene(canvas.round().astype(np.uint8), chosen, masks)
+    return Scene(
+        canvas.round().astype(np.uint8),
+        chosen,
+        masks,
+    )
+
+
+def _covers(mask: Array, earlier: Array) -> bool:
+    """Whether a digit would hide too much of one that is there already."""
+    return (mask & earlier).sum() > COVERED * earlier.sum()
 
 
 def _background(random: np.random.RandomState, regions: list[Array]) -> Array:
     region = regions[random.randint(len(regions))]
-    side = random.randint(SIZE * 2 // 3, min(SIZE * 3 // 2, *region.shape[:2]))
-    top, left = (
-        random.randint(region.shape[0] - side + 1),
-        random.randint(region.shape[1] - side + 1),
-    )
-    crop = Image.fromarray(region[top : top + side, left : left + side]).resize(
-        (SIZE, SIZE), Image.Resampling.BILINEAR
-    )
-    return np.asarray(crop, np.float64)
+    height, width = region.shape[:2]
+    side = random.randint(SIZE * 2 // 3, min(SIZE * 3 // 2, height, width))
+    top = random.randint(height - side + 1)
+    left = random.randint(width - side + 1)
+    crop = Image.fromarray(region[top : top + side, left : left + side])
+    resized = crop.resize((SIZE, SIZE), Image.Resampling.BILINEAR)
+    return np.asarray(resized, np.float64)
 
 
 def _placed(random: np.random.RandomState, pixels: Array) -> Array:
@@ -130,69 +152,79 @@ def _placed(random: np.random.RandomState, pixels: Array) -> Array:
     height = random.randint(28, 65)
     width = int(height * random.uniform(0.8, 1.1))
     columns = np.flatnonzero(pixels.max(axis=0) > 0.1)
-    pixels = np.pad(pixels[:, columns[0] : columns[-1] + 1], 1)
-    opacity = (
-        np.asarray(_grown(pixels, width * pixels.shape[1] // 8, height * 10 // 8), np.float64) / 255
+    first, last = columns[0], columns[-1]
+    pixels = np.pad(pixels[:, first : last + 1], 1)
+    grown = _grown(
+        pixels,
+        width * pixels.shape[1] // 8,
+        height * 10 // 8,
     )
-    top, left = (
-        random.randint(SIZE - opacity.shape[0] + 1),
-        random.randint(SIZE - opacity.shape[1] + 1),
-    )
+    opacity = np.asarray(grown, np.float64) / 255
+    height, width = opacity.shape
+    top = random.randint(SIZE - height + 1)
+    left = random.randint(SIZE - width + 1)
     scene = np.zeros((SIZE, SIZE))
-    scene[top : top + opacity.shape[0], left : left + opacity.shape[1]] = opacity
+    scene[top : top + height, left : left + width] = opacity
     return scene
 
 
-def _painted(random: np.random.RandomState, canvas: Array, opacity: Array, mask: Array) -> Array:
-    """Blends the digit in a tint that is lighter or darker than what lies under it by at least 90 of 255."""
+def _painted(
+    random: np.random.RandomState,
+    canvas: Array,
+    opacity: Array,
+    mask: Array,
+) -> Array:
+    """Blends the digit in a tint that is lighter or darker than what lies under it.
+
+    The two differ by at least 90 of 255, before noise.
+    """
     under = canvas[mask].mean()
-    room_above, room_below = 255 - under, under
-    lighter = (
-        random.uniform(0, 255) < room_above
-        if min(room_above, room_below) > 80
-        else room_above > room_below
-    )
-    contrast = random.uniform(90, max(91, (room_above if lighter else room_below)))
-    tint = np.clip(
-        under + (contrast if lighter else -contrast) + random.uniform(-30, 30, size=3), 0, 255
-    )
+    above = 255 - under
+    lighter = above > under
+    if min(above, under) > 80:
+        lighter = random.uniform(0, 255) < above
+    contrast = random.uniform(90, max(91, above if lighter else under))
+    if not lighter:
+        contrast = -contrast
+    noise = random.uniform(-30, 30, size=3)
+    tint = np.clip(under + contrast + noise, 0, 255)
     alpha = np.clip((opacity - 0.15) / 0.4, 0, 1)[..., None]
     return canvas * (1 - alpha) + tint * alpha
 
 
 def _write_scenes_as_coco(folder: Path, random: np.random.RandomState) -> None:
     """Images by split, and COCO instances with compressed run lengths."""
-    documents: dict[str, dict[str, list]] = {
-        split: {"images": [], "annotations": [], "categories": []} for split in SCENES
-    }
+    categories = [{"id": number, "name": name} for number, name in enumerate(NAMES, start=1)]
+    documents: dict[str, dict[str, list]] = {}
+    for split in SCENES:
+        documents[split] = {
+            "images": [],
+            "annotations": [],
+            "categories": categories,
+        }
     for image_id, (split, name, scene) in enumerate(_scenes(random), start=1):
-        _save(folder / split / f"{name}.jpg", scene.image)
-        document = documents[split]
-        document["images"].append(
-            {"id": image_id, "file_name": f"{name}.jpg", "height": SIZE, "width": SIZE}
-        )
+        file = f"{name}.jpg"
+        _save(folder / split / file, scene.image)
+        image = {"id": image_id, "file_name": file, "height": SIZE, "width": SIZE}
+        documents[split]["images"].append(image)
+        annotations = documents[split]["annotations"]
         for digit, mask in zip(scene.classes, scene.masks, strict=True):
-            document["annotations"].append(
-                {
-                    "id": len(document["annotations"]) + 1,
-                    "image_id": image_id,
-                    **_annotation(digit, mask),
-                }
-            )
+            identity = {"id": len(annotations) + 1, "image_id": image_id}
+            annotations.append({**identity, **_annotation(digit, mask)})
     for split, document in documents.items():
-        document["categories"] = [
-            {"id": number, "name": name} for number, name in enumerate(NAMES, start=1)
-        ]
         (folder / f"{split}.json").write_text(json.dumps(document))
 
 
 def _annotation(digit: int, mask: Array) -> dict:
-    encoded = rle.encode(np.asfortranarray(mask.astype(np.uint8)))
-    box = [int(value) for value in rle.toBbox(encoded)]
-    segmentation = {"size": [SIZE, SIZE], "counts": encoded["counts"].decode()}
+    pixels = np.asfortranarray(mask.astype(np.uint8))
+    encoded = rle.encode(pixels)
+    segmentation = {
+        "size": [SIZE, SIZE],
+        "counts": encoded["counts"].decode(),
+    }
     return {
         "category_id": digit + 1,
-        "bbox": box,
+        "bbox": [int(value) for value in rle.toBbox(encoded)],
         "area": int(mask.sum()),
         "iscrowd": 0,
         "segmentation": segmentation,
@@ -201,12 +233,14 @@ def _annotation(digit: int, mask: Array) -> dict:
 
 def _write_scenes_as_masks(folder: Path, random: np.random.RandomState) -> None:
     """Images and masks in folders by split: 0 is the background, digit d is d + 1."""
+    images = folder / "images"
+    masks = folder / "masks"
     for split, name, scene in _scenes(random):
-        _save(folder / "images" / split / f"{name}.jpg", scene.image)
+        _save(images / split / f"{name}.jpg", scene.image)
         classes = np.zeros((SIZE, SIZE), np.uint8)
         for digit, mask in zip(scene.classes, scene.masks, strict=True):
             classes[mask] = digit + 1
-        _save(folder / "masks" / split / f"{name}.png", classes)
+        _save(masks / split / f"{name}.png", classes)
 
 
 def _save(file: Path, pixels: Array) -> None:

@@ -62,7 +62,11 @@ class Request:
         """What lies at a location; `name` is a field, or `images 2`."""
         digests = self.digests.get(name, {}).get(split, {})
         unfit = self.unfit.get(name, {}).get(split, {})
-        return Folder(self.places[name][split], digests, unfit)
+        return Folder(
+            self.places[name][split],
+            digests,
+            unfit,
+        )
 
 
 @dataclass(frozen=True)

@@ -2,10 +2,11 @@
 
 import functools
 import hashlib
+import io
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from typing import IO
+from typing import IO, Any
 
 import fsspec
 
@@ -59,16 +60,22 @@ def listed(place: str) -> Iterator[tuple[str, list[int | str]]]:
     try:
         with _answering(place):
             info = store.info(root)
-            found = {root: info} if info["type"] == "file" else store.find(root, detail=True)
+            entries = {root: info}
+            if info["type"] != "file":
+                entries = store.find(root, detail=True)
     except FileNotFoundError:
         raise UsageError(f"{place}: there is no such file or folder") from None
-    for path, info in sorted(found.items()):
+    for path, info in sorted(entries.items()):
         name = path[len(root) :].lstrip("/")
         if not any(part.startswith(".") for part in name.split("/")):
-            yield (
-                name,
-                [info["size"], next((str(info[key]) for key in STAMPS if info.get(key)), "")],
-            )
+            yield name, [info["size"], _stamp(info)]
+
+
+def _stamp(info: Mapping[str, Any]) -> str:
+    for key in STAMPS:
+        if info.get(key):
+            return str(info[key])
+    return ""
 
 
 def read(file: str, start: int = 0, length: int | None = None) -> bytes:
@@ -81,14 +88,18 @@ def read(file: str, start: int = 0, length: int | None = None) -> bytes:
     if is_remote(file):
         store, path = fsspec.core.url_to_fs(file)
         with _answering(file):
-            return store.cat_file(path, start, None if length is None else start + length)
+            return store.cat_file(
+                path,
+                start,
+                None if length is None else start + length,
+            )
     with open(file, "rb") as content:
         content.seek(start)
         return content.read(-1 if length is None else length)
 
 
 @contextmanager
-def opened(file: str) -> Iterator[IO[bytes]]:
+def opened(file: str) -> Iterator[io.BufferedReader]:
     """A file for reading in parts; raises what `read` does."""
     if is_remote(file):
         store, path = fsspec.core.url_to_fs(file)
@@ -107,7 +118,11 @@ def upload(folder: str, address: str) -> None:
     """
     store, root = fsspec.core.url_to_fs(address)
     with _answering(address):
-        store.put(f"{folder}/", f"{root}/", recursive=True)
+        store.put(
+            f"{folder}/",
+            f"{root}/",
+            recursive=True,
+        )
 
 
 @contextmanager
@@ -132,7 +147,8 @@ def kept(file: str, digest: str) -> IO[bytes]:
     """
     if not is_remote(file):
         return _unchanged(file, digest)
-    copy, sha256 = tempfile.TemporaryFile(), hashlib.sha256()
+    copy = tempfile.TemporaryFile()  # noqa: SIM115 (it is kept open)
+    sha256 = hashlib.sha256()
     with opened(file) as content:
         while chunk := content.read(CHUNK):
             sha256.update(chunk)
@@ -144,7 +160,7 @@ def kept(file: str, digest: str) -> IO[bytes]:
 
 
 def _unchanged(file: str, digest: str) -> IO[bytes]:
-    content = open(file, "rb")
+    content = open(file, "rb")  # noqa: SIM115 (it is kept open)
     if hashlib.file_digest(content, "sha256").hexdigest() != digest:
         content.close()
         raise UsageError(

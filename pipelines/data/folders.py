@@ -12,6 +12,7 @@ from collections.abc import Collection
 from dataclasses import dataclass, field
 
 from pipelines.data import files
+from pipelines.data.example import Reason
 from pipelines.outside import printable
 from pipelines.usage import UsageError
 
@@ -24,11 +25,13 @@ class Contents:
     """What lies at a place, by its path inside: files with their size and time of change; code and advice of the unfit."""
 
     files: dict[str, Stat] = field(default_factory=dict)
-    unfit: dict[str, tuple[str, str]] = field(default_factory=dict)
+    unfit: dict[str, Reason] = field(default_factory=dict)
 
     def ordered(self) -> "Contents":
         """The same, sorted by path."""
-        return Contents(dict(sorted(self.files.items())), dict(sorted(self.unfit.items())))
+        files = dict(sorted(self.files.items()))
+        unfit = dict(sorted(self.unfit.items()))
+        return Contents(files, unfit)
 
 
 def contents(place: str, named: Collection[str]) -> Contents:
@@ -51,13 +54,16 @@ def contents(place: str, named: Collection[str]) -> Contents:
     if is_pattern(place):
         return _matched(place, named)
     if os.path.islink(place):
-        raise UsageError(f"{place}: the link leads nowhere ({printable(os.readlink(place))})")
+        target = printable(os.readlink(place))
+        raise UsageError(f"{place}: the link leads nowhere ({target})")
     raise UsageError(f"{place}: there is no such file or folder")
 
 
 def is_pattern(place: str) -> bool:
     """Whether a place is a pattern; what exists under a name with brackets is what exists."""
-    return not files.is_remote(place) and glob.has_magic(place) and not os.path.exists(place)
+    if files.is_remote(place) or not glob.has_magic(place):
+        return False
+    return not os.path.exists(place)
 
 
 def path_of(place: str, name: str) -> str:
@@ -67,40 +73,43 @@ def path_of(place: str, name: str) -> str:
 
 
 def parted(pattern: str) -> tuple[str, str]:
-    """The folder in which an absolute pattern starts, and the rest of it; a part that exists as it is is no pattern."""
-    folder, rest = "/", pattern.strip("/").split("/")
-    while len(rest) > 1 and (
-        not glob.has_magic(rest[0]) or os.path.isdir(os.path.join(folder, rest[0]))
-    ):
-        folder = os.path.join(folder, rest.pop(0))
+    """The folder in which an absolute pattern starts, and the rest of it.
+
+    A part that exists as it is is no pattern.
+    """
+    folder = "/"
+    rest = pattern.strip("/").split("/")
+    while len(rest) > 1:
+        inner = os.path.join(folder, rest[0])
+        if glob.has_magic(rest[0]) and not os.path.isdir(inner):
+            break
+        folder = inner
+        rest.pop(0)
     return folder, "/".join(rest)
 
 
 def _matched(pattern: str, named: Collection[str]) -> Contents:
     folder, rest = parted(pattern)
     walk = _Walk(folder, named)
+    real = os.path.realpath(folder)
     for name in glob.glob(rest, root_dir=folder):
         path = os.path.join(folder, name)
         if os.path.isdir(path):
-            walk.refuse(
-                name, "not_a_file", "the pattern matches a folder; let it match files alone"
-            )
-        else:
-            walk.file(
-                name,
-                path,
-                is_link=os.path.realpath(path) != os.path.join(os.path.realpath(folder), name),
-            )
+            advice = "the pattern matches a folder; let it match files alone"
+            walk.refuse(name, "not_a_file", advice)
+            continue
+        is_link = os.path.realpath(path) != os.path.join(real, name)
+        walk.file(name, path, is_link=is_link)
     return walk.contents.ordered()
 
 
-def _stat(found: os.stat_result) -> Stat:
-    return [found.st_size, found.st_mtime_ns]
+def _stat(status: os.stat_result) -> Stat:
+    return [status.st_size, status.st_mtime_ns]
 
 
 def is_inside(path: str, folders: Collection[str]) -> bool:
     """Whether a real path lies in one of the folders, or is one."""
-    return any(path == folder or path.startswith(folder.rstrip("/") + "/") for folder in folders)
+    return any(f"{path}/".startswith(folder.rstrip("/") + "/") for folder in folders)
 
 
 class _Walk:
@@ -114,7 +123,12 @@ class _Walk:
     def refuse(self, name: str, code: str, advice: str) -> None:
         self.contents.unfit[name] = (code, advice)
 
-    def folder(self, inside: str, real: str, entered: tuple[str, ...]) -> None:
+    def folder(
+        self,
+        inside: str,
+        real: str,
+        entered: tuple[str, ...],
+    ) -> None:
         """Lists a folder; `entered` are the real folders that the links on the way to it were in."""
         try:
             with os.scandir(os.path.join(self._root, inside)) as scan:
@@ -131,11 +145,21 @@ class _Walk:
             if entry.is_symlink():
                 self._link(name, entry.path, real, entered)
             elif entry.is_dir(follow_symlinks=False):
-                self.folder(name, os.path.join(real, entry.name), entered)
+                self.folder(
+                    name,
+                    os.path.join(real, entry.name),
+                    entered,
+                )
             else:
                 self.file(name, entry.path, is_link=False)
 
-    def _link(self, name: str, path: str, real: str, entered: tuple[str, ...]) -> None:
+    def _link(
+        self,
+        name: str,
+        path: str,
+        real: str,
+        entered: tuple[str, ...],
+    ) -> None:
         if not os.path.isdir(path):
             self.file(name, path, is_link=True)
             return
@@ -143,31 +167,28 @@ class _Walk:
         if not is_inside(target, self._named):
             self.refuse(name, ESCAPES, _outside("folder", target))
         elif any(is_inside(folder, [target]) for folder in (*entered, real)):
-            self.refuse(
-                name,
-                "link_loop",
-                f"the link leads back to {printable(target)}, which it is in; remove it",
-            )
+            says = f"the link leads back to {printable(target)}, which it is in"
+            self.refuse(name, "link_loop", f"{says}; remove it")
         else:
             self.folder(name, target, (*entered, real))
 
     def file(self, name: str, path: str, *, is_link: bool) -> None:
         """Notes a file, or why it is none."""
         try:
-            found = os.stat(path)
+            status = os.stat(path)
         except OSError as error:
             self.refuse(name, *_unreachable(path, error))
             return
-        if is_link and not is_inside(target := os.path.realpath(path), self._named):
-            self.refuse(name, ESCAPES, _outside("file", target))
-        elif not stat.S_ISREG(found.st_mode):
-            self.refuse(
-                name,
-                "not_a_file",
-                "it is neither a file nor a folder (a pipe, a socket, a device); remove it",
-            )
-        else:
-            self.contents.files[name] = _stat(found)
+        if is_link:
+            target = os.path.realpath(path)
+            if not is_inside(target, self._named):
+                self.refuse(name, ESCAPES, _outside("file", target))
+                return
+        if not stat.S_ISREG(status.st_mode):
+            says = "it is neither a file nor a folder (a pipe, a socket, a device)"
+            self.refuse(name, "not_a_file", f"{says}; remove it")
+            return
+        self.contents.files[name] = _stat(status)
 
 
 def _outside(kind: str, target: str) -> str:

@@ -73,7 +73,13 @@ def write(
         split = item.split
         refusal = _refusal(item, positions.setdefault(split, set()))
         if refusal:
-            reject = Reject(split, item.name, item.key, *refusal, objects=objects(item))
+            reject = Reject(
+                split,
+                item.name,
+                item.key,
+                *refusal,
+                objects=objects(item),
+            )
             index.rejects.append(reject)
             continue
         if split not in files:
@@ -112,15 +118,28 @@ def _empty(rejects: Sequence[Reject]) -> UsageError:
 
 def shard_count(examples: int) -> int:
     """A power of two, so that a data set that grows a little keeps its shards."""
-    wanted = max(min(examples // SHARD_EXAMPLES, SMALL_SHARDS), examples // LARGE_SHARD_EXAMPLES, 1)
+    wanted = max(
+        min(examples // SHARD_EXAMPLES, SMALL_SHARDS),
+        examples // LARGE_SHARD_EXAMPLES,
+        1,
+    )
     return 1 << (wanted - 1).bit_length()
 
 
-def _add_shards(index: Index, split: str, count: int, recipe: str) -> None:
+def _add_shards(
+    index: Index,
+    split: str,
+    count: int,
+    recipe: str,
+) -> None:
     # A sum of digests does not depend on the order of the input.
     sums = [0] * count
     for example in read(index.file(split)):
-        sha256 = keys.joint_digest(example.key, example.name, example.content)
+        sha256 = keys.joint_digest(
+            example.key,
+            example.name,
+            example.content,
+        )
         sums[keys.position(example.key) % count] += int(sha256, 16)
     for number, total in enumerate(sums):
         name = shard_name(split, number, count)

@@ -79,7 +79,10 @@ class _Text:
 
 
 def read(
-    file: IO[bytes], name: str, sections: Collection[str], met: set[str] | None = None
+    file: IO[bytes],
+    name: str,
+    sections: Collection[str],
+    met: set[str] | None = None,
 ) -> Iterator[Element]:
     """Yields every element of the arrays named, in the order of the file.
 

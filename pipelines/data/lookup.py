@@ -98,7 +98,11 @@ def files_of(request: Request, field: str) -> dict[str, str]:
     return digests
 
 
-def find(name: str, folders: Sequence[Folder], kind: str = "image") -> tuple[str, str]:
+def find(
+    name: str,
+    folders: Sequence[Folder],
+    kind: str = "image",
+) -> tuple[str, str]:
     """Path and digest of a file that an annotation names, in the first folder that has it.
 
     The verdict depends on the name and on what lies in the folders, not on where they lie.
@@ -123,7 +127,11 @@ def find(name: str, folders: Sequence[Folder], kind: str = "image") -> tuple[str
     return next(iter(digests.items()))
 
 
-def _missing(name: str, folders: Sequence[Folder], kind: str) -> Rejected:
+def _missing(
+    name: str,
+    folders: Sequence[Folder],
+    kind: str,
+) -> Rejected:
     for folder in folders:
         if refusal := folder.refusal(name):
             return Rejected(*refusal)

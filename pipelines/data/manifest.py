@@ -81,6 +81,13 @@ class Manifest:
             split: str(epath.Path(self.directory) / f"{split}-*.tfrecord") for split in self.splits
         }
 
+    def shards(self) -> list[Shard]:
+        """The shards of all splits."""
+        shards: list[Shard] = []
+        for split in self.splits.values():
+            shards += split.shards
+        return shards
+
     def to_json(self) -> str:
         """The text of `manifest.json`."""
         document = asdict(self)
@@ -91,12 +98,15 @@ class Manifest:
 def from_json(text: str, directory: str = "") -> Manifest:
     """Reads back what `to_json` wrote."""
     document = json.loads(text)
-    splits = {
-        name: Split(split["examples"], tuple(Shard(**shard) for shard in split["shards"]))
-        for name, split in document["splits"].items()
-    }
-    tuples = {name: tuple(document[name]) for name in ("labels", "formats", "warnings")}
-    return Manifest(**{**document, **tuples, "splits": splits, "directory": directory})
+    for name in ("labels", "formats", "warnings"):
+        document[name] = tuple(document[name])
+    splits: dict[str, Split] = {}
+    for name, split in document["splits"].items():
+        shards = [Shard(**shard) for shard in split["shards"]]
+        splits[name] = Split(split["examples"], tuple(shards))
+    document["splits"] = splits
+    document["directory"] = directory
+    return Manifest(**document)
 
 
 def load(directory: str) -> Manifest:
@@ -113,7 +123,11 @@ def load(directory: str) -> Manifest:
     return from_json(file.read_text(), str(directory))
 
 
-def find(data_dir: str, dataset: Dataset, version: int) -> Manifest | None:
+def find(
+    data_dir: str,
+    dataset: Dataset,
+    version: int,
+) -> Manifest | None:
     """The data set as built from the source as it is now; None where it has not been built.
 
     Imports neither Beam nor TensorFlow; files of the source are hashed only when their size or time changed.
@@ -126,23 +140,23 @@ def find(data_dir: str, dataset: Dataset, version: int) -> Manifest | None:
     """
     if dataset.embedded and not locations.is_whole(locations.embedded_folder(data_dir, dataset)):
         return None
-    built = load_if_built(directory(data_dir, dataset, version, content.find(data_dir, dataset)))
-    for shard in damaged(built) if built else ():
-        file = epath.Path(built.directory) / shard.file  # type: ignore[union-attr]
-        raise UsageError(
-            f"{file} is missing or damaged; repair it with: {command(data_dir, dataset)}"
-        )
+    found = content.find(data_dir, dataset)
+    built = load_if_built(directory(data_dir, dataset, version, found))
+    if built is None:
+        return None
+    for shard in damaged(built):
+        file = epath.Path(built.directory) / shard.file
+        repair = command(data_dir, dataset)
+        raise UsageError(f"{file} is missing or damaged; repair it with: {repair}")
     return built
 
 
 def command(data_dir: str, dataset: Dataset) -> str:
     """The command, as it can be typed, that builds or repairs a data set."""
     overrides = [f"dataset={dataset.name}"]
-    plain = (
-        config.compose(overrides).dataset
-        if dataset.name in config.options("dataset")
-        else Dataset()
-    )
+    plain: Dataset | None = Dataset()
+    if dataset.name in config.options("dataset"):
+        plain = config.compose(overrides).dataset
     for name in Dataset.__dataclass_fields__:
         value = getattr(dataset, name)
         if value != getattr(plain, name):
@@ -155,7 +169,12 @@ def _spelled(value: Any) -> str:
     return str(value) if plain else config.override_value(value)
 
 
-def directory(data_dir: str, dataset: Dataset, version: int, found: content.Found) -> str:
+def directory(
+    data_dir: str,
+    dataset: Dataset,
+    version: int,
+    found: content.Found,
+) -> str:
     """Where a data set lies, or will lie, as built from a source as it was found."""
     return str(
         epath.Path(absolute(data_dir))
@@ -165,7 +184,8 @@ def directory(data_dir: str, dataset: Dataset, version: int, found: content.Foun
 
 def load_if_built(directory: str) -> Manifest | None:
     """The manifest in a directory, or None."""
-    return load(directory) if (epath.Path(directory) / FILE).exists() else None
+    file = epath.Path(directory) / FILE
+    return load(directory) if file.exists() else None
 
 
 def damaged(built: Manifest, *, thorough: bool = False) -> list[Shard]:
@@ -176,25 +196,27 @@ def damaged(built: Manifest, *, thorough: bool = False) -> list[Shard]:
     """
     folder = epath.Path(built.directory)
     stamps = {} if thorough else checks.read(folder).stamps
-    return [
-        shard
-        for split in built.splits.values()
-        for shard in split.shards
-        if not intact(folder, shard, stamps)
-    ]
+    return [shard for shard in built.shards() if not intact(folder, shard, stamps)]
 
 
-def intact(folder: epath.Path, shard: Shard, stamps: Mapping[str, Stamp]) -> bool:
-    """Whether a shard and the list of its lengths are as they were written; both are read unless they have their stamps."""
+def intact(
+    folder: epath.Path,
+    shard: Shard,
+    stamps: Mapping[str, Stamp],
+) -> bool:
+    """Whether a shard and the list of its lengths are as they were written.
+
+    Both are read unless they have their stamps.
+    """
     try:
         now = stamps_of(folder, shard)
-        if [size for size, *_ in now.values()] != [shard.bytes, 4 * shard.examples]:
+        sizes = [stamp[0] for stamp in now.values()]
+        if sizes != [shard.bytes, 4 * shard.examples]:
             return False
         if all(stamps.get(name) == stamp for name, stamp in now.items()):
             return True
-        return content.sha256(str(folder / shard.file)) == shard.sha256 and _lengths_fit(
-            folder, shard
-        )
+        sha256 = content.sha256(str(folder / shard.file))
+        return sha256 == shard.sha256 and _lengths_fit(folder, shard)
     except FileNotFoundError:
         return False
 
@@ -205,19 +227,18 @@ def stamps_of(folder: epath.Path, shard: Shard) -> dict[str, Stamp]:
     Raises:
         FileNotFoundError: one of them is missing.
     """
-    return {
-        file.name: checks.stamp(file)
-        for file in (folder / shard.file, lengths_file(folder / shard.file))
-    }
+    file = folder / shard.file
+    lengths = lengths_file(file)
+    return {file.name: checks.stamp(file), lengths.name: checks.stamp(lengths)}
 
 
 def stamps(built: Manifest) -> dict[str, Stamp]:
     """Stamps of all shards and lengths of a data set that is whole."""
-    folder, found = epath.Path(built.directory), dict[str, Stamp]()
-    for split in built.splits.values():
-        for shard in split.shards:
-            found |= stamps_of(folder, shard)
-    return found
+    folder = epath.Path(built.directory)
+    stamps: dict[str, Stamp] = {}
+    for shard in built.shards():
+        stamps |= stamps_of(folder, shard)
+    return stamps
 
 
 def lengths_file(shard: epath.Path) -> epath.Path:
@@ -237,26 +258,26 @@ def check_rejects(built: Manifest, allowed: float) -> None:
     Raises:
         UsageError: with the commonest reasons, the file that lists every reject, and the option that allows them.
     """
-    counts = built.counts
+    counts = Counter(built.counts)
+    objects = counts["objects_rejected"] + counts["objects_of_rejected_examples"]
     lost = {
-        "examples": (counts.get("examples_rejected", 0), counts.get("examples_read", 0)),
-        "objects": (
-            counts.get("objects_rejected", 0) + counts.get("objects_of_rejected_examples", 0),
-            counts.get("objects_read", 0),
-        ),
+        "examples": (counts["examples_rejected"], counts["examples_read"]),
+        "objects": (objects, counts["objects_read"]),
     }
-    shares = {kind: rejected / max(1, read) for kind, (rejected, read) in lost.items()}
-    if max(shares.values()) > allowed:
-        said = " and ".join(
-            f"{shares[kind]:.1%} of the {kind} ({rejected} of {read})"
-            for kind, (rejected, read) in lost.items()
-            if rejected
-        )
-        reasons = "\n".join(f"  {line}" for line in describe_rejects(built))
-        raise UsageError(
-            f"{said} were rejected, dataset.max_reject_fraction allows {allowed:.1%}:\n{reasons}\n"
-            f"to go on without them, add to the command: dataset.max_reject_fraction={_rounded_up(max(shares.values()))}"
-        )
+    largest = 0.0
+    said: list[str] = []
+    for kind, (rejected, read) in lost.items():
+        share = rejected / max(1, read)
+        largest = max(largest, share)
+        if rejected:
+            said.append(f"{share:.1%} of the {kind} ({rejected} of {read})")
+    if largest <= allowed:
+        return
+    option = "dataset.max_reject_fraction"
+    lines = [f"{' and '.join(said)} were rejected, {option} allows {allowed:.1%}:"]
+    lines += [f"  {line}" for line in describe_rejects(built)]
+    lines.append(f"to build without them, add to the command: {option}={_rounded_up(largest)}")
+    raise UsageError("\n".join(lines))
 
 
 def _rounded_up(share: float) -> float:
@@ -264,20 +285,33 @@ def _rounded_up(share: float) -> float:
 
 
 def describe_rejects(built: Manifest, most: int = 5) -> list[str]:
-    """Lines that say what was rejected: the commonest reasons, each with its first case, and where all of them are listed."""
+    """Lines that say what was rejected.
+
+    They are the commonest reasons, each with its first case, and where all of them are listed.
+    """
     if not built.rejects:
         return []
-    listed, first = epath.Path(built.directory) / REJECTS, dict[str, str]()
-    with listed.open() as lines:
-        for reject in map(json.loads, lines):
-            case = f"{printable(reject['file'])} record {printable(reject['record'])}: {printable(reject['advice'], 400)}"
-            first.setdefault(reject["code"], case)
-            if len(first) == len(built.rejects):
+    file = epath.Path(built.directory) / REJECTS
+    cases = _first_cases(file, len(built.rejects))
+    lines: list[str] = []
+    for code, count in Counter(built.rejects).most_common(most):
+        lines.append(f"{count} {code}, as {cases[code]}")
+    if len(built.rejects) > most:
+        lines.append(f"and {len(built.rejects) - most} more reasons")
+    lines.append(f"each with what to do: {file}")
+    return lines
+
+
+def _first_cases(file: epath.Path, count: int) -> dict[str, str]:
+    """The first case of each code in a list of rejects; `count` is how many codes there are."""
+    cases: dict[str, str] = {}
+    with file.open() as lines:
+        for line in lines:
+            reject = json.loads(line)
+            name = printable(reject["file"])
+            record = printable(reject["record"])
+            advice = printable(reject["advice"], 400)
+            cases.setdefault(reject["code"], f"{name} record {record}: {advice}")
+            if len(cases) == count:
                 break
-    common = Counter(built.rejects).most_common(most)
-    more = [f"and {len(built.rejects) - most} more reasons"] if len(built.rejects) > most else []
-    return [
-        *(f"{count} {code}, as {first[code]}" for code, count in common),
-        *more,
-        f"each with what to do: {listed}",
-    ]
+    return cases

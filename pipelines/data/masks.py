@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
-from PIL import Image
+from PIL import Image, UnidentifiedImageError
 from pycocotools import mask as rle
 
 from pipelines.data.example import Rejected
@@ -273,6 +273,9 @@ def _opened(content: bytes) -> Image.Image:
     try:
         picture = Image.open(io.BytesIO(content))
         picture.load()
+    except UnidentifiedImageError:  # Its own words name an address in memory.
+        says = "the bytes are no image; replace the mask, or remove it with its image"
+        raise Rejected("mask_unreadable", says) from None
     except Exception as error:
         raise Rejected("mask_unreadable", f"the mask cannot be decoded: {error}") from None
     return picture

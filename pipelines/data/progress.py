@@ -3,6 +3,7 @@
 import sys
 import threading
 import time
+from collections import Counter
 from collections.abc import Collection
 from typing import Self
 
@@ -18,19 +19,21 @@ EVERY_PIPED_S = 15.0
 class Progress:
     """Prints records per second, rejects and the time left while shards are written."""
 
-    def __init__(self, folder: epath.Path, listed: Index, waiting: Collection[str]) -> None:
-        self._folder, self._waiting = folder, set(waiting)
-        counts = {
-            split: sum(index.split_of(name) == split for name in listed.shards)
-            for split in listed.examples
-        }
-        self._total = round(
-            sum(
-                listed.examples[index.split_of(shard)] / counts[index.split_of(shard)]
-                for shard in waiting
-            )
-        )
-        self._known: dict[str, str] = {shard: listed.shards[shard] for shard in waiting}
+    def __init__(
+        self,
+        folder: epath.Path,
+        listed: Index,
+        waiting: Collection[str],
+    ) -> None:
+        self._folder = folder
+        self._waiting = set(waiting)
+        shards = Counter(index.split_of(name) for name in listed.shards)
+        total = 0.0
+        for shard in waiting:
+            split = index.split_of(shard)
+            total += listed.examples[split] / shards[split]
+        self._total = round(total)
+        self._inputs = {shard: listed.shards[shard] for shard in waiting}
         self._rejects = len(listed.rejects)
         self._done = 0
         self._stop = threading.Event()
@@ -45,8 +48,10 @@ class Progress:
         self._thread.join()
 
     def _watch(self) -> None:
-        started, terminal = time.monotonic(), sys.stdout.isatty()
-        while not self._stop.wait(EVERY_S if terminal else EVERY_PIPED_S):
+        started = time.monotonic()
+        terminal = sys.stdout.isatty()
+        pause = EVERY_S if terminal else EVERY_PIPED_S
+        while not self._stop.wait(pause):
             self._count()
             print(
                 self._line(time.monotonic() - started), end="\r" if terminal else "\n", flush=True
@@ -56,13 +61,21 @@ class Progress:
 
     def _count(self) -> None:
         for shard in sorted(self._waiting):
-            found = summary.read(self._folder, shard)
-            if found and found.inputs == self._known[shard]:
+            written = summary.read(self._folder, shard)
+            if written and written.inputs == self._inputs[shard]:
                 self._waiting.discard(shard)
-                self._done += found.examples
-                self._rejects += len(found.rejects)
+                self._done += written.examples
+                self._rejects += len(written.rejects)
 
     def _line(self, seconds: float) -> str:
         rate = self._done / seconds
-        left = f"{(self._total - self._done) / rate:.0f} s left" if rate else "starting"
-        return f"data: {self._done} of about {self._total} records, {rate:.0f} a second, {self._rejects} rejects, {left}"
+        left = "starting"
+        if rate:
+            seconds_left = (self._total - self._done) / rate
+            left = f"{seconds_left:.0f} s left"
+        return (
+            f"data: {self._done} of about {self._total} records, "
+            f"{rate:.0f} a second, "
+            f"{self._rejects} rejects, "
+            f"{left}"
+        )

@@ -48,7 +48,11 @@ class Summary:
         self.objects_read += objects
 
     def reject(
-        self, example: Example, rejected: Rejected, record: str | None = None, objects: int = 0
+        self,
+        example: Example,
+        rejected: Rejected,
+        record: str | None = None,
+        objects: int = 0,
     ) -> None:
         """Notes an example and the objects that go with it, or one object of it, that was left out."""
         entry = Reject(

@@ -209,6 +209,8 @@ def test_masks_that_do_not_fit_are_rejected(build: Build, tmp_path: Path) -> Non
         "no_mask": 1,
         "no_image": 1,
     }
+    listed = (Path(built.directory) / "rejects.jsonl").read_text()
+    assert "the bytes are no image" in listed and "object at 0x" not in listed
     with pytest.raises(UsageError, match="dataset.labels: masks carry no names"):
         build(*given)
 

@@ -44,6 +44,10 @@ def facts(name: str) -> Facts:
     return load(name).FACTS
 
 
-def objects_of(source: ModuleType, example: Example, request: Request) -> int:
+def objects_of(
+    source: ModuleType,
+    example: Example,
+    request: Request,
+) -> int:
     """How many objects an example's annotation has, whatever becomes of them."""
     return source.objects(example, request) if hasattr(source, "objects") else 0

@@ -92,7 +92,9 @@ class Table:
         repeated = np.zeros(len(self.id), bool)
         order = np.lexsort((self.digest, self.id))
         ids = self.id[order]
-        repeated[order[1:]] = (np.diff(ids) == 0) & (ids[1:] != 0)
+        is_same = np.diff(ids) == 0
+        has_id = ids[1:] != 0
+        repeated[order[1:]] = is_same & has_id
         return repeated
 
     def rows(self, image: int | None) -> np.ndarray:
@@ -119,7 +121,9 @@ def listing(request: Request) -> Listing:
     has_masks = request.dataset.include_masks
     if has_masks is None:
         has_masks = any(scan.has_masks for scan in scans)
-    named = {category: (number, labels[number - 1]) for category, number in numbers.items()}
+    named: dict[int, tuple[int, str]] = {}
+    for category, number in numbers.items():
+        named[category] = (number, labels[number - 1])
     shared = {"masks": has_masks, "digests": digests, "labels": named}
     entries: Counter[str] = Counter()
     for scan in scans:
@@ -185,7 +189,11 @@ def _enumerated(numbers: Iterable[int]) -> str:
     return " and ".join(map(str, sorted(numbers)))
 
 
-def _numbered_apart(first: Scan, second: Scan, says: Sequence[str]) -> UsageError:
+def _numbered_apart(
+    first: Scan,
+    second: Scan,
+    says: Sequence[str],
+) -> UsageError:
     return UsageError(
         "dataset.annotations: two files number their categories differently: "
         f"in {first.file} {says[0]}, in {second.file} {says[1]}; "
@@ -250,7 +258,11 @@ def _add(scan: Scan, element: Element, starts: dict[int, int]) -> None:
         _add_image(scan, element)
 
 
-def _add_category(scan: Scan, element: Element, starts: dict[int, int]) -> None:
+def _add_category(
+    scan: Scan,
+    element: Element,
+    starts: dict[int, int],
+) -> None:
     entry = element.value if isinstance(element.value, dict) else {}
     number = entry.get("id")
     name = entry.get("name")
@@ -307,7 +319,8 @@ def _add_annotation(scan: Scan, element: Element) -> None:
         return
     number = annotation.get("id")
     # 0 stands for an id that is absent or no number; such ones are not checked for repetition.
-    scan.id.append(number if isinstance(number, int) and abs(number) < 2**62 else 0)
+    has_id = isinstance(number, int) and abs(number) < 2**62
+    scan.id.append(number if has_id else 0)
     scan.image.append(scan.numbers.setdefault(image, len(scan.numbers)))
     scan.start.append(element.start)
     scan.length.append(len(element.text))
@@ -323,12 +336,14 @@ def _count_segments(scan: Scan, segments: Any) -> None:
 
 def _add_image(scan: Scan, element: Element) -> None:
     entry = element.value
-    if not isinstance(entry.get("id"), int | str) or not isinstance(entry.get("file_name"), str):
+    number = entry.get("id")
+    name = entry.get("file_name")
+    if not isinstance(number, int | str) or not isinstance(name, str):
         _add_malformed(scan, element)
         return
     image = {
-        "id": entry["id"],
-        "name": _utf8(entry["file_name"]),
+        "id": number,
+        "name": _utf8(name),
         "height": entry.get("height"),
         "width": entry.get("width"),
     }
@@ -371,14 +386,10 @@ def items(
             digests = sorted(int(table.digest[row]) for row in rows)
             yield _example(split, scan, entry, spans, digests, folders)
         except Rejected as rejected:
-            yield Reject(
-                split=split,
-                file=entry["name"] or lookup.NAMELESS,
-                record=str(entry["id"]),
-                code=rejected.code,
-                advice=rejected.advice,
-                objects=objects(spans),
-            )
+            name = entry["name"] or lookup.NAMELESS
+            key = str(entry["id"])
+            reason = (rejected.code, rejected.advice)
+            yield Reject(split, name, key, *reason, objects=objects(spans))
     for reject, span in _unclaimed(scan, table, claimed):
         yield stray(reject, span)
 
@@ -392,7 +403,9 @@ def _repeated(scan: Scan, table: Table) -> Iterator[tuple[Reject, Span]]:
     """Annotations whose id another one has."""
     if not table.repeated.any():
         return
-    names = {scan.numbers.get(entry["id"]): entry["name"] for entry in scan.images}
+    names: dict[int | None, str] = {}
+    for entry in scan.images:
+        names[scan.numbers.get(entry["id"])] = entry["name"]
     for row in np.flatnonzero(table.repeated):
         reject = Reject(
             split=scan.given or "train",
@@ -427,7 +440,11 @@ def _example(
     )
 
 
-def _unclaimed(scan: Scan, table: Table, claimed: set[Any]) -> Iterator[tuple[Reject, Span]]:
+def _unclaimed(
+    scan: Scan,
+    table: Table,
+    claimed: set[Any],
+) -> Iterator[tuple[Reject, Span]]:
     """Annotations of images that are not listed."""
     for image in sorted(set(scan.numbers) - claimed, key=str):
         for row in table.rows(scan.numbers[image]):
@@ -447,7 +464,12 @@ def objects(example: Example, request: Request) -> int:
     return len(example.own["spans"])
 
 
-def annotation(file: str, digest: str, start: int, length: int) -> dict[str, Any]:
+def annotation(
+    file: str,
+    digest: str,
+    start: int,
+    length: int,
+) -> dict[str, Any]:
     """The annotation at a place in its file."""
     content = files.kept(file, digest)
     return json.loads(os.pread(content.fileno(), length, start).decode("utf-8", "replace"))
@@ -515,7 +537,11 @@ def describe(
         says = f"category {printable(category)!r} is not in the list of categories"
         raise Rejected("unknown_category", f"{says}; add it there, or remove the object")
     label, text = labels[category]
-    box, clipped = boxes.clipped(annotation.get("bbox"), image.height, image.width)
+    box, clipped = boxes.clipped(
+        annotation.get("bbox"),
+        image.height,
+        image.width,
+    )
     area: Any = annotation.get("area")
     item = {
         "box": box.fractions(image.height, image.width),
@@ -531,4 +557,8 @@ def _mask(annotation: Mapping[str, Any], image: Image) -> bytes:
     if not annotation.get("segmentation"):
         advice = "draw one, or build boxes only: dataset.include_masks=false"
         raise Rejected("mask_missing", f"other objects have a mask; {advice}")
-    return masks.encode_object(annotation["segmentation"], image.height, image.width)
+    return masks.encode_object(
+        annotation["segmentation"],
+        image.height,
+        image.width,
+    )

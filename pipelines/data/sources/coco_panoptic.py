@@ -61,7 +61,13 @@ def listing(request: Request) -> Listing:
         tally.objects = _count_objects(scans, stuff)
     readers = [_Reader(request, scan, stuff, tally) for scan in scans]
     items = (item for reader in readers for item in reader.items())
-    return Listing(labels, has_masks, items, {"masks": has_masks, "labels": named}, tally)
+    return Listing(
+        labels,
+        has_masks,
+        items,
+        {"masks": has_masks, "labels": named},
+        tally,
+    )
 
 
 def _things(categories: Mapping[int, str], scans: Iterable[Scan]) -> dict[int, str]:
@@ -117,7 +123,11 @@ class _Reader:
     tally: Tally
 
     def items(self) -> Iterator[Example | Reject]:
-        folders = lookup.folders_of(self.request, "masks", self.scan.given)
+        folders = lookup.folders_of(
+            self.request,
+            "masks",
+            self.scan.given,
+        )
         for item in coco.items(self.request, self.scan, self._count, self._stray):
             yield item if isinstance(item, Reject) else self._with_segments(item, folders)
 
@@ -163,7 +173,11 @@ class _Reader:
     def _stray(self, reject: Reject, span: Span) -> Reject:
         # An annotation is all that is known of an image, not one object.
         self.tally.examples += 1
-        return replace(reject, whole=True, objects=self._count([span]))
+        return replace(
+            reject,
+            whole=True,
+            objects=self._count([span]),
+        )
 
 
 def _listed_segments(annotation: Any) -> list[Any]:
@@ -236,7 +250,11 @@ def load(example: Example, image: Image, request: Request) -> Loaded:
 def _classes(
     segments: Mapping[int, Mapping[str, Any]], painted: np.ndarray, request: Request
 ) -> Loaded:
-    numbers, inverse, counts = np.unique(painted, return_inverse=True, return_counts=True)
+    numbers, inverse, counts = np.unique(
+        painted,
+        return_inverse=True,
+        return_counts=True,
+    )
     classes = np.full(len(numbers), IGNORED, np.uint8)
     # Where each segment is in the three; 0 is no segment.
     at = {int(number): row for row, number in enumerate(numbers) if number}
@@ -257,7 +275,12 @@ def _classes(
     return Loaded({"mask": mask}, pixels=pixels)
 
 
-def _objects(example: Example, painted: np.ndarray, image: Image, request: Request) -> Loaded:
+def _objects(
+    example: Example,
+    painted: np.ndarray,
+    image: Image,
+    request: Request,
+) -> Loaded:
     segments = [example.own["segments"][row] for row in example.own["rows"]]
     loaded = Loaded({"objects": []})
     for segment in sorted(segments, key=lambda segment: segment["id"]):

@@ -47,7 +47,12 @@ def listing(request: Request) -> Listing:
     labels = tuple(str(label) for label in classes)
     numbers = {label: number for number, label in enumerate(labels)}
     tally = Tally(examples=sum(map(len, tables.values())))
-    return Listing(labels, False, _items(request, tables, numbers), tally=tally)
+    return Listing(
+        labels,
+        False,
+        _items(request, tables, numbers),
+        tally=tally,
+    )
 
 
 def _columns(given: Any) -> dict[str, str | None]:
@@ -98,7 +103,12 @@ def _row(line: Sequence[str], numbers: Mapping[str, int]) -> Row:
     return row
 
 
-def _column(file: str, use: str, name: str, header: Sequence[str]) -> int:
+def _column(
+    file: str,
+    use: str,
+    name: str,
+    header: Sequence[str],
+) -> int:
     """Which column of a table has a name."""
     if name not in header:
         columns = ", ".join(printable(column) for column in header[:20])
@@ -125,7 +135,13 @@ def _items(
                 yield _example(split, row, folders, numbers)
             except Rejected as rejected:
                 name = row["path"] or lookup.NAMELESS
-                yield Reject(split, name, f"line {number}", rejected.code, rejected.advice)
+                yield Reject(
+                    split,
+                    name,
+                    f"line {number}",
+                    rejected.code,
+                    rejected.advice,
+                )
 
 
 def _stated_split(row: Row) -> str:

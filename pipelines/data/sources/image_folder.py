@@ -66,7 +66,12 @@ def _items(
             yield _item(split, name, folder, numbers)
 
 
-def _item(split: str, name: str, folder: Folder, numbers: Mapping[str, int]) -> Example | Reject:
+def _item(
+    split: str,
+    name: str,
+    folder: Folder,
+    numbers: Mapping[str, int],
+) -> Example | Reject:
     label = name.split("/")[0] if "/" in name else ""
     if not name.lower().endswith(EXTENSIONS):
         return Reject(split, name, name, *NOT_AN_IMAGE)

@@ -41,7 +41,12 @@ def listing(request: Request) -> Listing:
             "give both as one path or both with the same splits"
         )
     tally = Tally()
-    return Listing(class_names(request), True, _items(request, tally), tally=tally)
+    return Listing(
+        class_names(request),
+        True,
+        _items(request, tally),
+        tally=tally,
+    )
 
 
 def class_names(request: Request) -> tuple[str, ...]:
@@ -62,11 +67,21 @@ def _items(request: Request, tally: Tally) -> Iterator[Example | Reject]:
     for given in request.places["images"]:
         images = request.folder("images", given)
         painted = request.folder("masks", given)
-        yield from _paired(request.dataset, given, images, painted, tally)
+        yield from _paired(
+            request.dataset,
+            given,
+            images,
+            painted,
+            tally,
+        )
 
 
 def _paired(
-    dataset: Dataset, given: str, images: Folder, painted: Folder, tally: Tally
+    dataset: Dataset,
+    given: str,
+    images: Folder,
+    painted: Folder,
+    tally: Tally,
 ) -> Iterator[Example | Reject]:
     """Pairs the images of a folder with the masks of another; what has no partner is rejected."""
     mask_names = lookup.without_ballast((*painted.digests, *painted.unfit), tally)
@@ -90,13 +105,17 @@ def _paired(
         yield _pair(split, stem, images, name, painted, mask)
     for stem in lone:
         mask = masks_by_stem[stem]
-        split = keys.chosen_split(given, stem, dataset)
-        yield Reject(split, mask, stem, *painted.unfit.get(mask, NO_IMAGE))
+        reason = painted.unfit.get(mask, NO_IMAGE)
+        yield Reject(keys.chosen_split(given, stem, dataset), mask, stem, *reason)
     for name in doubles:
         yield Reject(keys.chosen_split(given, name, dataset), name, name, *AMBIGUOUS)
 
 
-def _doubles(names: Iterable[str], by_stem: Mapping[str, str], suffix: str) -> list[str]:
+def _doubles(
+    names: Iterable[str],
+    by_stem: Mapping[str, str],
+    suffix: str,
+) -> list[str]:
     """Names of masks whose image has another mask."""
     doubles: list[str] = []
     for name in names:
@@ -106,7 +125,14 @@ def _doubles(names: Iterable[str], by_stem: Mapping[str, str], suffix: str) -> l
     return doubles
 
 
-def _pair(split: str, stem: str, images: Folder, name: str, painted: Folder, mask: str) -> Example:
+def _pair(
+    split: str,
+    stem: str,
+    images: Folder,
+    name: str,
+    painted: Folder,
+    mask: str,
+) -> Example:
     image_file = f"{images.path}/{name}"
     mask_file = f"{painted.path}/{mask}"
     image_digest = images.digests[name]
@@ -141,7 +167,13 @@ def _image_stem(name: str, suffix: str) -> str:
     return _stem(name, suffix) or str(PurePosixPath(name).with_suffix(""))
 
 
-def _refusal(name: str, stem: str, mask: str, images: Folder, painted: Folder) -> Reason | None:
+def _refusal(
+    name: str,
+    stem: str,
+    mask: str,
+    images: Folder,
+    painted: Folder,
+) -> Reason | None:
     """Why an image cannot be taken with its mask."""
     if name in images.unfit:
         return images.unfit[name]
@@ -154,10 +186,20 @@ def _refusal(name: str, stem: str, mask: str, images: Folder, painted: Folder) -
 
 def load(example: Example, image: Image, request: Request) -> Loaded:
     """The mask of one image."""
-    return load_mask(example, example.own["mask"], image, request.dataset)
+    return load_mask(
+        example,
+        example.own["mask"],
+        image,
+        request.dataset,
+    )
 
 
-def load_mask(example: Example, file: str, image: Image, dataset: Dataset) -> Loaded:
+def load_mask(
+    example: Example,
+    file: str,
+    image: Image,
+    dataset: Dataset,
+) -> Loaded:
     """A mask, its values mapped to classes, checked against the image and the classes."""
     try:
         classes = masks.read_classes(lookup.read(example, file))

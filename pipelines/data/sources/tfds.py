@@ -104,7 +104,13 @@ def listing(request: Request) -> Listing:
     tally = Tally(examples=_stated(info, shards))
     items = _items(request, path, shards, tally.examples)
     shared = {"features": features, "labels": labels}
-    return Listing(labels, dataset.task == "segmentation", items, shared, tally)
+    return Listing(
+        labels,
+        dataset.task == "segmentation",
+        items,
+        shared,
+        tally,
+    )
 
 
 def _info(request: Request, path: str) -> dict[str, Any]:
@@ -213,7 +219,10 @@ def _labels(path: str, feature: str) -> list[str]:
 
 
 def _items(
-    request: Request, path: str, shards: Mapping[str, list[str]], stated: int
+    request: Request,
+    path: str,
+    shards: Mapping[str, list[str]],
+    stated: int,
 ) -> Iterator[Example | Reject]:
     is_divided = "validation" in shards
     met = 0
@@ -228,7 +237,12 @@ def _items(
         )
 
 
-def _examples(request: Request, given: str, path: str, name: str) -> Iterator[Example]:
+def _examples(
+    request: Request,
+    given: str,
+    path: str,
+    name: str,
+) -> Iterator[Example]:
     """The examples of one file; `given` is the split that it is for, or ALL."""
     file = f"{path}/{name}"
     sha256 = request.digests["images"][ALL][name]
@@ -263,7 +277,13 @@ def _parsed(example: Example, request: Request) -> dict[str, list[Any]]:
     start = example.own["start"]
     length = example.own["length"]
     try:
-        return _record(request.parse, example.file, start, length, example.content)
+        return _record(
+            request.parse,
+            example.file,
+            start,
+            length,
+            example.content,
+        )
     except UsageError:  # The store's failure, not the record's.
         raise
     except ValueError as error:
@@ -271,7 +291,13 @@ def _parsed(example: Example, request: Request) -> dict[str, list[Any]]:
 
 
 @functools.lru_cache(maxsize=1)
-def _record(parse: Parse, file: str, start: int, length: int, content: str) -> dict[str, list[Any]]:
+def _record(
+    parse: Parse,
+    file: str,
+    start: int,
+    length: int,
+    content: str,
+) -> dict[str, list[Any]]:
     """The features of one record, kept until the next is asked for.
 
     `content` tells apart what was there before.
@@ -299,7 +325,11 @@ def content(example: Example, request: Request) -> bytes:
 def load(example: Example, image: Image, request: Request) -> Loaded:
     """What the task needs of one record, under the builder's own id where it has a numeric one."""
     record = _parsed(example, request)
-    loaded = LOADERS[request.dataset.task](record, image, request)
+    loaded = LOADERS[request.dataset.task](
+        record,
+        image,
+        request,
+    )
     features = request.shared["features"]
     number = _value(record, features["id"])
     name = _value(record, features["name"])
@@ -323,7 +353,11 @@ def _needed(record: Features, feature: str) -> Any:
     return values[0]
 
 
-def _classification(record: Features, image: Image, request: Request) -> Loaded:
+def _classification(
+    record: Features,
+    image: Image,
+    request: Request,
+) -> Loaded:
     labels = request.shared["labels"]
     label = _needed(record, request.shared["features"]["label"])
     if not 0 <= label < len(labels):
@@ -331,7 +365,11 @@ def _classification(record: Features, image: Image, request: Request) -> Loaded:
     return Loaded({"label": label, "text": labels[label]})
 
 
-def _detection(record: Features, image: Image, request: Request) -> Loaded:
+def _detection(
+    record: Features,
+    image: Image,
+    request: Request,
+) -> Loaded:
     features = request.shared["features"]
     corners = record.get(features["boxes"], [])
     classes = record.get(features["classes"], [])
@@ -358,7 +396,10 @@ def _detection(record: Features, image: Image, request: Request) -> Loaded:
 
 
 def _object(
-    sides: Sequence[float], label: int, image: Image, request: Request
+    sides: Sequence[float],
+    label: int,
+    image: Image,
+    request: Request,
 ) -> tuple[dict[str, Any], bool]:
     """An object whose box is (top, left, bottom, right) as fractions, and whether that had to be cut."""
     labels = request.shared["labels"]
@@ -371,7 +412,11 @@ def _object(
         (right - left) * image.width,
         (bottom - top) * image.height,
     ]
-    box, clipped = boxes.clipped(stated, image.height, image.width)
+    box, clipped = boxes.clipped(
+        stated,
+        image.height,
+        image.width,
+    )
     # In pixels, a box at the very edge may reach over it by what rounding does.
     is_inside = min(top, left) >= 0 and max(bottom, right) <= 1
     item = {
@@ -383,7 +428,11 @@ def _object(
     return item, clipped and not is_inside
 
 
-def _segmentation(record: Features, image: Image, request: Request) -> Loaded:
+def _segmentation(
+    record: Features,
+    image: Image,
+    request: Request,
+) -> Loaded:
     classes = read_classes(_needed(record, request.shared["features"]["mask"]))
     check_size(classes, image.height, image.width)
     counts = pixels(classes, request.shared["labels"])

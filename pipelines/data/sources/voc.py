@@ -41,7 +41,12 @@ def listing(request: Request) -> Listing:
     tally = Tally()
     items = _items(request, field, tally)
     if request.dataset.task == "segmentation":
-        return Listing(mask_folder.class_names(request), True, items, tally=tally)
+        return Listing(
+            mask_folder.class_names(request),
+            True,
+            items,
+            tally=tally,
+        )
     labels = tuple(str(label) for label in request.dataset.labels or _names(request))
     numbers = {label: number for number, label in enumerate(labels, start=1)}
     return Listing(labels, False, items, {"labels": numbers}, tally)
@@ -67,29 +72,39 @@ def _name(node: ElementTree.Element) -> str:
     return (node.findtext("name") or "").strip()
 
 
-def _items(request: Request, field: str, tally: Tally) -> Iterator[Example | Reject]:
+def _items(
+    request: Request,
+    field: str,
+    tally: Tally,
+) -> Iterator[Example | Reject]:
     for given in request.places.get("lists") or request.places[field]:
         images = lookup.folder_of(request, "images", given)
         annotations = lookup.folder_of(request, field, given)
         images_by_stem = _images_by_stem(images)
         annotations_by_stem = mask_folder.by_stem(_annotation_names(annotations))
-        stems = list(annotations_by_stem)
-        if "lists" in request.places:
-            stems = _listed(request, given)
+        is_listed = "lists" in request.places
+        stems = _listed(request, given) if is_listed else list(annotations_by_stem)
         tally.examples += len(stems)
         for stem in stems:
             split = keys.chosen_split(given, stem, request.dataset)
             names = images_by_stem.get(stem, [])
             annotation = annotations_by_stem.get(stem, "")
             refusal = _image_refusal(stem, names, images)
-            refusal = refusal or _annotation_refusal(stem, annotation, annotations, field)
+            if refusal is None:
+                refusal = _annotation_refusal(stem, annotation, annotations, field)
             if refusal is None:
                 yield _example(split, stem, images, names[0], annotations, annotation)
                 continue
             lost = 0
             if field == "annotations":
                 lost = _objects_in(annotations, annotation)
-            yield Reject(split, names[0] if names else stem, stem, *refusal, objects=lost)
+            yield Reject(
+                split,
+                names[0] if names else stem,
+                stem,
+                *refusal,
+                objects=lost,
+            )
 
 
 def _listed(request: Request, given: str) -> list[str]:
@@ -123,7 +138,12 @@ def _annotation_names(folder: Folder) -> list[str]:
 
 
 def _example(
-    split: str, stem: str, images: Folder, name: str, annotations: Folder, annotation: str
+    split: str,
+    stem: str,
+    images: Folder,
+    name: str,
+    annotations: Folder,
+    annotation: str,
 ) -> Example:
     image_file = f"{images.path}/{name}"
     annotation_file = f"{annotations.path}/{annotation}"
@@ -140,7 +160,11 @@ def _example(
     )
 
 
-def _image_refusal(stem: str, names: list[str], images: Folder) -> Reason | None:
+def _image_refusal(
+    stem: str,
+    names: list[str],
+    images: Folder,
+) -> Reason | None:
     """Why there is no image of a name; `names` are those of its files."""
     if len(names) > 1:
         says = f"several images have this name: {', '.join(names)}"
@@ -152,7 +176,12 @@ def _image_refusal(stem: str, names: list[str], images: Folder) -> Reason | None
     return refusal or ("image_missing", advice)
 
 
-def _annotation_refusal(stem: str, name: str, folder: Folder, field: str) -> Reason | None:
+def _annotation_refusal(
+    stem: str,
+    name: str,
+    folder: Folder,
+    field: str,
+) -> Reason | None:
     """Why there is no annotation or mask of a name."""
     if name in folder.digests:
         return None
@@ -234,7 +263,11 @@ def _object(
     if name not in labels:
         says = f"class {printable(name)!r} is not in dataset.labels"
         raise Rejected("unknown_category", f"{says}; add it there, or remove the object")
-    box, clipped = boxes.clipped(_stated_box(node), image.height, image.width)
+    box, clipped = boxes.clipped(
+        _stated_box(node),
+        image.height,
+        image.width,
+    )
     # VOC's own evaluation leaves out what it calls difficult, as COCO's does with crowds.
     difficult = (node.findtext("difficult") or "0").strip()
     item = {
