@@ -79,7 +79,7 @@ def test_a_page_shows_no_more_of_a_class_name_than_a_line_holds(
 
 
 def test_nothing_to_look_at_is_said() -> None:
-    with pytest.raises(UsageError, match="DATA=<name> or EXP=<name>"):
+    with pytest.raises(UsageError, match="no dataset given; add DATA=<name>"):
         verb.run(compose([]))
 
 
