@@ -38,14 +38,14 @@ class InUse(UsageError):
     exit_code = ExitCode.IN_USE
 
 
-def nearest(word: str, known: Sequence[str]) -> str:
-    """Ends an error message: the closest of the known names, or all of them when there are few."""
-    near = difflib.get_close_matches(word, known, n=3, cutoff=0.5)
+def nearest(word: str, names: Sequence[str]) -> str:
+    """Ends an error message: the closest of the names, or all of them when there are few."""
+    near = difflib.get_close_matches(word, names, n=3, cutoff=0.5)
     if near:
         return f"; did you mean {', '.join(near)}?"
-    if not 0 < len(known) <= MOST_NAMES:
+    if not 0 < len(names) <= MOST_NAMES:
         return ""
-    return f"; there are: {', '.join(sorted(known))}"
+    return f"; there are: {', '.join(sorted(names))}"
 
 
 def file_name(word: str, what: str) -> str:
@@ -73,8 +73,9 @@ def _unfit(word: str) -> str:
         return "it starts with a dot" if word else "it is empty"
     if not word.isprintable():
         return "it has control characters, or is no text"
-    if found := sorted(NOT_IN_NAMES & set(word)):
-        return f"it has {' '.join(found)}"
+    unfit = sorted(NOT_IN_NAMES & set(word))
+    if unfit:
+        return f"it has {' '.join(unfit)}"
     if len(word.encode()) > LONGEST_NAME:
         return f"it has more than {LONGEST_NAME} bytes"
     return ""
