@@ -101,7 +101,7 @@ def _linked(target: epath.Path, found: content.Found) -> Iterator[tuple[str, str
             )
         for name, (_, advice) in found.unfit.get("images", {}).get(split, {}).items():
             raise UsageError(f"dataset.images.{split}: {folders.path_of(place, name)}: {advice}")
-        files = {name: digest for name, digest in found.digests["images"][split].items()}
+        files = found.digests["images"][split]
         if not files:
             raise UsageError(f"dataset.images.{split}: no files in {place}")
         for number, (name, digest) in enumerate(sorted(files.items())):

@@ -3,6 +3,7 @@
 It lies in a folder of its own whose name starts with a dot, so that `train-*` and `*.tfrecord*` mean shards and nothing else.
 """
 
+import contextlib
 import json
 import os
 from dataclasses import asdict, dataclass, field
@@ -48,10 +49,8 @@ def read(folder: epath.Path) -> Checks:
 
 def write(folder: epath.Path, checks: Checks) -> None:
     """Notes what is known; in a folder that cannot be written, it will be found out again."""
-    try:
+    with contextlib.suppress(PermissionError):
         _put(folder, CHECKS, asdict(checks))
-    except PermissionError:
-        pass
 
 
 def stamp(file: epath.Path) -> Stamp:

@@ -8,11 +8,9 @@ from typing import Any
 import numpy as np
 import pytest
 from etils import epath
-from PIL import Image
-
-hypothesis = pytest.importorskip("hypothesis")
 from hypothesis import given
 from hypothesis import strategies as st
+from PIL import Image
 
 import tasks
 from pipelines.config import Dataset
