@@ -29,7 +29,7 @@ def run(cfg: Config) -> int:
     run_dir = record.run_dir or config.absolute(recorded.run_dir)
     folder = Path(run_dir, "evaluation")
     with process.prepared(recorded, folder):
-        from pipelines.training import (  # TensorFlow: 10 s.  # TensorFlow as well.
+        from pipelines.training import (  # TensorFlow: 10 s.
             checkpoints,
             determinism,
             experiment,
