@@ -16,8 +16,7 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from pipelines import __main__ as console
-from pipelines import config
-from pipelines.commands import check
+from pipelines import assembly, config
 from pipelines.sweeps import commandline, proposals, space
 from pipelines.usage import UsageError
 from tests.fuzzing import examples
@@ -268,7 +267,7 @@ def test_check_finds_the_data_or_says_why_not_before_tensorflow_starts(
     try:
         cfg = config.compose(words)
         if stays_below(tmp_path, cfg):
-            assert check.prepared(cfg)[2] is None
+            assert assembly.as_built(cfg)[2] is None
     except UsageError as error:
         assert str(error).strip()
     assert {entry.name for entry in os.scandir(tmp_path)} <= {"pictures", "data"}

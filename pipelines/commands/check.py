@@ -11,13 +11,10 @@ import tempfile
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
-from types import ModuleType
 from typing import Any
 
-import tasks
-from pipelines import config
-from pipelines.config import Config, Dataset
-from pipelines.data import manifest, store
+from pipelines import assembly, config
+from pipelines.config import Config
 from pipelines.data.manifest import Manifest
 from pipelines.reproduction import bisection
 from pipelines.system import processes
@@ -42,10 +39,8 @@ def _with_key(word: str) -> str:
 
 def run(cfg: Config) -> int:
     """Prints what the run would be; raises `UsageError` with the first thing to change."""
-    dataset, task, data = prepared(cfg)
-    from pipelines.training import parameters  # TensorFlow, only once the spelling is right.
-
-    params = parameters.build(cfg, task, data)
+    dataset, task, data = assembly.as_built(cfg)
+    params = assembly.resolved(cfg, task, data)
     print(
         f"{cfg.name}: {cfg.garden} on {dataset.name}, "
         f"runtime {params.runtime.distribution_strategy}"
@@ -70,19 +65,10 @@ def _print_sizes(data: Manifest, params: Any) -> None:
     )
 
 
-def prepared(cfg: Config) -> tuple[Dataset, ModuleType, Manifest | None]:
-    """The data set, its task, and the data as built, if they are: all that can be said without TensorFlow."""
-    dataset = config.chosen_dataset(cfg)
-    task = tasks.load(dataset.task)
-    data = manifest.find(cfg.data_dir, dataset, task.VERSION)
-    return dataset, task, data
-
-
 def prove(cfg: Config) -> int:
     """Trains a few steps twice, the second time killed and resumed; returns 0 when every step is equal in every bit."""
     cfg = config.anchored(cfg)
-    dataset = config.chosen_dataset(cfg)
-    store.obtain(cfg, tasks.load(dataset.task))
+    assembly.prepared(cfg)
     with tempfile.TemporaryDirectory() as folder:
         alone = _flight_record(cfg, Path(folder), "alone", [signal.SIGTERM])
         killed = _flight_record(

@@ -6,13 +6,12 @@ Rebuilt from the run's own artifacts. Another data set (dataset=<name>) or runti
 import math
 import tempfile
 import time
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-import tasks
-from pipelines import config
+from pipelines import assembly, config
 from pipelines.config import Config
-from pipelines.data import store
 from pipelines.tracking import runs
 from pipelines.tracking.record import write_summary
 from pipelines.training import process
@@ -21,34 +20,25 @@ from pipelines.training import process
 def run(cfg: Config) -> int:
     """Prints the metrics and writes `evaluation/summary.json` in the run directory."""
     started = time.monotonic()
-    record = runs.find(cfg.run, cfg)
-    recorded = _here(cfg, record.texts["config.yaml"])
-    dataset = config.chosen_dataset(recorded)
-    task = tasks.load(dataset.task)
-    data = store.obtain(recorded, task)
+    record, recorded = assembly.recorded(cfg)
+    recorded = _here(cfg, recorded)
+    prepared = assembly.prepared(recorded)
+    data = prepared.data
     run_dir = record.run_dir or config.absolute(recorded.run_dir)
     folder = Path(run_dir, "evaluation")
     with process.prepared(recorded, folder):
-        from pipelines.training import (  # TensorFlow: 10 s.
-            checkpoints,
-            determinism,
-            experiment,
-            parameters,
-            strategy,
-        )
+        from pipelines.training import checkpoints, evaluation  # TensorFlow: 10 s.
 
-        determinism.pin_threads(recorded.threads)
-        params = parameters.build(recorded, task, data)
-        devices = strategy.build(params.runtime, cfg.logical_cpus)
-        strategy.refuse_uneven(params, devices, data.splits["validation"].examples)
+        built = assembly.built(prepared)
+        params = built.params
         checkpoint = checkpoints.best(runs.checkpoints(record, tempfile.gettempdir()), print)
         steps = params.trainer.validation_steps
         print(f"evaluating {checkpoint} on {data.dataset}: {steps} steps")
-        outcome = experiment.evaluate(
+        outcome = evaluation.evaluate(
             params,
             checkpoint,
             folder,
-            devices=devices,
+            devices=built.devices,
             exact=recorded.determinism,
         )
     headline = params.trainer.best_checkpoint_eval_metric
@@ -74,13 +64,15 @@ def run(cfg: Config) -> int:
     return 0
 
 
-def _here(cfg: Config, text: str) -> Config:
+def _here(cfg: Config, recorded: Config) -> Config:
     """The recorded configuration, with the data and devices that this command was given."""
-    recorded = config.from_yaml(text)
-    recorded.runtime = {**recorded.runtime, **cfg.runtime}
-    recorded.data_dir = cfg.data_dir
-    recorded.dataset = cfg.dataset or recorded.dataset
-    return recorded
+    return replace(
+        recorded,
+        runtime={**recorded.runtime, **cfg.runtime},
+        data_dir=cfg.data_dir,
+        dataset=cfg.dataset or recorded.dataset,
+        logical_cpus=cfg.logical_cpus,
+    )
 
 
 def _results(outcome: Any) -> dict[str, Any]:

@@ -10,15 +10,13 @@ from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
-import tasks
-from pipelines import config
+from pipelines import assembly, config
 from pipelines.cluster import manifests
 from pipelines.cluster.group import Group
 from pipelines.config import Config
-from pipelines.data import store
 from pipelines.system import processes
 from pipelines.system.signals import Interrupted, Interruption
-from pipelines.tracking import continuation, runs
+from pipelines.tracking import continuation
 from pipelines.usage import UsageError
 
 OWN = config.names(Config, config.VERB, verb="launch")  # about the group, not about a worker
@@ -41,7 +39,7 @@ def run(cfg: Config, overrides: Sequence[str]) -> int:
             f"workers={cfg.workers} restarts={cfg.restarts}: at least 1 worker, at least 0 restarts"
         )
     cfg = _recorded(cfg) if cfg.run else config.anchored(cfg)
-    dataset = config.chosen_dataset(cfg)
+    config.chosen_dataset(cfg)
     if cfg.runtime.get("distribution_strategy") != "multi_worker_mirrored":
         raise UsageError(
             "runtime: workers train together under runtime=multi_worker only; leave RUNTIME out"
@@ -49,7 +47,7 @@ def run(cfg: Config, overrides: Sequence[str]) -> int:
     if cfg.print:
         print(_manifest(cfg, overrides), end="")
         return 0
-    store.obtain(cfg, tasks.load(dataset.task))
+    assembly.prepared(cfg)
     share = processes.share(cfg.workers)
     print(
         f"launch: {cfg.workers} workers, {share} threads each; run directory {cfg.run_dir}",
@@ -122,14 +120,6 @@ def _paths(cfg: Config) -> dict[str, str]:
 
 def _recorded(cfg: Config) -> Config:
     """The configuration of a recorded run, to resume it, under this command's own settings."""
-    record = runs.find(cfg.run, cfg)
-    run_dir = runs.directory(record, cfg.run, "start anew with EXP=<name>")
-    recorded = config.from_yaml(record.texts["config.yaml"])
-    return replace(
-        recorded,
-        run_dir=str(run_dir),
-        run=cfg.run,
-        workers=cfg.workers,
-        restarts=cfg.restarts,
-        print=cfg.print,
-    )
+    recorded = assembly.to_resume(cfg, "start anew with EXP=<name>")
+    own = {name: getattr(cfg, name) for name in ("run", "workers", "restarts", "print")}
+    return replace(recorded, **own)

@@ -5,10 +5,8 @@ With an experiment (make preview EXP=retinanet) the pictures are what its model 
 
 from etils import epath
 
-import tasks
-from pipelines import config
+from pipelines import assembly, config
 from pipelines.config import Config
-from pipelines.data import store
 
 PICTURES = 24
 
@@ -16,15 +14,13 @@ PICTURES = 24
 def run(cfg: Config) -> int:
     """Writes <data_dir>/previews/<data set>.png and .html."""
     cfg = config.anchored(cfg)
-    task = tasks.load(config.given_dataset(cfg).task)
-    data = store.obtain(cfg, task)
+    prepared = assembly.with_data(cfg)
+    data = prepared.data
     from pipelines.data import consumer, preview  # TensorFlow: 10 s.
 
     name = f"{data.dataset}-{data.fingerprint}"
     if cfg.garden:
-        from pipelines.training import parameters  # TensorFlow as well.
-
-        params = parameters.build(cfg, task, data)
+        params = assembly.resolved(cfg, prepared.task, data)
         pictures = consumer.as_trained(params, data, PICTURES)
         name = f"{name}-{cfg.name}"
     else:

@@ -9,15 +9,13 @@ import subprocess
 import time
 import urllib.error
 import urllib.request
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
-import tasks
-from pipelines import config
+from pipelines import assembly, config
 from pipelines.commands import train
 from pipelines.config import Config
-from pipelines.data import manifest
 from pipelines.reproduction import classes, comparison, figure, worktree
 from pipelines.reproduction.comparison import Comparison
 from pipelines.system import processes
@@ -40,7 +38,7 @@ def run(cfg: Config) -> int:
 
 
 def _reproduce_run(cfg: Config) -> int:
-    record = runs.find(cfg.run, cfg)
+    record, recorded = assembly.recorded(cfg)
     name = str(record.run_id or cfg.run)
     summary = json.loads(record.texts.get("summary.json", "{}"))
     if summary.get("status") != "finished":
@@ -50,7 +48,7 @@ def _reproduce_run(cfg: Config) -> int:
     environment = json.loads(record.texts["environment.json"])
     if "determinism_class" not in environment:
         raise UsageError(_trained_nothing(str(cfg.run), summary))
-    recorded = _again(cfg, record.texts["config.yaml"])
+    recorded = _again(cfg, recorded)
     recorded.threads = config.Threads(**environment["determinism_class"]["threads"])
     _refuse_other_data(recorded, json.loads(record.texts["manifest.json"]))
     commit = environment["git"]["commit"]
@@ -77,14 +75,12 @@ def _reproduce_run(cfg: Config) -> int:
     return ExitCode.DONE if identical else ExitCode.FAILED
 
 
-def _again(cfg: Config, text: str) -> Config:
+def _again(cfg: Config, recorded: Config) -> Config:
     """The recorded configuration, with its data and a new run directory where they are here."""
-    recorded = config.from_yaml(text)
-    recorded.data_dir = cfg.data_dir
-    recorded.runs_dir = cfg.runs_dir
     time_of_day = time.strftime("%Y%m%d-%H%M%S")
-    recorded.run_dir = f"{cfg.runs_dir}/reproductions/{recorded.name}-{time_of_day}"
-    return config.anchored(recorded)
+    run_dir = f"{cfg.runs_dir}/reproductions/{recorded.name}-{time_of_day}"
+    moved = replace(recorded, data_dir=cfg.data_dir, runs_dir=cfg.runs_dir, run_dir=run_dir)
+    return config.anchored(moved)
 
 
 def _trained_nothing(run: str, summary: dict) -> str:
@@ -96,12 +92,7 @@ def _trained_nothing(run: str, summary: dict) -> str:
 
 
 def _refuse_other_data(recorded: Config, before: dict) -> None:
-    dataset = config.chosen_dataset(recorded)
-    data = manifest.find(
-        recorded.data_dir,
-        dataset,
-        tasks.load(dataset.task).VERSION,
-    )
+    dataset, _, data = assembly.as_built(recorded)
     if data is not None and data.fingerprint != before["fingerprint"]:
         raise UsageError(
             f"dataset: {dataset.name} is no longer what the run learned from (fingerprint {before['fingerprint']}, now "
@@ -172,11 +163,7 @@ def _examples(cfg: Config) -> dict[str, int]:
     """Sizes of the splits; empty for embedded data not built yet. Data that cannot be had are refused here."""
     dataset = config.chosen_dataset(cfg)
     try:
-        data = manifest.find(
-            cfg.data_dir,
-            dataset,
-            tasks.load(dataset.task).VERSION,
-        )
+        _, _, data = assembly.as_built(cfg)
     except UsageError as error:
         if dataset.origin is None:
             raise
@@ -219,9 +206,7 @@ def _on_a_cpu(cfg: Config) -> bool:
 
 
 def _resolved(cfg: Config) -> dict[str, Any]:
-    from pipelines.training import parameters  # TensorFlow: 10 s.
-
-    return parameters.build(cfg).as_dict()
+    return assembly.resolved(cfg).as_dict()
 
 
 def _reachable(address: str) -> bool:

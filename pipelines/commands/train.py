@@ -10,114 +10,115 @@ import os
 import shutil
 import sys
 import time
-from collections.abc import Iterator
-from dataclasses import replace
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import yaml
 
-import tasks
-from pipelines import config
+from pipelines import assembly, config
+from pipelines.assembly import Built
 from pipelines.cluster import membership
 from pipelines.config import Config
-from pipelines.data import store
-from pipelines.data.manifest import Manifest
 from pipelines.reproduction import classes
 from pipelines.system.signals import Interrupted, Interruption
-from pipelines.tracking import continuation, environment, journal, runs, session
-from pipelines.tracking.record import read_run_id
+from pipelines.tracking import continuation, environment, journal, session
+from pipelines.tracking.record import read_run_id, read_summary
 from pipelines.tracking.recording import Recorder
 from pipelines.training import process
 from pipelines.usage import ExitCode, UsageError
 
 
+class Laps:
+    """How many seconds each part of the way to the first step takes."""
+
+    def __init__(self) -> None:
+        self._since = time.monotonic()
+        self.seconds: dict[str, float] = {}
+
+    def end(self, part: str) -> None:
+        """Notes that a part has ended, and that the next begins."""
+        now = time.monotonic()
+        self.seconds[part] = round(now - self._since, 2)
+        self._since = now
+
+
 def run(cfg: Config) -> int:
     """Returns 0, 128 plus the number of the signal that interrupted the run, or 75 when another worker has gone."""
-    started = time.monotonic()
+    laps = Laps()
     environment.at_start()  # Building data may take hours, in which somebody edits.
-    cfg = config.anchored(_recorded(cfg) if cfg.run else cfg)
-    cfg = continuation.settled(Path(cfg.run_dir), cfg)
-    if cfg.runtime.get("distribution_strategy") == "multi_worker_mirrored":
-        member = membership.join(os.environ)
-        if not member.is_chief:
-            return _follow(cfg, Path(cfg.run_dir) / "workers" / str(member.index))
-    task = tasks.load(config.chosen_dataset(cfg).task)
+    cfg = config.anchored(_resumed(cfg) if cfg.run else cfg)
     run_dir = Path(cfg.run_dir)
-    data = store.obtain(cfg, task)
-    continuation.refuse_other_data(run_dir, cfg, data.fingerprint)
-    _warn_of_another_class(run_dir)
-    seconds = {"data": round(time.monotonic() - started, 2)}
-    try:
-        with process.prepared(cfg, run_dir):
-            return _train(cfg, task, data, run_dir, seconds, started)
-    finally:
-        with contextlib.suppress(OSError):  # Only an empty one goes: nothing has been recorded.
-            run_dir.rmdir()
+    cfg = continuation.settled(run_dir, cfg)
+    number = _number_as_follower(cfg)
+    if number is None:
+        with _without_empty(run_dir):
+            return _train(cfg, run_dir, None, laps)
+    own = run_dir / "workers" / str(number)
+    with _logged(own):
+        return _train(cfg, own, run_dir, laps)
 
 
-def _train(
-    cfg: Config, task: Any, data: Manifest, run_dir: Path, seconds: dict[str, float], started: float
+def _number_as_follower(cfg: Config) -> int | None:
+    """The number of this worker where another is the chief."""
+    if cfg.runtime.get("distribution_strategy") != "multi_worker_mirrored":
+        return None
+    member = membership.join(os.environ)
+    return None if member.is_chief else member.index
+
+
+def _train(cfg: Config, folder: Path, chief_dir: Path | None, laps: Laps) -> int:
+    """Trains in `folder`.
+
+    Args:
+        chief_dir: run directory of the chief, where this is another worker: it computes and saves with the chief, keeps its
+            own log and records nothing.
+    """
+    prepared = assembly.prepared(cfg)
+    if chief_dir is None:
+        continuation.refuse_other_data(folder, cfg, prepared.data.fingerprint)
+        _warn_of_another_class(folder)
+    laps.end("data")
+    with process.prepared(cfg, folder):
+        # Imports MLflow while this process imports TensorFlow.
+        sender = session.start_sender(cfg) if chief_dir is None else None
+        from pipelines.training import strategy  # TensorFlow: 10 s.
+
+        built = assembly.built(prepared)
+        if chief_dir is None:
+            described = strategy.describe(built.devices)
+            continuation.refuse_other_devices(folder, cfg, described)
+        return _train_built(built, folder, chief_dir, sender, laps)
+
+
+def _train_built(
+    built: Built, folder: Path, chief_dir: Path | None, sender: Any, laps: Laps
 ) -> int:
-    sender = session.start_sender(cfg)  # Imports MLflow while this process imports TensorFlow.
-    from pipelines.training import (  # TensorFlow: 10 s.
-        determinism,
-        experiment,
-        faults,
-        parameters,
-        strategy,
-        workers,
-    )
+    from pipelines.training import faults, loop, strategy, workers  # TensorFlow, imported by now.
 
-    cfg = replace(
-        cfg, threads=determinism.pin_threads(cfg.threads)
-    )  # Recorded as counts, not as "all cores".
-    params = parameters.build(cfg, task, data)
-    devices = strategy.build(params.runtime, cfg.logical_cpus)
-    strategy.refuse_uneven(params, devices, data.splits["validation"].examples)
-    continuation.refuse_other_devices(run_dir, cfg, strategy.describe(devices))
-    outcome = experiment.Outcome()
-    headline = params.trainer.best_checkpoint_eval_metric
+    cfg = built.cfg
+    outcome = loop.Outcome()
     try:
         with (
-            workers.interruption(devices) as signals,
-            _recording(cfg, sender, signals) as recorder,
+            workers.interruption(built.devices) as signals,
+            _reporting(built, sender, signals, outcome, laps) as report,
         ):
-            recorder.file("params.yaml", yaml.safe_dump(params.as_dict(), sort_keys=False))
-            recorder.file("manifest.json", data.to_json())
-            recorder.dataset(
-                data.dataset, data.fingerprint, str(data.directory), json.loads(data.to_json())
+            plan = loop.Plan(
+                params=built.params,
+                run_dir=folder,
+                devices=built.devices,
+                exact=cfg.determinism,
+                record_flight=cfg.flight,
+                report=report,
+                signals=signals,
+                evaluated_steps=frozenset(_recorded_figures(built)),
+                chief_dir=chief_dir,
             )
-            recorder.parameters(_chosen(cfg, params, data))
-            # A tag, not a parameter: MLflow keeps the first of a parameter, and this may change with determinism=off.
-            recorder.tags({"strategy": params.runtime.distribution_strategy})
-            recorder.environment(
-                determinism_class={**determinism.describe(cfg), **strategy.describe(devices)}
-            )
-            recorder.summary.update(experiment=cfg.name, run_dir=str(run_dir), seed=cfg.seed)
-            print(
-                f"training {cfg.name} on {data.dataset}: {params.trainer.train_steps} steps; run directory {run_dir}"
-            )
-            seconds["setup"] = round(time.monotonic() - started - seconds["data"], 2)
-            try:
-                experiment.train(
-                    params,
-                    run_dir,
-                    outcome,
-                    devices=devices,
-                    exact=cfg.determinism,
-                    record_flight=cfg.flight,
-                    report=recorder,
-                    signals=signals,
-                    evaluated_steps=frozenset(_recorded_figures(run_dir, headline)),
-                )
-            finally:
-                signals.hold("the run is recorded")
-                _summarise(recorder, outcome, headline, seconds)
+            loop.train(plan, outcome)
     except Interrupted as stop:
-        verb = "train" if strategy.describe(devices)["workers"] == 1 else "launch"
-        where = "before the first step" if outcome.steps is None else f"at step {outcome.steps}"
-        print(f"interrupted ({stop}) {where}; to go on: make {verb} RUN={run_dir}")
+        verb = "train" if strategy.describe(built.devices)["workers"] == 1 else "launch"
+        resume = f"to go on: make {verb} RUN={cfg.run_dir}"
+        print(f"interrupted ({stop}) {_reached(outcome)}; {resume}")
         return stop.exit_code
     except workers.PeerGone as fault:
         print(f"trellis: {fault}", file=sys.stderr)
@@ -126,88 +127,77 @@ def _train(
         print(f"trellis: training stopped: {fault}", file=sys.stderr)
         return ExitCode.FAILED
     except faults.NotSaved as fault:
-        print(
-            f"trellis: training stopped: {fault}; to go on, once that is put right: make train RUN={run_dir}",
-            file=sys.stderr,
-        )
+        resume = f"to go on, once that is put right: make train RUN={cfg.run_dir}"
+        print(f"trellis: training stopped: {fault}; {resume}", file=sys.stderr)
         return ExitCode.FAILED
-    best = recorder.summary["headline"]["value"]
-    print(
-        f"{cfg.name}: {headline} {'not evaluated' if best is None else f'{best:.4f}'} after {outcome.steps} steps; "
-        f"{run_dir}; MLflow run {read_run_id(run_dir)} (make ui)"
-    )
-    return 0
-
-
-def _follow(cfg: Config, own: Path) -> int:
-    """Trains as a worker other than the chief: computes and saves with it, keeps a log of its own, records nothing."""
-    run_dir, task = Path(cfg.run_dir), tasks.load(config.chosen_dataset(cfg).task)
-    with (
-        process.prepared(cfg, own),
-        (own / "train.log").open("a", buffering=1) as log,
-        contextlib.redirect_stdout(log),
-    ):
-        data = store.obtain(cfg, task)
-        from pipelines.training import (  # TensorFlow: 10 s.
-            determinism,
-            experiment,
-            faults,
-            parameters,
-            strategy,
-            workers,
-        )
-
-        determinism.pin_threads(cfg.threads)
-        params = parameters.build(cfg, task, data)
-        devices = strategy.build(params.runtime)
-        strategy.refuse_uneven(params, devices, data.splits["validation"].examples)
-        try:
-            with workers.interruption(devices) as signals:
-                experiment.train(
-                    params,
-                    own,
-                    experiment.Outcome(),
-                    devices=devices,
-                    exact=cfg.determinism,
-                    record_flight=cfg.flight,
-                    report=lambda step, values: None,
-                    signals=signals,
-                    evaluated_steps=frozenset(
-                        _recorded_figures(run_dir, params.trainer.best_checkpoint_eval_metric)
-                    ),
-                    chief_dir=run_dir,
-                )
-        except Interrupted as stop:
-            return stop.exit_code
-        except (faults.NotFinite, faults.NotSaved, workers.PeerGone) as fault:
-            print(f"trellis: {fault}", file=sys.stderr)
-            return ExitCode.PEER_GONE if isinstance(fault, workers.PeerGone) else ExitCode.FAILED
-        finally:
-            shutil.rmtree(own / "checkpoints", ignore_errors=True)
+    if chief_dir is None:
+        print(_finished(built))
     return 0
 
 
 @contextlib.contextmanager
-def _recording(cfg: Config, sender: Any, signals: Interruption) -> Iterator[Recorder]:
-    """A run's record that is begun and ended whole: a signal waits until it is."""
+def _reporting(
+    built: Built, sender: Any, signals: Interruption, outcome: Any, laps: Laps
+) -> Iterator[Callable[[int, Any], None]]:
+    """What a training reports to: its record, begun and ended whole, for which a signal waits; for a follower nothing.
+
+    Args:
+        sender: what `session.start_sender` returned; None for a follower.
+    """
+    if sender is None:
+        yield lambda step, values: None
+        return
+    cfg = built.cfg
+    run_dir = Path(cfg.run_dir)
     signals.hold("the run's record is begun")
     with session.recorded(cfg, parent=cfg.parent, sender=sender) as recorder:
         signals.release()
-        yield recorder
+        _describe(recorder, built)
+        steps = built.params.trainer.train_steps
+        print(
+            f"training {cfg.name} on {built.data.dataset}: {steps} steps; run directory {run_dir}"
+        )
+        laps.end("setup")
+        try:
+            yield recorder
+        finally:
+            signals.hold("the run is recorded")
+            _summarise(recorder, built, outcome, laps.seconds)
 
 
-def _summarise(recorder: Any, outcome: Any, headline: str, seconds: dict[str, float]) -> None:
-    recorded = _recorded_figures(recorder.run_dir, headline)
-    value = outcome.metrics.get(headline, recorded[max(recorded)] if recorded else None)
-    metrics = outcome.metrics or recorder.summary.get("metrics", {})
-    recorder.summary.update(
-        steps=recorder.summary.get("steps", 0) if outcome.steps is None else outcome.steps,
-        metrics=metrics,
+def _describe(recorder: Recorder, built: Built) -> None:
+    """Records what is trained, on what and where."""
+    from pipelines.training import strategy  # TensorFlow, imported by now.
+    from pipelines.training.exact import determinism  # Likewise.
+
+    cfg, data, params = built.cfg, built.data, built.params
+    manifest = data.to_json()
+    recorder.file("params.yaml", yaml.safe_dump(params.as_dict(), sort_keys=False))
+    recorder.file("manifest.json", manifest)
+    recorder.dataset(data.dataset, data.fingerprint, str(data.directory), json.loads(manifest))
+    recorder.parameters(_chosen(built))
+    # A tag, not a parameter: MLflow keeps the first of a parameter, and this may change with determinism=off.
+    recorder.tags({"strategy": params.runtime.distribution_strategy})
+    described = {**determinism.describe(cfg), **strategy.describe(built.devices)}
+    recorder.environment(determinism_class=described)
+    recorder.summary.update(experiment=cfg.name, run_dir=cfg.run_dir, seed=cfg.seed)
+
+
+def _summarise(recorder: Recorder, built: Built, outcome: Any, seconds: dict[str, float]) -> None:
+    """Records what a training has reached."""
+    headline = built.params.trainer.best_checkpoint_eval_metric
+    earlier = _recorded_figures(built)
+    value = outcome.metrics.get(headline, earlier[max(earlier)] if earlier else None)
+    summary = recorder.summary
+    spent = {name: round(part, 2) for name, part in outcome.seconds.items()}
+    summary.update(
+        steps=summary.get("steps", 0) if outcome.steps is None else outcome.steps,
+        metrics=outcome.metrics or summary.get("metrics", {}),
         headline={"metric": headline, "value": value},
         steps_per_second=round(outcome.steps_per_second, 3),
         weights_sha256=outcome.weights_sha256,
         trainable_sha256=outcome.trainable_sha256,
-        seconds={**seconds, **{name: round(value, 2) for name, value in outcome.seconds.items()}},
+        seconds={**seconds, **spent},
     )
     if (recorder.run_dir / "flight.jsonl").exists():
         recorder.file("flight.jsonl")
@@ -215,11 +205,51 @@ def _summarise(recorder: Any, outcome: Any, headline: str, seconds: dict[str, fl
         recorder.checkpoint(which, path, step)
 
 
-def _recorded_figures(run_dir: Path, headline: str) -> dict[int, float]:
-    return dict(journal.metrics(run_dir).get(f"validation/{headline}", {}))
+def _recorded_figures(built: Built) -> dict[int, float]:
+    headline = built.params.trainer.best_checkpoint_eval_metric
+    return dict(journal.metrics(Path(built.cfg.run_dir)).get(f"validation/{headline}", {}))
 
 
-def _chosen(cfg: Config, params: Any, data: Manifest) -> dict[str, Any]:
+def _reached(outcome: Any) -> str:
+    return "before the first step" if outcome.steps is None else f"at step {outcome.steps}"
+
+
+def _finished(built: Built) -> str:
+    run_dir = Path(built.cfg.run_dir)
+    summary = read_summary(run_dir)
+    headline, value = summary["headline"]["metric"], summary["headline"]["value"]
+    shown = "not evaluated" if value is None else f"{value:.4f}"
+    run_id = read_run_id(run_dir)
+    return (
+        f"{built.cfg.name}: {headline} {shown} after {summary['steps']} steps; "
+        f"{run_dir}; MLflow run {run_id} (make ui)"
+    )
+
+
+@contextlib.contextmanager
+def _logged(own: Path) -> Iterator[None]:
+    """Sends what a follower prints to its own log; its checkpoints, copies of the chief's, go at the end."""
+    own.mkdir(parents=True, exist_ok=True)
+    with (own / "train.log").open("a", buffering=1) as log, contextlib.redirect_stdout(log):
+        try:
+            yield
+        finally:
+            shutil.rmtree(own / "checkpoints", ignore_errors=True)
+
+
+@contextlib.contextmanager
+def _without_empty(folder: Path) -> Iterator[None]:
+    """Removes a folder at the end if it is empty: nothing has been recorded."""
+    try:
+        yield
+    finally:
+        with contextlib.suppress(OSError):
+            folder.rmdir()
+
+
+def _chosen(built: Built) -> dict[str, Any]:
+    """The dozen settings that runs are compared by."""
+    cfg, data, params = built.cfg, built.data, built.params
     optimizer, trainer = params.trainer.optimizer_config, params.trainer
     return {
         "experiment": cfg.name,
@@ -239,16 +269,13 @@ def _chosen(cfg: Config, params: Any, data: Manifest) -> dict[str, Any]:
     }
 
 
-def _recorded(cfg: Config) -> Config:
-    """The configuration of a recorded run, to go on with it."""
+def _resumed(cfg: Config) -> Config:
+    """The configuration of a recorded run, to resume it."""
     if cfg.garden:
         raise UsageError(
             "run: goes on with a recorded run, which has its experiment; leave EXP out"
         )
-    record = runs.find(cfg.run, cfg)
-    run_dir = runs.directory(record, cfg.run, f"to make it again: make reproduce RUN={cfg.run}")
-    recorded = config.from_yaml(record.texts["config.yaml"])
-    recorded.run_dir = str(run_dir)
+    recorded = assembly.to_resume(cfg, f"to make it again: make reproduce RUN={cfg.run}")
     return continuation.resumed(cfg, recorded)
 
 

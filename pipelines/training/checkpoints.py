@@ -2,7 +2,6 @@
 
 import contextlib
 import json
-import os
 import re
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
@@ -11,17 +10,16 @@ from typing import Any
 import tensorflow as tf
 from official.core import train_utils
 
-from pipelines.system import durable
+from pipelines.training import upstream
 from pipelines.training.faults import NotSaved
 from pipelines.usage import UsageError
 
-INFO = "info.json"  # beside the best checkpoint: its step and figures
-STEP = (
-    "global_step/.ATTRIBUTES/VARIABLE_VALUE"  # the step that a checkpoint was saved at, inside it
-)
+DAMAGED = "damaged-"  # begins the name of what was set aside
+
+Say = Callable[[str], None]
 
 
-class BestExporter(train_utils.BestCheckpointExporter):
+class BestExporter(upstream.BestExporter):
     """The official exporter, which may be stopped at any moment: weights first, then their figure, then the older weights go.
 
     The official one writes the figure first; stopped before the weights are saved, it takes them for saved ever after.
@@ -42,41 +40,36 @@ class BestExporter(train_utils.BestCheckpointExporter):
         write_logs: bool = True,
     ) -> bool:
         """Saves the weights if `eval_logs` are better than the best so far."""
-        if self._best_ckpt_logs is not None and not self._new_metric_is_better(
-            self._best_ckpt_logs, eval_logs
-        ):
+        if not self.is_best(eval_logs):
             return False
-        folder = Path(self._export_dir)
-        with _saving(folder, lambda: next(iter(_prefixes(folder)), None)):
-            prefix = checkpoint.write(
-                str(folder / f"{train_utils.BEST_CHECKPOINT_NAME}-{int(global_step)}")
-            )
+        name = f"{train_utils.BEST_CHECKPOINT_NAME}-{int(global_step)}"
+        with _saving(self.folder, lambda: next(iter(_prefixes(self.folder)), None)):
+            prefix = checkpoint.write(str(self.folder / name))
             self._replace_info(eval_logs, global_step)
-            _keep_only(folder, prefix)
-        self._best_ckpt_logs = eval_logs
+            _keep_only(self.folder, prefix)
+        self.set_best(eval_logs)
         return True
 
     def _replace_info(self, eval_logs: Mapping[str, Any], global_step: int) -> None:
         self._suffix = ".tmp"
         try:
             self.export_best_eval_metric(eval_logs, global_step)
-            written = self.best_ckpt_logs_path
+            written = Path(self.best_ckpt_logs_path)
         finally:
             self._suffix = ""
-        os.replace(written, self.best_ckpt_logs_path)
+        written.replace(self.best_ckpt_logs_path)
 
 
 def best_exporter(trainer: Any, folder: Path) -> BestExporter:
     """What keeps the best checkpoint of a run in its `checkpoints/`, by the node `trainer`."""
-    chosen = (
-        trainer.best_checkpoint_export_subdir,
+    return BestExporter(
+        str(folder / trainer.best_checkpoint_export_subdir),
         trainer.best_checkpoint_eval_metric,
         trainer.best_checkpoint_metric_comp,
     )
-    return BestExporter(str(folder / chosen[0]), *chosen[1:])
 
 
-def best(folder: Path, say: Callable[[str], None]) -> str:
+def best(folder: Path, say: Say) -> str:
     """Prefix of the best checkpoint in a run's `checkpoints/`, of the newest where no evaluation has chosen one.
 
     Args:
@@ -86,19 +79,24 @@ def best(folder: Path, say: Callable[[str], None]) -> str:
         UsageError: there is none.
     """
     chosen = folder / "best"
-    others = [*_prefixes(folder), *_prefixes(folder / "last")]
-    step, saved = _best_step(chosen), _best_prefix(chosen)
+    step = _best_step(chosen)
+    saved = _best_prefix(chosen)
     if saved and stored_step(saved) == step:
         return saved
+    prefixes = [*_prefixes(folder), *_prefixes(folder / "last")]
     if step is not None:
-        # Saved before the evaluation that found it best: the same weights.
-        if same := next((prefix for prefix in others if stored_step(prefix) == step), None):
-            say(
-                f"the best checkpoint, of step {step}, is not in {chosen}; taking {same}, which was saved at the same step"
-            )
-            return same
+        for prefix in prefixes:
+            if (
+                stored_step(prefix) == step
+            ):  # Saved before the evaluation that found it best: the same weights.
+                say(
+                    f"the best checkpoint, of step {step}, is not in {chosen}; taking {prefix}, "
+                    f"which was saved at the same step"
+                )
+                return prefix
         say(f"the best checkpoint, of step {step}, is lost")
-    if not (instead := saved or next(iter(others), None)):
+    instead = saved or next(iter(prefixes), None)
+    if instead is None:
         raise UsageError(f"{folder}: no checkpoint here; the run saved none")
     if not saved or step is not None:
         say(
@@ -112,28 +110,30 @@ def is_best(prefix: str) -> bool:
     return Path(prefix).name.startswith(train_utils.BEST_CHECKPOINT_NAME)
 
 
-def places(folder: Path, last: str | None) -> dict[str, tuple[str, int]]:
+def saved(folder: Path, last: str | None) -> dict[str, tuple[str, int]]:
     """Path and step of the checkpoints `best` and `last`, as far as there are any."""
-    saved = {}
+    steps = {}
     if last:
-        saved["last"] = (last, _number(last))
+        steps["last"] = (last, _number(last))
     chosen = _best_prefix(folder / "best")
     step = stored_step(chosen) if chosen else None
     if step is not None:
-        saved["best"] = (str(folder / "best"), step)
-    return saved
+        steps["best"] = (str(folder / "best"), step)
+    return steps
 
 
-def mend(folder: Path, say: Callable[[str], None]) -> None:
-    """Sets aside what a crash or a disk has left damaged, so that a run goes on from the newest checkpoint that is whole.
+def repair(folder: Path, say: Say) -> None:
+    """Sets aside what a crash or a disk has left damaged, so that a run resumes from the newest checkpoint that is whole.
 
     Args:
-        say: told of each damaged checkpoint, and where training goes on.
+        say: told of each damaged checkpoint, and where training resumes.
     """
-    _mend_best(folder / "best", say)
-    before, state = _prefixes(folder), folder / "checkpoint"
+    _repair_best(folder / "best", say)
+    state = folder / upstream.STATE_FILE
+    before = _prefixes(folder)
     damaged = _set_aside(folder, before, say)
-    if not (whole := before[damaged:]):
+    whole = before[damaged:]
+    if not whole:
         if before or state.exists():
             say("no whole checkpoint is left; starting from the first step")
             state.unlink(missing_ok=True)
@@ -143,31 +143,33 @@ def mend(folder: Path, say: Callable[[str], None]) -> None:
         return
     reason = "" if damaged else f"{state} names {named or 'no checkpoint'}; "
     say(f"{reason}going on from {whole[0]}")
-    _write_state(folder, whole)
+    upstream.write_state(folder, whole)
 
 
-def _mend_best(folder: Path, say: Callable[[str], None]) -> None:
+def _repair_best(folder: Path, say: Say) -> None:
     """Leaves one best checkpoint with its figure; a figure whose checkpoint is lost goes, so that the next evaluation counts."""
     _set_aside(folder, _prefixes(folder), say)
-    step, saved = _best_step(folder), _best_prefix(folder)
-    if step is not None and saved and stored_step(saved) == step:
-        _keep_only(folder, saved)
+    step = _best_step(folder)
+    prefix = _best_prefix(folder)
+    if step is not None and prefix and stored_step(prefix) == step:
+        _keep_only(folder, prefix)
         return
     if step is not None:
         say(
             f"the best checkpoint, of step {step}, is lost; the next evaluation is held against none"
         )
-    (folder / INFO).unlink(missing_ok=True)
+    (folder / upstream.BEST_INFO).unlink(missing_ok=True)
 
 
-def _set_aside(folder: Path, prefixes: list[str], say: Callable[[str], None]) -> int:
+def _set_aside(folder: Path, prefixes: list[str], say: Say) -> int:
     """Renames damaged checkpoints, up to the first that is whole; returns how many."""
     for count, prefix in enumerate(prefixes):
-        if (trouble := _trouble(prefix)) is None:
+        trouble = _trouble(prefix)
+        if trouble is None:
             return count
         say(f"checkpoint {prefix} is damaged ({trouble})")
         for file in folder.glob(f"{Path(prefix).name}.*"):
-            file.rename(file.with_name(f"damaged-{file.name}"))
+            file.rename(file.with_name(DAMAGED + file.name))
     return len(prefixes)
 
 
@@ -191,7 +193,8 @@ def _saving(folder: str | Path, whole: Callable[[], str | None]) -> Iterator[Non
     try:
         yield
     except (tf.errors.OpError, OSError) as error:
-        reason = " ".join(str(getattr(error, "message", error)).split())[:200]
+        message = str(getattr(error, "message", error))
+        reason = " ".join(message.split())[:200]
         raise NotSaved(
             f"a checkpoint could not be saved in {folder} ({reason}); the last whole one: {whole() or 'none'}"
         ) from error
@@ -200,7 +203,7 @@ def _saving(folder: str | Path, whole: Callable[[], str | None]) -> Iterator[Non
 def stored_step(prefix: str) -> int | None:
     """The step that a checkpoint was saved at, None where it cannot be read."""
     try:
-        return int(tf.train.load_checkpoint(prefix).get_tensor(STEP))
+        return int(tf.train.load_checkpoint(prefix).get_tensor(upstream.SAVED_STEP))
     except (
         Exception
     ):  # The reader has a dozen ways to say that bytes are wrong, or that it knows no such tensor.
@@ -208,58 +211,52 @@ def stored_step(prefix: str) -> int | None:
 
 
 def _best_step(folder: Path) -> int | None:
-    """The step whose figure is the best, None where none is known."""
+    """The step whose figure is the best, None where none is noted."""
     try:
-        return int(json.loads((folder / INFO).read_text())["best_ckpt_global_step"])
+        info = json.loads((folder / upstream.BEST_INFO).read_text())
+        return int(info[upstream.BEST_STEP])
     except (OSError, ValueError, KeyError, TypeError):
         return None
 
 
 def _best_prefix(folder: Path) -> str | None:
     """The checkpoint in `best/` that the figure there belongs to, else the latest: each was better than those before it."""
-    saved = sorted(_prefixes(folder), key=lambda prefix: stored_step(prefix) or 0, reverse=True)
-    step = _best_step(folder)
-    return next(
-        (prefix for prefix in saved if stored_step(prefix) == step), next(iter(saved), None)
-    )
+    prefixes = _prefixes(folder)
+    steps = {prefix: stored_step(prefix) for prefix in prefixes}
+    prefixes.sort(key=lambda prefix: steps[prefix] or 0, reverse=True)
+    best_step = _best_step(folder)
+    for prefix in prefixes:
+        if steps[prefix] == best_step:
+            return prefix
+    return prefixes[0] if prefixes else None
 
 
 def _keep_only(folder: Path, kept: str) -> None:
     """Names `kept` the checkpoint of a folder and removes the others."""
-    _write_state(folder, [kept])
+    upstream.write_state(folder, [kept])
     for prefix in _prefixes(folder):
         if Path(prefix).name != Path(kept).name:
             for file in folder.glob(f"{Path(prefix).name}.*"):
                 file.unlink()
 
 
-def _write_state(folder: Path, prefixes: list[str]) -> None:
-    """Writes TensorFlow's list of a folder's checkpoints, given the newest first; by name, so that a folder may be moved."""
-    names = [Path(prefix).name for prefix in prefixes]
-    lines = [f'model_checkpoint_path: "{names[0]}"']
-    lines += [f'all_model_checkpoint_paths: "{name}"' for name in reversed(names)]
-    durable.write_whole(folder / "checkpoint", "\n".join(lines) + "\n")
-
-
 def _named(folder: Path) -> str | None:
-    """Name of the checkpoint that TensorFlow would go on from."""
+    """Name of the checkpoint that TensorFlow would resume from."""
     try:
         latest = tf.train.latest_checkpoint(str(folder))
-    except ValueError:  # of an empty file
+    except ValueError:  # An empty file.
         return None
     return Path(latest).name if latest else None
 
 
 def _prefixes(folder: Path) -> list[str]:
     """Checkpoints in a folder, the newest first."""
-    saved = [
-        str(file.with_suffix(""))
-        for file in folder.glob("*.index")
-        if not file.name.startswith("damaged-")
-    ]
-    return sorted(
-        (prefix for prefix in saved if re.search(r"-\d+$", prefix)), key=_number, reverse=True
-    )
+    prefixes = []
+    for file in folder.glob("*.index"):
+        prefix = str(file.with_suffix(""))
+        if re.search(r"-\d+$", prefix) and not file.name.startswith(DAMAGED):
+            prefixes.append(prefix)
+    return sorted(prefixes, key=_number, reverse=True)
 
 
 def _number(prefix: str) -> int:

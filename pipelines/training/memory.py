@@ -5,14 +5,14 @@ from pathlib import Path
 from typing import Any
 
 import psutil
-import tensorflow as tf
-import tf_keras
 
 from pipelines.system import control_groups
+from pipelines.training import upstream
 from pipelines.usage import UsageError
 
 COPIES = 3  # weights: gradients, two slots of the optimizer; activations: kept, their gradients, what operations need
 GB = 1e9
+CACHED = ("inactive_file", "active_file")
 
 
 def estimate(model: Any, batch: int) -> tuple[int, int]:
@@ -20,31 +20,18 @@ def estimate(model: Any, batch: int) -> tuple[int, int]:
 
     A rough figure: shapes that the model does not state, and what is no layer (losses, samplers), count nothing.
     """
-    weights = sum(
-        variable.shape.num_elements() * variable.dtype.size
-        for variable in model.trainable_variables
-    )
-    sizes = (
-        tensor.dtype.size * tensor.shape[1:].num_elements()
-        for tensor in _outputs(model)
-        if _known(tensor)
-    )
-    return COPIES * weights, COPIES * batch * sum(sizes)
+    variables = model.trainable_variables
+    weights = 0
+    for variable in variables:
+        weights += variable.shape.num_elements() * variable.dtype.size
+    outputs = {id(tensor): tensor for tensor in upstream.layer_outputs(model)}  # Each once.
+    activations = sum(_bytes_of_an_example(tensor) for tensor in outputs.values())
+    return COPIES * weights, COPIES * batch * activations
 
 
-def _outputs(model: Any) -> list[Any]:
-    """What the layers of a model put out, each tensor once."""
-    outputs: dict[int, Any] = {}
-    for part in (model, *model.submodules):
-        if not (isinstance(part, tf_keras.Model) and part._is_graph_network):
-            continue
-        for node in (node for layer in part.layers for node in layer._inbound_nodes):
-            outputs.update({id(tensor): tensor for tensor in tf.nest.flatten(node.outputs)})
-    return list(outputs.values())
-
-
-def _known(tensor: Any) -> bool:
-    return bool(tensor.shape[1:].is_fully_defined())
+def _bytes_of_an_example(tensor: Any) -> int:
+    shape = tensor.shape[1:]
+    return tensor.dtype.size * shape.num_elements() if shape.is_fully_defined() else 0
 
 
 def check(model: Any, batch: int, root: Path = Path("/")) -> str:
@@ -56,12 +43,21 @@ def check(model: Any, batch: int, root: Path = Path("/")) -> str:
     Raises:
         UsageError: it does not fit, with the batch that would.
     """
-    used, free = psutil.Process().memory_info().rss, available(root)
+    used = psutil.Process().memory_info().rss
+    free = available(root)
     weights, activations = estimate(model, batch)
-    parts = f"process {_gb(used)}, weights and optimizer {_gb(weights)}, batch of {batch} {_gb(activations)}"
-    said = f"memory: about {_gb(used + weights + activations)} GB ({parts}); {_gb(used + free)} GB there"
-    if weights + activations > free:
-        fits = int(max(0, free - weights) / max(1, activations / batch))
+    needed = weights + activations
+    parts = (
+        f"process {_gb(used)}",
+        f"weights and optimizer {_gb(weights)}",
+        f"batch of {batch} {_gb(activations)}",
+    )
+    total = _gb(used + needed)
+    limit = _gb(used + free)
+    said = f"memory: about {total} GB ({', '.join(parts)}); {limit} GB there"
+    if needed > free:
+        each = max(1, activations / batch)
+        fits = int(max(0, free - weights) / each)
         would = f"{fits} would" if fits else "nor would 1"
         field = "task.train_data.global_batch_size"
         raise UsageError(
@@ -80,12 +76,12 @@ def available(root: Path = Path("/")) -> int:
     Args:
         root: holds `proc` and the mount points named in `proc/self/mountinfo`.
     """
-    free = next(
-        line
-        for line in control_groups.lines(root / "proc/meminfo")
-        if line.startswith("MemAvailable")
-    )
-    return min([int(free.split()[1]) * 1024, *(max(0, left) for left in _left_by_groups(root))])
+    limits = [max(0, size) for size in _left_by_groups(root)]
+    for line in control_groups.lines(root / "proc/meminfo"):
+        name, size, *_ = line.split()
+        if name == "MemAvailable:":
+            limits.append(int(size) * 1024)
+    return min(limits)
 
 
 def _left_by_groups(root: Path) -> Iterator[int]:
@@ -100,25 +96,29 @@ def _left(folder: Path) -> Iterator[int]:
     Its use counts cached files, which the kernel drops before anybody goes without: reading and writing data fills a
     group to its limit. Those that some process has mapped, as libraries are, are not counted as droppable.
     """
-    use = next((int(text) for text in _texts(folder, "memory.current", "memory.usage_in_bytes")), 0)
-    counted = dict(line.split() for line in control_groups.lines(folder / "memory.stat"))
-    droppable = max(0, _unmapped(counted)) + int(counted.get("slab_reclaimable", 0))
+    used = [int(text) for text in _texts(folder, "memory.current", "memory.usage_in_bytes")]
+    lines = control_groups.lines(folder / "memory.stat")
+    counted = dict(line.split() for line in lines)
+    droppable = max(0, _unmapped(counted))
+    droppable += int(counted.get("slab_reclaimable", 0))
+    kept = max(0, used[0] - droppable) if used else 0
     for limit in _texts(folder, "memory.max", "memory.high", "memory.limit_in_bytes"):
         if limit != "max":
-            yield int(limit) - max(0, use - droppable)
+            yield int(limit) - kept
 
 
 def _unmapped(counted: Mapping[str, str]) -> int:
     """Bytes of cached files that nobody has mapped. Version 1 has other names for a group with those inside it."""
-    prefix, mapped = (
-        ("total_", "mapped_file") if "total_mapped_file" in counted else ("", "file_mapped")
-    )
-    cached = sum(
-        int(counted.get(f"{prefix}{name}", 0)) for name in ("inactive_file", "active_file")
-    )
-    return cached - int(counted.get(prefix + mapped, 0))
+    is_nested = "total_mapped_file" in counted
+    prefix = "total_" if is_nested else ""
+    mapped = "total_mapped_file" if is_nested else "file_mapped"
+    cached = 0
+    for name in CACHED:
+        cached += int(counted.get(f"{prefix}{name}", 0))
+    return cached - int(counted.get(mapped, 0))
 
 
 def _texts(folder: Path, *names: str) -> Iterator[str]:
     """What those of the files hold that exist."""
-    yield from (line for name in names for line in control_groups.lines(folder / name))
+    for name in names:
+        yield from control_groups.lines(folder / name)

@@ -13,6 +13,7 @@ from official.vision import registry_imports  # noqa: F401  registers the standa
 
 from pipelines.config import NO_EXPERIMENT, Config
 from pipelines.data.manifest import Manifest
+from pipelines.training import upstream
 from pipelines.usage import UsageError, nearest
 
 RATES = (
@@ -39,10 +40,10 @@ def registered(
             importlib.import_module(module)
         except ImportError as error:
             raise UsageError(f"imports: {module} cannot be imported ({error})") from error
-    known = sorted(exp_factory._REGISTERED_CONFIGS)
-    if garden not in known:
+    names = upstream.registered_experiments()
+    if garden not in names:
         raise UsageError(
-            f"garden: Model Garden has no experiment {garden!r}{nearest(garden, known)}"
+            f"garden: Model Garden has no experiment {garden!r}{nearest(garden, names)}"
         )
     return exp_factory.get_exp_config(garden)
 
@@ -71,12 +72,10 @@ def build(
     _refuse_impossible(params, cfg)
     if cfg.scale_learning_rate is not None:
         _scale_learning_rate(params, cfg.scale_learning_rate)
-    params.trainer.preemption_on_demand_checkpoint = (
-        False  # it would take SIGTERM from us, and saves without stopping
-    )
-    params.trainer.best_checkpoint_export_subdir = (
-        "best"  # where evaluation and tracking look for it
-    )
+    # It would take SIGTERM from us, and saves without stopping.
+    params.trainer.preemption_on_demand_checkpoint = False
+    # Where evaluation and tracking look for it.
+    params.trainer.best_checkpoint_export_subdir = "best"
     if data is not None:
         inputs = task.inputs(data.patterns(), data.labels, data.formats)
         _refuse_conflicts(cfg.task, inputs, "task", data)
@@ -91,12 +90,15 @@ def build(
 
 def _refuse_other_task(params: Any, task: Any, cfg: Config) -> None:
     kinds = {kind.__name__ for kind in type(params.task).__mro__}
-    if not kinds & task.GARDEN_TASKS:
-        raise UsageError(
-            f"experiment {cfg.name} ({type(params.task).__name__}) cannot train on dataset "
-            f"{cfg.dataset.name if cfg.dataset else ''}, which is for {task.__name__.rpartition('.')[2]}; "
-            f"choose another: DATA=<name> (all of them: make list), or dataset.task=<task> where its source serves several"
-        )
+    if kinds & task.GARDEN_TASKS:
+        return
+    dataset = cfg.dataset.name if cfg.dataset else ""
+    kind = task.__name__.rpartition(".")[2]
+    raise UsageError(
+        f"experiment {cfg.name} ({type(params.task).__name__}) cannot train on dataset "
+        f"{dataset}, which is for {kind}; choose another: DATA=<name> (all of them: make list), "
+        f"or dataset.task=<task> where its source serves several"
+    )
 
 
 def _refuse_misfits(node: params_dict.ParamsDict, values: Mapping[str, Any], path: str) -> None:
@@ -104,26 +106,24 @@ def _refuse_misfits(node: params_dict.ParamsDict, values: Mapping[str, Any], pat
     for key, value in values.items():
         here = f"{path}{key}"
         if not hasattr(node, key):
-            raise UsageError(
-                f"{here}: Model Garden knows no such key{nearest(key, sorted(node.as_dict()))}"
-            )
-        current, hint = getattr(node, key), hints.get(key, Any)
+            names = sorted(node.as_dict())
+            raise UsageError(f"{here}: Model Garden knows no such key{nearest(key, names)}")
+        current = getattr(node, key)
+        hint = hints.get(key, Any)
         if isinstance(value, Mapping):
-            _refuse_misfits(
-                current if current is not None else _default(hint, here), value, f"{here}."
-            )
+            inner = _default(hint, here) if current is None else current
+            _refuse_misfits(inner, value, f"{here}.")
         elif not fits(value, hint) and not (value is None and current is None):
-            raise UsageError(
-                f"{here}: {value!r} is a {type(value).__name__}, Model Garden wants {_spell(hint)}"
-            )
-        if (
-            isinstance(node, oneof.OneOfConfig)
-            and key == "type"
-            and value is not None
-            and not hasattr(node, value)
-        ):
-            choice = sorted(set(node.as_dict()) - {"type"})
-            raise UsageError(f"{here}: there is no {value!r}{nearest(value, choice)}")
+            kind = type(value).__name__
+            raise UsageError(f"{here}: {value!r} is a {kind}, Model Garden wants {_spell(hint)}")
+        if key == "type" and value is not None and isinstance(node, oneof.OneOfConfig):
+            _refuse_other_choice(node, value, here)
+
+
+def _refuse_other_choice(node: oneof.OneOfConfig, value: str, path: str) -> None:
+    if not hasattr(node, value):
+        choice = sorted(set(node.as_dict()) - {"type"})
+        raise UsageError(f"{path}: there is no {value!r}{nearest(value, choice)}")
 
 
 def _default(hint: Any, path: str) -> params_dict.ParamsDict:
@@ -135,19 +135,14 @@ def _default(hint: Any, path: str) -> params_dict.ParamsDict:
 
 def fits(value: Any, hint: Any) -> bool:
     """Whether a plain value has the type that a Model Garden annotation states (an int fits a float)."""
-    origin, arguments = typing.get_origin(hint), typing.get_args(hint)
+    origin = typing.get_origin(hint)
+    arguments = typing.get_args(hint)
     if hint is Any or isinstance(hint, typing.TypeVar):
         return True
     if origin in (typing.Union, types.UnionType):
-        return any(fits(value, one) for one in arguments)
+        return any(fits(value, choice) for choice in arguments)
     if origin is not None and issubclass(origin, Sequence):
-        if not isinstance(value, list | tuple):
-            return False
-        if origin is tuple and arguments and arguments[-1] is not Ellipsis:
-            return len(value) == len(arguments) and all(map(fits, value, arguments))
-        return (
-            all(item is None or fits(item, arguments[0]) for item in value) if arguments else True
-        )  # input_size: [null, null, 3]
+        return isinstance(value, list | tuple) and _items_fit(value, origin, arguments)
     if hint in (int, float):
         return isinstance(value, int | hint) and not isinstance(value, bool)
     if isinstance(hint, type) and issubclass(hint, params_dict.ParamsDict):
@@ -155,95 +150,118 @@ def fits(value: Any, hint: Any) -> bool:
     return isinstance(value, origin or hint)
 
 
+def _items_fit(value: Sequence[Any], origin: type, arguments: tuple[Any, ...]) -> bool:
+    if not arguments:
+        return True
+    if origin is tuple and arguments[-1] is not Ellipsis:
+        return len(value) == len(arguments) and all(map(fits, value, arguments))
+    # Any item may be left open, as in input_size: [null, null, 3].
+    return all(item is None or fits(item, arguments[0]) for item in value)
+
+
 def _spell(hint: Any) -> str:
-    return (
-        getattr(hint, "__name__", None)
-        if isinstance(hint, type)
-        else str(hint).replace("typing.", "")
-    )  # type: ignore
+    return hint.__name__ if isinstance(hint, type) else str(hint).replace("typing.", "")
 
 
 def _refuse_conflicts(
     ours: Mapping[str, Any], follows: Mapping[str, Any], path: str, data: Manifest
 ) -> None:
     for key, value in follows.items():
-        if isinstance(value, Mapping) and isinstance(ours.get(key), Mapping):
-            _refuse_conflicts(ours[key], value, f"{path}.{key}", data)
-        elif key == "num_classes" and ours.get(key) not in (None, value):
+        set_value = ours.get(key)
+        if isinstance(value, Mapping) and isinstance(set_value, Mapping):
+            _refuse_conflicts(set_value, value, f"{path}.{key}", data)
+        elif key == "num_classes" and set_value not in (None, value):
             raise UsageError(
-                f"{path}.{key}: set to {ours[key]}, but {data.dataset} has {value} (background included where there is "
+                f"{path}.{key}: set to {set_value}, but {data.dataset} has {value} (background included where there is "
                 f"one); leave the key out: it follows from the data"
             )
 
 
 def _schedule(params: Any, cfg: Config, examples: Mapping[str, int]) -> None:
     """Fills what follows from the data's size and is not set: steps, intervals, the length of the learning-rate decay."""
-    train, task, given = params.trainer, params.task, cfg.trainer
-    published = train.train_steps if "train_steps" not in given else None
+    trainer = params.trainer
+    published = None if "train_steps" in cfg.trainer else trainer.train_steps
     epoch = steps_per_epoch(params, examples)
-    if cfg.epochs is not None and "train_steps" not in given:
-        train.train_steps = max(1, round(cfg.epochs * epoch))
-    _warn_of_few_steps(train, epoch)
-    if "validation_steps" not in given:
-        if params.runtime.distribution_strategy != "tpu":  # TPUs need batches of one shape
-            task.validation_data.drop_remainder = False
-        batches = examples.get("validation", 0) / max(1, task.validation_data.global_batch_size)
-        train.validation_steps = (
-            int(batches) if task.validation_data.drop_remainder else math.ceil(batches)
-        )
-    if train.train_steps == published:
+    if cfg.epochs is not None and "train_steps" not in cfg.trainer:
+        trainer.train_steps = max(1, round(cfg.epochs * epoch))
+    _warn_of_few_steps(trainer, epoch)
+    if "validation_steps" not in cfg.trainer:
+        _evaluate_all(params, examples.get("validation", 0))
+    if trainer.train_steps == published:
         return  # The registered schedule stands as it is.
-    if "validation_interval" not in given:
-        interval = max(epoch, math.ceil(train.train_steps / cfg.evaluations))
-        whole = LOOP_STEPS if interval > LOOP_STEPS else 1  # Intervals are made of whole loops.
-        train.validation_interval = min(train.train_steps, math.ceil(interval / whole) * whole)
-    if "checkpoint_interval" not in given:
-        train.checkpoint_interval = train.validation_interval
-    if "steps_per_loop" not in given:
-        train.steps_per_loop = _divisor(
-            math.gcd(train.checkpoint_interval, train.validation_interval), LOOP_STEPS
-        )
-    if "summary_interval" not in given:
-        train.summary_interval = train.steps_per_loop
-    if train.summary_interval % train.steps_per_loop:
-        raise UsageError(
-            f"trainer.summary_interval: {train.summary_interval} is not a multiple of trainer.steps_per_loop "
-            f"({train.steps_per_loop}); leave both out, or set both"
-        )
-    rate = train.optimizer_config.learning_rate
+    _set_intervals(trainer, cfg, epoch)
+    rate = trainer.optimizer_config.learning_rate
     schedule = rate.get() if rate.type else None
-    if schedule is not None and "decay_steps" in schedule.as_dict() and not _given_decay(given):
-        schedule.decay_steps = train.train_steps
+    if schedule is None or _sets_decay(cfg.trainer):
+        return
+    if "decay_steps" in schedule.as_dict():
+        schedule.decay_steps = trainer.train_steps
+
+
+def _evaluate_all(params: Any, examples: int) -> None:
+    validation = params.task.validation_data
+    if params.runtime.distribution_strategy != "tpu":  # TPUs need batches of one shape
+        validation.drop_remainder = False
+    batches = examples / max(1, validation.global_batch_size)
+    is_cut = validation.drop_remainder
+    params.trainer.validation_steps = int(batches) if is_cut else math.ceil(batches)
+
+
+def _set_intervals(trainer: Any, cfg: Config, epoch: int) -> None:
+    if "validation_interval" not in cfg.trainer:
+        interval = max(epoch, math.ceil(trainer.train_steps / cfg.evaluations))
+        block = LOOP_STEPS if interval > LOOP_STEPS else 1  # Intervals are made of whole loops.
+        interval = math.ceil(interval / block) * block
+        trainer.validation_interval = min(trainer.train_steps, interval)
+    if "checkpoint_interval" not in cfg.trainer:
+        trainer.checkpoint_interval = trainer.validation_interval
+    if "steps_per_loop" not in cfg.trainer:
+        shared = math.gcd(trainer.checkpoint_interval, trainer.validation_interval)
+        trainer.steps_per_loop = _divisor(shared, LOOP_STEPS)
+    if "summary_interval" not in cfg.trainer:
+        trainer.summary_interval = trainer.steps_per_loop
+    if trainer.summary_interval % trainer.steps_per_loop:
+        raise UsageError(
+            f"trainer.summary_interval: {trainer.summary_interval} is not a multiple of trainer.steps_per_loop "
+            f"({trainer.steps_per_loop}); leave both out, or set both"
+        )
 
 
 def _warn_of_few_steps(train: Any, epoch: int) -> None:
     """Few examples of one's own under a recipe made for many, or few steps: it would end before its learning rate is reached."""
-    kind = train.optimizer_config.warmup.type
-    steps = getattr(train.optimizer_config.warmup.get(), "warmup_steps", 0) if kind else 0
-    if steps and train.train_steps < 2 * steps:
-        epochs = math.ceil(10 * steps / epoch)
-        print(
-            f"warning: of {train.train_steps} steps, {min(steps, train.train_steps)} are the learning rate's warm-up; to learn more: "
-            f"epochs={epochs} (trainer.train_steps={epochs * epoch}); or a shorter warm-up: "
-            f"trainer.optimizer_config.warmup.{kind}.warmup_steps={max(1, train.train_steps // 10)}"
-        )
+    warmup = train.optimizer_config.warmup
+    if not warmup.type:
+        return
+    steps = getattr(warmup.get(), "warmup_steps", 0)
+    if not steps or train.train_steps >= 2 * steps:
+        return
+    epochs = math.ceil(10 * steps / epoch)
+    shorter = max(1, train.train_steps // 10)
+    print(
+        f"warning: of {train.train_steps} steps, {min(steps, train.train_steps)} are the learning rate's warm-up; to learn more: "
+        f"epochs={epochs} (trainer.train_steps={epochs * epoch}); or a shorter warm-up: "
+        f"trainer.optimizer_config.warmup.{warmup.type}.warmup_steps={shorter}"
+    )
 
 
 def steps_per_epoch(params: Any, examples: Mapping[str, int]) -> int:
     """Number of whole batches in the training split, at least 1."""
-    return max(1, examples.get("train", 0) // max(1, params.task.train_data.global_batch_size))
+    batch = max(1, params.task.train_data.global_batch_size)
+    return max(1, examples.get("train", 0) // batch)
 
 
-def _given_decay(trainer: Mapping[str, Any]) -> bool:
+def _sets_decay(trainer: Mapping[str, Any]) -> bool:
     rate = (trainer.get("optimizer_config") or {}).get("learning_rate") or {}
-    return any(
-        isinstance(value, Mapping) and value.get("decay_steps") is not None
-        for value in rate.values()
-    )
+    schedules = [value for value in rate.values() if isinstance(value, Mapping)]
+    return any(schedule.get("decay_steps") is not None for schedule in schedules)
 
 
 def _divisor(number: int, most: int) -> int:
-    return max(one for one in range(1, min(number, most) + 1) if number % one == 0)
+    """The greatest divisor of a number that is at most `most`."""
+    for divisor in range(min(number, most), 1, -1):
+        if number % divisor == 0:
+            return divisor
+    return 1
 
 
 def _seed(params: Any, cfg: Config) -> None:
@@ -261,32 +279,28 @@ def _scale_learning_rate(params: Any, base: int) -> None:
             f"scale_learning_rate: {base}; the batch size that the recipe's learning rates are for, at least 1"
         )
     rate = params.trainer.optimizer_config.learning_rate
-    schedule, factor = (
-        rate.get() if rate.type else None,
-        params.task.train_data.global_batch_size / base,
-    )
-    scaled = [
-        key for key in RATES if schedule is not None and getattr(schedule, key, None) is not None
-    ]
-    if not scaled:
+    schedule = rate.get() if rate.type else None
+    names = [name for name in RATES if getattr(schedule, name, None) is not None]
+    if not names:
         raise UsageError(
             f"scale_learning_rate: does not know the rates of a schedule of type {rate.type}; set them, and leave it out"
         )
-    for key in scaled:
-        value = getattr(schedule, key)
-        setattr(
-            schedule,
-            key,
-            value * factor if isinstance(value, float | int) else [one * factor for one in value],
-        )
+    factor = params.task.train_data.global_batch_size / base
+    for name in names:
+        value = getattr(schedule, name)
+        if isinstance(value, float | int):
+            setattr(schedule, name, value * factor)
+        else:
+            setattr(schedule, name, [single * factor for single in value])
 
 
 def _refuse_too_little(params: Any, examples: Mapping[str, int]) -> None:
-    batch, found = params.task.train_data.global_batch_size, examples.get("train", 0)
-    if batch > found:
+    batch = params.task.train_data.global_batch_size
+    count = examples.get("train", 0)
+    if batch > count:
         raise UsageError(
-            f"task.train_data.global_batch_size: {batch} is more than the {found} training examples; "
-            f"set it to {found} or less, or bring more data"
+            f"task.train_data.global_batch_size: {batch} is more than the {count} training examples; "
+            f"set it to {count} or less, or bring more data"
         )
     if not examples.get("validation"):
         raise UsageError(
@@ -295,15 +309,7 @@ def _refuse_too_little(params: Any, examples: Mapping[str, int]) -> None:
 
 
 def _refuse_impossible(params: Any, cfg: Config) -> None:
-    model = params.task.model
-    stride = 2**model.max_level if hasattr(model, "anchor") and hasattr(model, "max_level") else 0
-    for edge in (getattr(model, "input_size", None) or [])[:2]:
-        if stride and edge and edge % stride:
-            lower, upper = edge // stride * stride, (edge // stride + 1) * stride
-            raise UsageError(
-                f"task.model.input_size: {edge} is not a multiple of {stride}, the stride of pyramid level "
-                f"{model.max_level} (task.model.max_level); the nearest that fit: {lower or upper}, {upper}"
-            )
+    _refuse_uneven_edges(params.task.model)
     if params.runtime.distribution_strategy == "parameter_server":
         raise UsageError(
             "runtime.distribution_strategy: under parameter_server the official trainer trains but cannot evaluate, and no two "
@@ -313,3 +319,19 @@ def _refuse_impossible(params: Any, cfg: Config) -> None:
         raise UsageError("task.train_data.global_batch_size: must be at least 1")
     if params.trainer.train_steps < 1 and (cfg.epochs is None or "train_steps" in cfg.trainer):
         raise UsageError("trainer.train_steps: must be at least 1; set it, or epochs=<number>")
+
+
+def _refuse_uneven_edges(model: Any) -> None:
+    """Refuses an input size of which a pyramid's coarsest level would hold a part of a cell."""
+    if not hasattr(model, "anchor") or not hasattr(model, "max_level"):
+        return
+    stride = 2**model.max_level
+    for edge in (getattr(model, "input_size", None) or [])[:2]:
+        if not edge or edge % stride == 0:
+            continue
+        lower = edge // stride * stride
+        upper = lower + stride
+        raise UsageError(
+            f"task.model.input_size: {edge} is not a multiple of {stride}, the stride of pyramid level "
+            f"{model.max_level} (task.model.max_level); the nearest that fit: {lower or upper}, {upper}"
+        )

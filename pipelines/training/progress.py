@@ -1,9 +1,13 @@
-"""Shows a training as it goes: a live bar on a terminal, plain lines elsewhere."""
+"""Shows a training as it goes: a live bar on a terminal, plain lines elsewhere; what libraries print goes to a file."""
 
+import contextlib
+import logging
 import time
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from pathlib import Path
 from typing import TextIO
 
+import tensorflow as tf
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn
 
@@ -12,36 +16,34 @@ class Meter:
     """Keeps time of training and evaluation apart, and shows step, rate, time left and loss."""
 
     def __init__(self, total: int, evaluations: int, stream: TextIO) -> None:
-        self.total, self.evaluations = total, evaluations
+        self.total = total
+        self.evaluations = evaluations
         self.seconds = {"train": 0.0, "evaluate": 0.0}
         self.steps_per_second = 0.0  # over the whole run, as reported at its end
         self._recent = 0.0  # as shown on the way
-        self._steps_timed, self._time_timed, self._evaluated = 0, 0.0, 0
+        self._steps_timed = 0
+        self._time_timed = 0.0
+        self._evaluated = 0
         self._since: float | None = None
         self._step = 0
         self._first = True
-        console = Console(file=stream)
-        columns = (
-            "[progress.description]{task.description}",
-            BarColumn(),
-            TaskProgressColumn(),
-            "{task.fields[note]}",
-        )
-        self._live = (
-            Progress(
-                *(TextColumn(one) if isinstance(one, str) else one for one in columns),
-                console=console,
-                transient=False,
-            )
-            if console.is_terminal
-            else None
-        )
-        self._bar = self._live.add_task("training", total=total, note="") if self._live else None
         self._stream = stream
+        console = Console(file=stream)
+        self._live: Progress | None = None
+        if console.is_terminal:
+            self._live = Progress(
+                TextColumn("[progress.description]{task.description}"),
+                BarColumn(),
+                TaskProgressColumn(),
+                TextColumn("{task.fields[note]}"),
+                console=console,
+            )
+            self._bar = self._live.add_task("training", total=total, note="")
 
     def start(self, step: int) -> None:
         """Starts the clock at a global step."""
-        self._step, self._since = step, time.monotonic()
+        self._step = step
+        self._since = time.monotonic()
         if self._live:
             self._live.start()
 
@@ -60,18 +62,22 @@ class Meter:
     def trained(self, step: int, values: Mapping[str, float]) -> None:
         """Takes note of a block of training steps."""
         now = time.monotonic()
-        elapsed, steps = now - (self._since or now), step - self._step
-        self._since, self._step = now, step
+        elapsed = now - (self._since or now)
+        steps = step - self._step
+        self._since = now
+        self._step = step
         self.seconds["train"] += elapsed
         if not self._first and elapsed > 0:  # The first block holds the tracing of the graph.
             self._steps_timed += steps
             self._time_timed += elapsed
             self.steps_per_second = self._steps_timed / self._time_timed
-            self._recent = 0.8 * (self._recent or steps / elapsed) + 0.2 * steps / elapsed
+            rate = steps / elapsed
+            self._recent = 0.8 * (self._recent or rate) + 0.2 * rate
         self._first = False
         loss = values.get("training_loss", values.get("total_loss", float("nan")))
-        note = f"{self._rate()}  ETA {self._left()}  loss {loss:.4f}"
-        if self._live and self._bar is not None:
+        eta = self._left()
+        note = f"{self._rate()}  ETA {eta}  loss {loss:.4f}"
+        if self._live:
             self._live.update(self._bar, completed=step, note=f"step {step}/{self.total}  {note}")
         else:
             self.say(f"step {step}/{self.total}  {note}")
@@ -79,7 +85,7 @@ class Meter:
     def evaluating(self) -> None:
         """Takes note that an evaluation begins."""
         self._since = time.monotonic()
-        if self._live and self._bar is not None:
+        if self._live:
             self._live.update(self._bar, description="evaluating")
 
     def evaluated(self) -> None:
@@ -88,7 +94,7 @@ class Meter:
         self.seconds["evaluate"] += now - (self._since or now)
         self._since = now
         self._evaluated += 1
-        if self._live and self._bar is not None:
+        if self._live:
             self._live.update(self._bar, description="training")
 
     def _rate(self) -> str:
@@ -97,8 +103,28 @@ class Meter:
     def _left(self) -> str:
         if not self._recent:
             return "-"
-        each = self.seconds["evaluate"] / self._evaluated if self._evaluated else 0.0
-        left = (self.total - self._step) / self._recent + each * max(
-            0, self.evaluations - self._evaluated
-        )
-        return f"{int(left) // 60}:{int(left) % 60:02d}"
+        seconds = (self.total - self._step) / self._recent
+        if self._evaluated:
+            each = self.seconds["evaluate"] / self._evaluated
+            seconds += each * max(0, self.evaluations - self._evaluated)
+        minutes, seconds = divmod(int(seconds), 60)
+        return f"{minutes}:{seconds:02d}"
+
+
+@contextlib.contextmanager
+def quiet(log: Path) -> Iterator[None]:
+    """Sends what Orbit, TensorFlow and the evaluators print to a file, and leaves the terminal to the meter."""
+    logger = tf.get_logger()
+    handlers = [
+        handler for handler in logger.handlers if isinstance(handler, logging.StreamHandler)
+    ]
+    is_propagating = logger.propagate
+    logger.propagate = False  # A handler of another logger would show it all the same.
+    with open(log, "a", buffering=1) as stream, contextlib.redirect_stdout(stream):
+        streams = [handler.setStream(stream) for handler in handlers]
+        try:
+            yield
+        finally:
+            for handler, before in zip(handlers, streams, strict=True):
+                handler.setStream(before)
+            logger.propagate = is_propagating

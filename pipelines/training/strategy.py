@@ -7,6 +7,7 @@ from typing import Any
 import tensorflow as tf
 from official.common import distribute_utils
 
+from pipelines.training import upstream
 from pipelines.usage import UsageError
 
 
@@ -23,31 +24,16 @@ def build(runtime: Any, logical_cpus: int | None = None) -> tf.distribute.Strate
     """
     if logical_cpus:
         return _split_cpu(runtime, logical_cpus)
-    found = tf.config.list_physical_devices("GPU")
-    asked = runtime.num_gpus
-    runtime.num_gpus = len(found) if asked < 0 else asked
-    if runtime.num_gpus > len(found) or (asked < 0 and not found):
-        raise UsageError(
-            f"runtime.num_gpus: {'all GPUs' if asked < 0 else f'{asked} GPU'} asked for, TensorFlow sees {len(found)}; "
-            f"look with: make doctor; or train on the CPU: RUNTIME=cpu"
-        )
-    if (
-        runtime.distribution_strategy == "multi_worker_mirrored"
-    ):  # It takes every device that it sees.
-        tf.config.set_visible_devices(found[: runtime.num_gpus], "GPU")
-    if (
-        runtime.distribution_strategy == "tpu"
-        and runtime.tpu in (None, "", "local")
-        and not _tpu_devices()
-    ):
+    _choose_gpus(runtime)
+    is_local_tpu = runtime.tpu in (None, "", "local")
+    if runtime.distribution_strategy == "tpu" and is_local_tpu and not _tpu_devices():
         raise UsageError(
             "runtime.distribution_strategy=tpu: this machine has no TPU (looked for /dev/accel*, /dev/vfio/*); name one with "
             "runtime.tpu=<name or address>, or train on the CPU: RUNTIME=cpu"
         )
-    level = tf.get_logger().level
-    tf.get_logger().setLevel(
-        "ERROR"
-    )  # The helper's own use of a deprecated name is not the user's to mend.
+    logger = tf.get_logger()
+    level = logger.level
+    logger.setLevel("ERROR")  # The helper's own use of a deprecated name is not the user's.
     try:
         return distribute_utils.get_distribution_strategy(
             distribution_strategy=runtime.distribution_strategy,
@@ -56,12 +42,29 @@ def build(runtime: Any, logical_cpus: int | None = None) -> tf.distribute.Strate
             tpu_address=runtime.tpu,
         )
     except (ValueError, tf.errors.OpError) as error:
+        reason = " ".join(str(error).split())[:400]
         raise UsageError(
-            f"runtime.distribution_strategy={runtime.distribution_strategy}: {' '.join(str(error).split())[:400]}\n"
+            f"runtime.distribution_strategy={runtime.distribution_strategy}: {reason}\n"
             f"look for devices with: make doctor; or train on the CPU: RUNTIME=cpu"
         ) from error
     finally:
-        tf.get_logger().setLevel(level)
+        logger.setLevel(level)
+
+
+def _choose_gpus(runtime: Any) -> None:
+    gpus = tf.config.list_physical_devices("GPU")
+    is_all = runtime.num_gpus < 0
+    asked = "all GPUs" if is_all else f"{runtime.num_gpus} GPU"
+    if is_all:
+        runtime.num_gpus = len(gpus)
+    if runtime.num_gpus > len(gpus) or (is_all and not gpus):
+        raise UsageError(
+            f"runtime.num_gpus: {asked} asked for, TensorFlow sees {len(gpus)}; "
+            f"look with: make doctor; or train on the CPU: RUNTIME=cpu"
+        )
+    if runtime.distribution_strategy == "multi_worker_mirrored":
+        # It takes every device that it sees.
+        tf.config.set_visible_devices(gpus[: runtime.num_gpus], "GPU")
 
 
 def _split_cpu(runtime: Any, number: int) -> tf.distribute.Strategy:
@@ -79,7 +82,7 @@ def _split_cpu(runtime: Any, number: int) -> tf.distribute.Strategy:
 
 def local_replicas(strategy: tf.distribute.Strategy) -> int:
     """Replicas of this process."""
-    return len(strategy.extended.worker_devices)
+    return upstream.local_replicas(strategy)
 
 
 def describe(strategy: tf.distribute.Strategy) -> Mapping[str, int]:
@@ -94,7 +97,9 @@ def refuse_uneven(params: Any, strategy: tf.distribute.Strategy, examples: int) 
     Raises:
         UsageError: naming the nearest sizes that they can share.
     """
-    task, steps, here = params.task, params.trainer.validation_steps, local_replicas(strategy)
+    task = params.task
+    steps = params.trainer.validation_steps
+    here = local_replicas(strategy)
     batch, replicas = task.train_data.global_batch_size, strategy.num_replicas_in_sync
     if batch % replicas:
         raise _unshared(

@@ -14,7 +14,7 @@ import tensorflow as tf
 from official.core import train_lib
 
 from pipelines.system.signals import Interruption
-from pipelines.training import faults, strategy
+from pipelines.training import faults, strategy, upstream
 from pipelines.usage import UsageError
 
 GONE = (
@@ -45,50 +45,52 @@ class Agreement(Interruption):
 
     def check(self) -> None:
         """Raises `Interrupted` if a signal has come to any worker. Every worker has to call it."""
-        self._signum = max(everyones(self._devices, self._signum or 0)) or None
+        signums = everyones(self._devices, self._signum or 0)
+        self._signum = max(signums) or None
         super().check()
 
 
 def interruption(devices: tf.distribute.Strategy) -> Interruption:
     """Where signals arrive in this process, alone or as one of several workers."""
-    return Interruption() if strategy.describe(devices)["workers"] == 1 else Agreement(devices)
-
-
-class Follower(train_lib.OrbitExperimentRunner):
-    """The official runner for a worker that is not the chief.
-
-    The official one saves, as all workers have to, into an empty temporary folder: after a restart it would begin anew while
-    the chief goes on. This one saves into its own folder, where `follow` has put what the chief goes on from.
-    """
-
-    def _keeper(self) -> tf.train.CheckpointManager:
-        return tf.train.CheckpointManager(
-            self.trainer.checkpoint,
-            directory=self.model_dir,
-            max_to_keep=1,
-            step_counter=self.trainer.global_step,
-            checkpoint_interval=self.params.trainer.checkpoint_interval,
-            init_fn=self.trainer.initialize,
-        )
-
-    _maybe_build_checkpoint_manager = _keeper  # where the official runner asks for it
+    is_alone = strategy.describe(devices)["workers"] == 1
+    return Interruption() if is_alone else Agreement(devices)
 
 
 def runner_class(devices: tf.distribute.Strategy) -> type[train_lib.OrbitExperimentRunner]:
-    """The official runner, as this worker needs it."""
-    return train_lib.OrbitExperimentRunner if devices.extended.should_checkpoint else Follower
+    """The official runner, as this worker needs it.
+
+    As a worker that is not the chief the official one saves, as all workers have to, into an empty temporary folder: after a
+    restart it would begin anew while the chief resumes. Ours saves into its own folder, where `follow` has put what the
+    chief resumes from.
+    """
+    if upstream.is_saver(devices):
+        return train_lib.OrbitExperimentRunner
+    return upstream.runner_saving_with(_own_keeper)
+
+
+def _own_keeper(runner: train_lib.OrbitExperimentRunner) -> tf.train.CheckpointManager:
+    return tf.train.CheckpointManager(
+        runner.trainer.checkpoint,
+        directory=runner.model_dir,
+        max_to_keep=1,
+        step_counter=runner.trainer.global_step,
+        checkpoint_interval=runner.params.trainer.checkpoint_interval,
+        init_fn=runner.trainer.initialize,
+    )
 
 
 def follow(chief: Path, own: Path) -> None:
-    """Puts what the chief goes on from, in its `checkpoints/`, into a worker's own: the newest checkpoint, the best figure."""
+    """Puts what the chief resumes from, in its `checkpoints/`, into a worker's own: the newest checkpoint, the best figure."""
     shutil.rmtree(own, ignore_errors=True)
     (own / "best").mkdir(parents=True)
-    if newest := tf.train.latest_checkpoint(str(chief)):
+    newest = tf.train.latest_checkpoint(str(chief))
+    if newest:
         for file in chief.glob(f"{Path(newest).name}.*"):
             shutil.copy(file, own)
-        (own / "checkpoint").write_text(f'model_checkpoint_path: "{Path(newest).name}"\n')
-    if (best := chief / "best" / "info.json").exists():
-        shutil.copy(best, own / "best")
+        upstream.write_state(own, [newest])
+    info = chief / "best" / upstream.BEST_INFO
+    if info.exists():
+        shutil.copy(info, own / "best")
 
 
 def whole_validation(task: Any, devices: tf.distribute.Strategy) -> None:
@@ -119,28 +121,30 @@ def refuse_disagreement(
         UsageError: on every worker.
     """
     settings = json.dumps(params.as_dict(), default=str, sort_keys=True)
-    for name, value in (
-        ("run_dir", zlib.crc32(str(run_dir).encode())),
-        ("settings", zlib.crc32(settings.encode())),
-        ("step", step),
-    ):
+    compared = {
+        "run_dir": zlib.crc32(str(run_dir).encode()),
+        "settings": zlib.crc32(settings.encode()),
+        "step": step,
+    }
+    for name, value in compared.items():
         if len(set(everyones(devices, value))) > 1:
             raise UsageError(
-                f"{name}: the workers differ; start all with the same overrides and the same run_dir=<directory>, on a file "
-                "system that they share"
+                f"{name}: the workers differ; start all with the same overrides and the same run_dir=<directory>, "
+                "on a file system that they share"
             )
 
 
 def meet(devices: tf.distribute.Strategy) -> None:
-    """Waits until every worker has come here."""
+    """Barrier: returns once every worker has called it."""
     everyones(devices, 0)
 
 
 def everyones(devices: tf.distribute.Strategy, value: int) -> list[int]:
-    """The value that each replica's worker has brought; every worker has to call it."""
+    """Gathers one integer from every replica. Collective: every worker must call it."""
     if devices.num_replicas_in_sync == strategy.local_replicas(devices):
         return [value]
-    return [int(one) for one in _gathering(devices)(tf.constant([value], tf.int64)).numpy()]
+    gathered = _gathering(devices)(tf.constant([value], tf.int64))
+    return [int(number) for number in gathered.numpy()]
 
 
 @functools.cache

@@ -12,7 +12,7 @@ import pytest
 import tf_keras
 from official.modeling import optimization
 
-from pipelines.training import experiment
+from pipelines.training import weights
 
 SMALL = {
     "resnet": ["task.train_data.global_batch_size=8", "task.validation_data.global_batch_size=5"],
@@ -123,13 +123,13 @@ def test_the_digest_covers_what_is_not_trained():
     )
     averaging.optimizer.shadow_copy(model)
     trainings = (official, averaging)
-    before = [experiment.weights_sha256(experiment.evaluated(training)) for training in trainings]
+    before = [weights.sha256(weights.evaluated(training)) for training in trainings]
     model.layers[1].moving_mean.assign([1.0, 2.0])
-    after = [experiment.weights_sha256(experiment.evaluated(training)) for training in trainings]
+    after = [weights.sha256(weights.evaluated(training)) for training in trainings]
     assert len({*before, *after}) == 4
     averaging.optimizer._average_weights[0].assign_add([1.0, 1.0])
-    assert experiment.weights_sha256(experiment.evaluated(averaging)) != after[1]
-    assert experiment.weights_sha256(experiment.evaluated(official)) == after[0]
+    assert weights.sha256(weights.evaluated(averaging)) != after[1]
+    assert weights.sha256(weights.evaluated(official)) == after[0]
 
 
 def test_an_interrupted_run_saves_says_how_to_go_on_and_goes_on(trellis, tiny, tmp_path):
@@ -149,7 +149,7 @@ def test_an_interrupted_run_saves_says_how_to_go_on_and_goes_on(trellis, tiny, t
     assert found["status"] == "interrupted" and found["steps"] >= 3
     assert f"make train RUN={tmp_path / 'run'}" in printed
     assert (tmp_path / "run" / "checkpoints" / f"ckpt-{found['steps']}.index").exists()
-    client, entry = recorded(tmp_path, found["mlflow_run_id"])
+    _, entry = recorded(tmp_path, found["mlflow_run_id"])
     assert entry.info.status == "KILLED"
     assert found["steps"] < 200
     trellis("train", *long)

@@ -192,12 +192,12 @@ def test_a_best_checkpoint_that_was_lost_is_never_replaced_in_silence(tmp_path):
         "of step 200, is lost" in said[0]
         and "step 100, which no evaluation has found to be the best" in said[1]
     )
-    assert checkpoints.places(tmp_path, newest)["best"] == (str(tmp_path / "best"), 100)
+    assert checkpoints.saved(tmp_path, newest)["best"] == (str(tmp_path / "best"), 100)
     same = saved(tmp_path / "ckpt-200", 200)
     said.clear()
     assert checkpoints.best(tmp_path, said.append) == same and "saved at the same step" in said[0]
     said.clear()
-    checkpoints.mend(tmp_path, said.append)
+    checkpoints.repair(tmp_path, said.append)
     assert "of step 200, is lost" in said[0] and not (tmp_path / "best" / "info.json").exists()
     for file in (tmp_path / "best").iterdir():
         file.unlink()
@@ -213,7 +213,7 @@ def test_a_stop_between_the_weights_and_their_figure_leaves_the_best_before(tmp_
     figure(tmp_path / "best", 100)
     said: list[str] = []
     assert checkpoints.best(tmp_path, said.append) == before
-    checkpoints.mend(tmp_path, said.append)
+    checkpoints.repair(tmp_path, said.append)
     assert said == [] and tf.train.latest_checkpoint(str(tmp_path / "best")) == before
     assert not list((tmp_path / "best").glob("*200*"))
 
@@ -233,7 +233,7 @@ def test_a_best_checkpoint_that_cannot_be_saved_leaves_the_one_before(tmp_path):
         exporter.maybe_export_checkpoint(tf.train.Checkpoint(global_step=step), {"AP": 0.6}, 2)
     said: list[str] = []
     assert checkpoints.stored_step(checkpoints.best(tmp_path, said.append)) == 1 and said == []
-    assert checkpoints.places(tmp_path, None)["best"][1] == 1
+    assert checkpoints.saved(tmp_path, None)["best"][1] == 1
     (tmp_path / "best" / "info.json.tmp").rmdir()
     assert exporter.maybe_export_checkpoint(tf.train.Checkpoint(global_step=step), {"AP": 0.6}, 2)
     assert checkpoints.stored_step(checkpoints.best(tmp_path, said.append)) == 2 and said == []
@@ -255,11 +255,11 @@ def test_a_run_goes_on_from_the_newest_whole_checkpoint_whatever_the_list_says(t
     if state is not None:
         (tmp_path / "checkpoint").write_text(state)
     said: list[str] = []
-    checkpoints.mend(tmp_path, said.append)
+    checkpoints.repair(tmp_path, said.append)
     assert tf.train.latest_checkpoint(str(tmp_path)) == str(tmp_path / "ckpt-4")
     assert len(said) == 1 and f"going on from {tmp_path / 'ckpt-4'}" in said[0]
     said.clear()
-    checkpoints.mend(tmp_path, said.append)
+    checkpoints.repair(tmp_path, said.append)
     assert said == []
 
 
@@ -323,7 +323,7 @@ def test_the_best_checkpoint_is_the_best_whenever_a_run_was_stopped_while_it_was
         trellis("train", *command)
         assert best(run) == (expected, step), run
         found = check_run(tmp_path, run, "accuracy", 8)
-        client, entry = recorded(tmp_path, found["mlflow_run_id"])
+        _, entry = recorded(tmp_path, found["mlflow_run_id"])
         assert entry.data.tags["checkpoint_best_step"] == str(step)
         trellis(
             "evaluate",
@@ -395,7 +395,7 @@ def test_without_a_whole_checkpoint_a_run_starts_anew(tmp_path):
     (tmp_path / "best").mkdir()
     (tmp_path / "best" / "info.json").write_text('{"best_')
     said: list[str] = []
-    checkpoints.mend(tmp_path, said.append)
+    checkpoints.repair(tmp_path, said.append)
     assert [Path(line.split()[1]).name for line in said[:2]] == ["ckpt-12", "ckpt-3"]
     assert "starting from the first step" in said[2]
     assert not list(tmp_path.glob("ckpt-*")) and len(list(tmp_path.glob("damaged-*"))) == 4

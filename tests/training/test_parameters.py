@@ -1,7 +1,7 @@
 """The Model Garden configuration: built strictly, refused with the mend."""
 
 import dataclasses
-from typing import Optional, Sequence, Tuple, Union
+from collections.abc import Sequence
 
 import pytest
 
@@ -113,9 +113,9 @@ def test_what_cannot_train_is_refused_with_the_mend(overrides, says):
 @pytest.mark.parametrize(
     ("value", "hint", "expected"),
     [
-        (1, float, True), (1.5, int, False), (True, int, False), (True, bool, True), ("a", str, True), (None, Optional[int], True),
-        (None, int, False), ([1, 2], Tuple[int, int], True), ([1], Tuple[int, int], False), ([1, "a"], Sequence[int], False),
-        ("x", Union[Sequence[str], str], True), ({}, int, False),
+        (1, float, True), (1.5, int, False), (True, int, False), (True, bool, True), ("a", str, True), (None, int | None, True),
+        (None, int, False), ([1, 2], tuple[int, int], True), ([1], tuple[int, int], False), ([1, "a"], Sequence[int], False),
+        ("x", Sequence[str] | str, True), ({}, int, False),
     ],
 )  # fmt: skip
 def test_leaf_types_are_compared_with_the_annotation(value, hint, expected):

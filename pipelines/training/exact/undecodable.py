@@ -14,7 +14,7 @@ NAMES = ("image/filename", "image/source_id")  # features by which a source know
 
 
 class Records(Protocol):
-    """What `stream.Records` offers."""
+    """What `order.Records` offers."""
 
     def read(self, index: int) -> tuple[bytes, int]: ...
 
@@ -23,34 +23,35 @@ class Records(Protocol):
 
 def first(
     records: Records,
-    places: Iterable[tuple[int, int]],
+    numbered: Iterable[tuple[int, int]],
     parsed: Callable[[tf.Tensor, tf.Tensor], Any],
 ) -> str | None:
     """The first record that cannot be decoded: its shard, its number there, its source's name and what is wrong with it.
 
     Args:
-        places: indices of records, each with the key that its draws follow from.
+        numbered: indices of records, each with the key that its draws follow from.
         parsed: decodes one record, given key and record.
     """
-    remaining = iter(places)
+    remaining = iter(numbered)
     while chunk := list(islice(remaining, CHUNK)):
         contents = [records.read(index)[0] for index, _ in chunk]
         keys = np.array([key for _, key in chunk], np.int64)
-        decoded = iter(tf.data.Dataset.from_tensor_slices((keys, contents)).map(parsed))
+        dataset = tf.data.Dataset.from_tensor_slices((keys, contents))
+        decoded = iter(dataset.map(parsed))
         for (index, _), content in zip(chunk, contents, strict=True):
             try:
                 next(decoded)
             except tf.errors.OpError as error:
-                return _sentence(records.where(index), content, error)
+                return _sentence(*records.where(index), content, error)
     return None
 
 
-def _sentence(place: tuple[str, int], content: bytes, error: tf.errors.OpError) -> str:
-    shard, number = place
+def _sentence(shard: str, number: int, content: bytes, error: tf.errors.OpError) -> str:
     name = _name(content)
+    named = f" ({name})" if name else ""
     reason = printable(" ".join(error.message.split()), 160)
     return (
-        f"{shard}: record {number} of the shard{f' ({name})' if name else ''} cannot be decoded: {reason}; "
+        f"{shard}: record {number} of the shard{named} cannot be decoded: {reason}; "
         "all such records: make data DATA=<dataset> ARGS=dataset.validate=full"
     )
 
@@ -61,5 +62,7 @@ def _name(content: bytes) -> str:
         features = tf.train.Example.FromString(content).features.feature
     except Exception:  # Whatever protobuf makes of bytes that are no example.
         return ""
-    words = [value for name in NAMES for value in features[name].bytes_list.value]
-    return printable(words[0].decode(errors="backslashreplace")) if words else ""
+    for name in NAMES:
+        for value in features[name].bytes_list.value:
+            return printable(value.decode(errors="backslashreplace"))
+    return ""

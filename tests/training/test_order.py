@@ -6,11 +6,14 @@ import tensorflow as tf
 import tf_keras
 from official.core import config_definitions, input_reader
 
-from pipelines.training import unplaced
-from pipelines.training.randomness import Draws
-from pipelines.training.stream import Stream
+from pipelines.training import exact
+from pipelines.training.exact import leftovers
+from pipelines.training.exact.order import Stream
+from pipelines.training.exact.randomness import Draws
 
 SIZE, BATCH = 22, 4
+
+exact.install()
 
 
 @pytest.fixture(scope="module")
@@ -253,14 +256,14 @@ LEFT = {
 
 @pytest.mark.parametrize("kind", LEFT)
 def test_what_draws_from_a_state_is_found_by_type(kind):
-    found = unplaced.in_graph(traced(LEFT[kind]))
+    found = leftovers.in_graph(traced(LEFT[kind]))
     assert kind in {draw.kind for draw in found}
-    refused = unplaced.refusal(found, "the training step")
+    refused = leftovers.refusal(found, "the training step")
     assert kind in refused and "determinism=off" in refused
 
 
 def test_a_function_traced_earlier_is_looked_into():
-    (draw,) = unplaced.in_graph(traced(earlier_trace()))
+    (draw,) = leftovers.in_graph(traced(earlier_trace()))
     assert draw.kind == "RandomUniform" and draw.function
 
 
@@ -269,7 +272,7 @@ def test_a_saved_model_is_looked_into(tmp_path, training):
     layers = [tf_keras.layers.Dense(2, input_shape=(2,)), tf_keras.layers.Dropout(0.5, name="half")]
     tf.saved_model.save(tf_keras.Sequential(layers), str(tmp_path))
     loaded = tf.saved_model.load(str(tmp_path))
-    found = unplaced.in_graph(traced(lambda values: loaded([values], training=training)))
+    found = leftovers.in_graph(traced(lambda values: loaded([values], training=training)))
     assert [(draw.kind, "half" in str(draw)) for draw in found] == [
         ("RandomUniform", True)
     ] * training
@@ -277,10 +280,12 @@ def test_a_saved_model_is_looked_into(tmp_path, training):
 
 def test_what_only_looks_random_is_let_pass():
     still = tf.raw_ops.FractionalMaxPool
-    pooled = lambda values: still(
-        value=tf.ones([1, 4, 4, 1]), pooling_ratio=[1, 1.5, 1.5, 1], deterministic=True, seed=1
-    )[0]  # noqa: E731
-    assert unplaced.in_graph(traced(pooled)) == []
+
+    def pooled(values):
+        ones = tf.ones([1, 4, 4, 1])
+        return still(value=ones, pooling_ratio=[1, 1.5, 1.5, 1], deterministic=True, seed=1)[0]
+
+    assert leftovers.in_graph(traced(pooled)) == []
     drawn = traced(
         lambda values: (
             tf.nn.dropout(values, 0.5)
@@ -288,8 +293,8 @@ def test_what_only_looks_random_is_let_pass():
             + tf.random.stateless_uniform([2], [1, 2])
         )
     )
-    assert unplaced.in_graph(drawn) == []
-    assert unplaced.refusal([], "the training step") is None
+    assert leftovers.in_graph(drawn) == []
+    assert leftovers.refusal([], "the training step") is None
 
 
 @pytest.mark.parametrize("make", [tf.vectorized_map, tf.map_fn])
@@ -333,8 +338,8 @@ def test_an_input_pipeline_that_draws_from_a_state_is_noted(shards):
 def test_a_pipeline_in_one_order_may_draw_from_a_seeded_state_only():
     tf.random.set_seed(1)
     numbers = tf.data.Dataset.range(3)
-    assert unplaced.in_dataset(numbers.map(lambda _: tf.random.uniform([])).batch(2)) == []
+    assert leftovers.in_dataset(numbers.map(lambda _: tf.random.uniform([])).batch(2)) == []
     unseeded = numbers.map(lambda _: tf.raw_ops.RandomUniform(shape=[1], dtype=tf.float32)).batch(2)
-    assert [draw.kind for draw in unplaced.in_dataset(tf.data.Dataset.zip(numbers, unseeded))] == [
+    assert [draw.kind for draw in leftovers.in_dataset(tf.data.Dataset.zip(numbers, unseeded))] == [
         "RandomUniform"
     ]

@@ -4,6 +4,7 @@ import functools
 import os
 import random
 from collections.abc import Mapping
+from dataclasses import asdict
 from typing import Any
 
 import numpy as np
@@ -12,9 +13,10 @@ import tf_keras
 
 from pipelines.config import Config, Threads
 from pipelines.system import arithmetic, processes
-from pipelines.training import tracing, unplaced
-from pipelines.training.randomness import Draws
-from pipelines.training.stream import Stream
+from pipelines.training import upstream
+from pipelines.training.exact import leftovers
+from pipelines.training.exact.order import Stream
+from pipelines.training.exact.randomness import Draws
 from pipelines.usage import UsageError
 
 
@@ -23,10 +25,8 @@ def pin_threads(threads: Threads) -> Threads:
 
     Sums are split by thread, so equal counts are part of what makes two runs equal in every bit.
     """
-    pinned = Threads(
-        intra_op=threads.intra_op or processes.cores(),
-        inter_op=threads.inter_op or processes.cores(),
-    )
+    cores = processes.cores()
+    pinned = Threads(threads.intra_op or cores, threads.inter_op or cores)
     tf.config.threading.set_intra_op_parallelism_threads(pinned.intra_op)
     tf.config.threading.set_inter_op_parallelism_threads(pinned.inter_op)
     return pinned
@@ -43,6 +43,7 @@ def seed_everything(seed: int) -> None:
 
 def describe(cfg: Config) -> Mapping[str, Any]:
     """Returns the determinism class: what, beside config, data and seed, the bits of a result depend on."""
+    devices = {device.device_type for device in tf.config.list_logical_devices()}
     return {
         **arithmetic.describe(),
         "tensorflow": tf.version.VERSION,
@@ -51,8 +52,8 @@ def describe(cfg: Config) -> Mapping[str, Any]:
         "numpy": np.__version__,
         "numpy_build": _numpy_build(),
         "onednn": os.environ.get("TF_ENABLE_ONEDNN_OPTS", "default"),
-        "threads": {"intra_op": cfg.threads.intra_op, "inter_op": cfg.threads.inter_op},
-        "devices": sorted({device.device_type for device in tf.config.list_logical_devices()}),
+        "threads": asdict(cfg.threads),
+        "devices": sorted(devices),
         "accelerators": _accelerators(),
         "strategy": cfg.runtime.get("distribution_strategy"),
         "exact": cfg.determinism,
@@ -62,22 +63,26 @@ def describe(cfg: Config) -> Mapping[str, Any]:
 def _build() -> dict[str, Any]:
     """TensorFlow's source, and the libraries for GPUs that it was built with."""
     built = tf.sysconfig.get_build_info()
-    libraries = {
-        name: built[name]
-        for name in ("cuda_version", "cudnn_version", "rocm_version")
-        if built.get(name)
-    }
-    return {"git": tf.version.GIT_VERSION, **libraries}
+    names = ("cuda_version", "cudnn_version", "rocm_version")
+    described = {"git": tf.version.GIT_VERSION}
+    for name in names:
+        if built.get(name):
+            described[name] = built[name]
+    return described
 
 
 def _numpy_build() -> dict[str, Any]:
     """NumPy's compiler and its library for linear algebra."""
     built = np.show_config(mode="dicts")
-    blas, compiler = built["Build Dependencies"].get("blas", {}), built["Compilers"].get("c", {})
     return {
-        "blas": " ".join(filter(None, (blas.get("name"), blas.get("version")))),
-        "compiler": " ".join(filter(None, (compiler.get("name"), compiler.get("version")))),
+        "blas": _named(built["Build Dependencies"].get("blas", {})),
+        "compiler": _named(built["Compilers"].get("c", {})),
     }
+
+
+def _named(part: Mapping[str, Any]) -> str:
+    words = (part.get("name"), part.get("version"))
+    return " ".join(word for word in words if word)
 
 
 def _accelerators() -> list[str]:
@@ -85,8 +90,9 @@ def _accelerators() -> list[str]:
     names = set()
     for device in tf.config.get_visible_devices("GPU"):
         details = tf.config.experimental.get_device_details(device)
+        name = details.get("device_name", "GPU")
         capability = ".".join(map(str, details.get("compute_capability", ())))
-        names.add(f"{details.get('device_name', 'GPU')} {capability}".strip())
+        names.add(f"{name} {capability}".strip())
     return sorted(names)
 
 
@@ -107,7 +113,8 @@ def repeatable(task: Any, stream: Stream) -> None:
             # Augmentation operations hold state here, so they must run one after the other: one thread, nothing tuned.
             options.autotune.enabled = False
             options.threading.private_threadpool_size = 1
-            stream.refusal = unplaced.refusal(unplaced.in_dataset(dataset), "the input pipeline")
+            draws = leftovers.in_dataset(dataset)
+            stream.refusal = leftovers.refusal(draws, "the input pipeline")
         return dataset.with_options(options)
 
     task.build_inputs = build_inputs
@@ -120,18 +127,17 @@ def stepwise(task: Any, stream: Stream, step: tf.Variable) -> None:
     """
     official = task.train_step
 
-    @tracing.plain
+    @upstream.plain
     @functools.wraps(official)
     def train_step(*args: Any, **kwargs: Any) -> Any:
         replicas = tf.distribute.get_replica_context()
-        place = tf.cast(step, tf.int64) * replicas.num_replicas_in_sync + tf.cast(
-            replicas.replica_id_in_sync_group, tf.int64
-        )
-        with Draws(stream.seed, "step", place):
-            logs = tracing.converted(official)(*args, **kwargs)
-        stream.refusal = unplaced.refusal(
-            unplaced.in_graph(tf.compat.v1.get_default_graph()), "the training step"
-        )
+        replica = tf.cast(replicas.replica_id_in_sync_group, tf.int64)
+        position = tf.cast(step, tf.int64) * replicas.num_replicas_in_sync
+        position += replica
+        with Draws(stream.seed, "step", position):
+            logs = upstream.converted(official)(*args, **kwargs)
+        draws = leftovers.in_graph(tf.compat.v1.get_default_graph())
+        stream.refusal = leftovers.refusal(draws, "the training step")
         if stream.refusal:
             raise UsageError(stream.refusal)
         return logs

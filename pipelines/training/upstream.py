@@ -1,0 +1,278 @@
+"""Every name of TensorFlow, Keras, Model Garden and Orbit that they do not promise to keep, in this one room.
+
+After an upgrade, `tests/training/test_upstream.py` says which of them has gone or has changed, and what breaks without it.
+"""
+
+import functools
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from types import ModuleType
+from typing import Any, TypeVar
+
+import tensorflow as tf
+import tf_keras
+from official.core import exp_factory, input_reader, train_lib, train_utils
+from official.modeling import optimization
+from tensorflow.core.framework.function_pb2 import FunctionDef
+from tensorflow.core.framework.node_def_pb2 import NodeDef as NodeDef
+from tensorflow.python.eager import context
+from tensorflow.python.framework import op_def_registry
+from tensorflow.python.ops import (
+    control_flow_v2_func_graphs,
+    gen_image_ops,
+    gen_random_ops,
+)
+from tensorflow.python.ops.parallel_for import control_flow_ops
+
+from pipelines.system import durable
+
+Function = TypeVar("Function", bound=Callable[..., object])
+
+
+STATE_FILE = "checkpoint"  # TensorFlow's list of a folder's checkpoints
+BEST_INFO = "info.json"  # beside the best checkpoint: its step and figures
+BEST_STEP = "best_ckpt_global_step"  # the step, in there
+SAVED_STEP = (
+    "global_step/.ATTRIBUTES/VARIABLE_VALUE"  # the step that a checkpoint was saved at, inside it
+)
+
+# The modules through which TensorFlow's Python functions create the operations that draw at random.
+RANDOM_OPERATIONS: dict[str, ModuleType] = {
+    "random_uniform": gen_random_ops,
+    "random_uniform_int": gen_random_ops,
+    "random_standard_normal": gen_random_ops,
+    "truncated_normal": gen_random_ops,
+    "random_shuffle": gen_random_ops,
+    "multinomial": gen_random_ops,
+    "random_gamma": gen_random_ops,
+    "sample_distorted_bounding_box_v2": gen_image_ops,
+}
+
+
+# AutoGraph
+
+
+def plain(function: Function) -> Function:
+    """Marks a function that AutoGraph leaves as it is written, and all that it calls, except through `converted`.
+
+    AutoGraph rewrites each function that it traces, at some 50 ms apiece. Ours need none of it; the official ones that
+    they call do.
+    """
+    function.autograph_info__ = {}  # type: ignore[attr-defined]
+    return function
+
+
+def converted(function: Function) -> Function:
+    """What AutoGraph makes of a function, where the caller is traced; to be called in a `plain` one."""
+    autograph = tf.__internal__.autograph
+    return autograph.tf_convert(function, autograph.control_status_ctx())
+
+
+# Random operations and loops
+
+
+def replace_operation(name: str, replacement: Callable[[Callable[..., Any]], Any]) -> None:
+    """Puts what `replacement` makes of a random operation in its place, for the whole process."""
+    module = RANDOM_OPERATIONS[name]
+    setattr(module, name, replacement(getattr(module, name)))
+
+
+def replace_vectorized_loop(replacement: Callable[[Callable[..., Any]], Any]) -> None:
+    """Puts what `replacement` makes of the loop under `tf.vectorized_map` in its place, for the whole process."""
+    control_flow_ops.pfor = replacement(control_flow_ops.pfor)
+
+
+def takes_loop_config(loop_body: Callable[..., Any]) -> bool:
+    """Whether the body of a vectorized loop takes `pfor_config`, which is seen by the name of its argument."""
+    return bool(control_flow_ops._loop_fn_has_config(loop_body))
+
+
+def loop_turns(graph: Any, outermost: Any) -> Iterator[tf.Tensor]:
+    """The counters of the while loops around the place that is traced now, from the inside up to `outermost`."""
+    while graph is not None and graph is not outermost:
+        if isinstance(graph, control_flow_v2_func_graphs.WhileBodyFuncGraph):
+            yield graph.inputs[0]  # A body is traced once; its first input counts the turns.
+        graph = getattr(graph, "outer_graph", None)
+
+
+# Graphs and datasets, to look into
+
+
+@functools.cache
+def operation_definition(kind: str) -> Any:
+    """How TensorFlow defines operations of a type; None for an unknown one."""
+    return op_def_registry.get(kind)
+
+
+def function_definition(name: str, graph: tf.Graph) -> FunctionDef:
+    """A function's definition: the graph holds those that it calls, the process those that these call."""
+    function = graph._functions.get(name)
+    if function is not None:
+        return function.definition
+    return context.context().get_function_def(name)
+
+
+def dataset_graphs(dataset: tf.data.Dataset) -> Iterator[tf.Graph]:
+    """The graphs of all functions in an input pipeline, the last stage first."""
+    for stage in dataset._functions():
+        yield stage.function.graph
+    for earlier in dataset._inputs():
+        yield from dataset_graphs(earlier)
+
+
+# Strategies and checkpoints
+
+
+def local_replicas(strategy: tf.distribute.Strategy) -> int:
+    """How many replicas this process has."""
+    return len(strategy.extended.worker_devices)
+
+
+def is_saver(strategy: tf.distribute.Strategy) -> bool:
+    """Whether this process is the one whose checkpoints count."""
+    return bool(strategy.extended.should_checkpoint)
+
+
+def write_state(folder: Path, prefixes: Sequence[str]) -> None:
+    """Writes TensorFlow's list of a folder's checkpoints, given the newest first.
+
+    Checkpoints are listed by name, without the folder, so that it may be moved.
+    """
+    names = [Path(prefix).name for prefix in prefixes]
+    lines = [f'model_checkpoint_path: "{names[0]}"']
+    lines += [f'all_model_checkpoint_paths: "{name}"' for name in reversed(names)]
+    durable.write_whole(folder / STATE_FILE, "\n".join(lines) + "\n")
+
+
+# Keras
+
+
+def layer_outputs(model: Any) -> Iterator[Any]:
+    """The output tensors of every call of every layer, in those parts of a model that state their graph."""
+    for part in (model, *model.submodules):
+        if not isinstance(part, tf_keras.Model) or not part._is_graph_network:
+            continue
+        for layer in part.layers:
+            for node in layer._inbound_nodes:
+                yield from tf.nest.flatten(node.outputs)
+
+
+def create_slots(optimizer: Any, variables: list[tf.Variable]) -> None:
+    """Creates an optimizer's variables, as its first step would: a step that creates any is traced twice."""
+    create = getattr(optimizer, "_create_all_weights", None) or getattr(optimizer, "build", None)
+    if create:
+        create(variables)
+
+
+# Model Garden
+
+
+def registered_experiments() -> list[str]:
+    """Names under which experiments are registered."""
+    return sorted(exp_factory._REGISTERED_CONFIGS)
+
+
+def is_averaging(optimizer: Any) -> bool:
+    """Whether an optimizer keeps moving averages of the weights, which an evaluation puts in their place."""
+    return isinstance(optimizer, optimization.ExponentialMovingAverage)
+
+
+def averages(optimizer: Any) -> list[tf.Variable]:
+    """The moving averages of the weights; none where the optimizer keeps none."""
+    return list(optimizer._average_weights) if is_averaging(optimizer) else []
+
+
+def averaged_weights(optimizer: Any) -> list[tf.Variable]:
+    """The weights that `averages` are kept of, in the same order."""
+    return list(optimizer._model_weights) if is_averaging(optimizer) else []
+
+
+class BestExporter(train_utils.BestCheckpointExporter):
+    """The official exporter of the best checkpoint, with names for what a subclass needs of its insides."""
+
+    @property
+    def folder(self) -> Path:
+        """Where it saves."""
+        return Path(self._export_dir)
+
+    def is_best(self, figures: Mapping[str, Any]) -> bool:
+        """Whether the figures of an evaluation are better than the best so far, or the first."""
+        best = self._best_ckpt_logs
+        return best is None or bool(self._new_metric_is_better(best, figures))
+
+    def set_best(self, figures: Mapping[str, Any]) -> None:
+        """Takes figures for the best so far."""
+        self._best_ckpt_logs = figures
+
+
+def runner_saving_with(
+    keeper: Callable[[train_lib.OrbitExperimentRunner], tf.train.CheckpointManager],
+) -> type[train_lib.OrbitExperimentRunner]:
+    """The official runner, saving with what `keeper` builds, where its own would save as only the chief should."""
+
+    class Runner(train_lib.OrbitExperimentRunner):
+        _maybe_build_checkpoint_manager = keeper
+
+    return Runner
+
+
+@dataclass(frozen=True)
+class Reading:
+    """What an official `InputReader` would do, in the order in which its `read` does it.
+
+    Attributes:
+        files: the record files; a mapping where several data sets are mixed.
+        stages: decoder and parser, one example each; those that there are.
+        postprocess: takes a batch.
+        is_altered: whether examples are combined, sampled, filtered, batched in another way or read by a service.
+    """
+
+    is_training: bool
+    files: Any
+    dataset_fn: Any
+    stages: tuple[Callable[..., Any], ...]
+    postprocess: Callable[..., Any] | None
+    batch_size: int
+    is_cached: bool
+    prefetch: int
+    is_altered: bool
+
+
+def reading(reader: input_reader.InputReader) -> Reading:
+    """Reads off what a reader was made with."""
+    altering = (
+        reader._combine_fn,
+        reader._sample_fn,
+        reader._filter_fn,
+        reader._transform_and_batch_fn,
+        reader._enable_tf_data_service,
+    )
+    stages = (reader._decoder_fn, reader._parser_fn)
+    return Reading(
+        is_training=reader._is_training,
+        files=reader._matched_files,
+        dataset_fn=reader._dataset_fn,
+        stages=tuple(stage for stage in stages if stage),
+        postprocess=reader._postprocess_fn,
+        batch_size=reader._global_batch_size,
+        is_cached=reader._cache,
+        prefetch=reader._prefetch_buffer_size,
+        is_altered=any(altering),
+    )
+
+
+@contextmanager
+def reading_with(read: Callable[..., tf.data.Dataset]) -> Iterator[None]:
+    """Inside, `read(official, reader, input_context, dataset)` stands for the official `InputReader.read`."""
+    official = input_reader.InputReader.read
+
+    def replacement(reader: Any, input_context: Any = None, dataset: Any = None) -> tf.data.Dataset:
+        return read(official, reader, input_context, dataset)
+
+    input_reader.InputReader.read = replacement
+    try:
+        yield
+    finally:
+        input_reader.InputReader.read = official
