@@ -25,8 +25,8 @@ LIBRARIES = {
     "omegaconf": ["pipelines/config.py"],
     "optuna": ["pipelines/sweeps"],
     "orbit": ["pipelines/training"],
-    "official": ["pipelines/training", "pipelines/data/consumer.py", COMPARING],  # Reads records as training will.
-    "tensorflow": ["pipelines/training", "pipelines/data/consumer.py", COMPARING],
+    "official": ["pipelines/training", "pipelines/data/reading", COMPARING],  # Reads records as training will.
+    "tensorflow": ["pipelines/training", "pipelines/data/reading", COMPARING],
     "tf_keras": ["pipelines/training"],
 }
 SHARED = "pipelines.data.manifest"  # what was built: the one thing that every subject may know of another
@@ -220,6 +220,17 @@ assert requests.__file__ and type(requests) is type(sys)
 
 def test_importing_a_command_changes_nothing_else() -> None:
     subprocess.run([sys.executable, "-c", UNTOUCHED], check=True, timeout=60)
+
+
+# What the file of a task in `pipelines/data/reading` has.
+READING = {"decode", "parser", "problems", "as_decoded", "as_trained"}
+
+
+@pytest.mark.parametrize("name", [path.stem for path in (ROOT / "tasks").glob("[!_]*.py")])
+def test_a_task_is_two_files_of_one_name(name: str) -> None:
+    tree = ast.parse((ROOT / "pipelines" / "data" / "reading" / f"{name}.py").read_text())
+    functions = {node.name for node in tree.body if isinstance(node, ast.FunctionDef)}
+    assert functions >= READING
 
 
 def test_places_named_here_exist() -> None:

@@ -16,19 +16,20 @@ def run(cfg: Config) -> int:
     cfg = config.anchored(cfg)
     prepared = assembly.with_data(cfg)
     data = prepared.data
-    from pipelines.data import consumer, preview  # TensorFlow: 10 s.
+    from pipelines.data import preview  # Pillow and NumPy: only where something is drawn.
+    from pipelines.data.reading import pictures  # TensorFlow: 10 s.
 
     name = f"{data.dataset}-{data.fingerprint}"
     if cfg.garden:
         params = assembly.resolved(cfg, prepared.task, data)
-        pictures = consumer.as_trained(params, data, PICTURES)
+        shown = pictures.as_trained(params, data, PICTURES)
         name = f"{name}-{cfg.name}"
     else:
-        pictures = consumer.as_decoded(data, PICTURES)
+        shown = pictures.as_decoded(data, PICTURES)
     folder = epath.Path(cfg.data_dir) / "previews"
     file = folder / f"{name}.png"
     page = folder / f"{name}.html"
-    count = preview.sheet(pictures, data.labels, file)
+    count = preview.sheet(shown, data.labels, file)
     preview.page(data, file.name, page)
     print(f"{count} pictures: {file}\nstatistics: {page}")
     return 0

@@ -32,8 +32,8 @@ from pipelines.data.example import Example, Listing, Rejected, Tally
 from pipelines.data.images import Image
 from pipelines.data.index import Index
 from pipelines.data.manifest import Manifest
+from pipelines.data.readback import Readback, decoded_before, refuse_adopted
 from pipelines.data.summary import Summary
-from pipelines.data.validation import Validation, decoded_before, refuse_adopted
 from pipelines.system import durable, tfrecord
 from pipelines.usage import UsageError
 
@@ -67,7 +67,7 @@ def run(
             "dataset.labels: masks carry no names; write dataset.labels=[background,…] in the order of the classes"
         )
     listing = Listing(labels, False, ())
-    with Validation(dataset, decoded_before(target)) as validation:
+    with Readback(dataset, decoded_before(target)) as readback:
         _scan(Adoption(folder, task.decode, labels, task.FIRST_LABEL), files, runner)
         scanned = [summary.read(target, shard) for shard in sorted(files)]
         summaries = [one for one in scanned if one is not None]
@@ -86,9 +86,9 @@ def run(
         built = build.describe(
             dataset, task, target, listing=listing, listed=listed, summaries=summaries, found=found
         )
-        refuse_adopted(validation.undecodable(built))
-        validation.check(built)
-    build.finish(target, built, summaries, validation.known)
+        refuse_adopted(readback.undecodable(built))
+        readback.check(built)
+    build.finish(target, built, summaries, readback.known)
     return built
 
 

@@ -35,8 +35,8 @@ from pipelines.data.example import Listing, Reject, Request
 from pipelines.data.index import Index
 from pipelines.data.manifest import Manifest, Shard, Split
 from pipelines.data.progress import Progress
+from pipelines.data.readback import Readback, Undecodable, decoded_before
 from pipelines.data.summary import Summary
-from pipelines.data.validation import Undecodable, Validation, decoded_before
 from pipelines.outside import printable, redacted
 from pipelines.system import durable
 from pipelines.usage import UsageError
@@ -69,7 +69,7 @@ def run(
     recipe = content.digest(
         [content.recipe(dataset, task.VERSION), listing.labels, listing.has_masks]
     )
-    with Validation(dataset, decoded_before(target)) as validation:
+    with Readback(dataset, decoded_before(target)) as readback:
         try:
             objects = functools.partial(sources.objects_of, source, request=request)
             listed = index.write(
@@ -93,11 +93,11 @@ def run(
             described = functools.partial(
                 describe, dataset, task, target, listing=listing, listed=listed, found=found
             )
-            if refused := validation.undecodable(described(summaries=summaries)):
+            if refused := readback.undecodable(described(summaries=summaries)):
                 _write(_without(refused, job, target), target, runner)
                 summaries = [_summary(target, shard) for shard in sorted(listed.shards)]
                 require_all(dataset.source, listing, listed, summaries)
-                if refused := validation.undecodable(described(summaries=summaries)):
+                if refused := readback.undecodable(described(summaries=summaries)):
                     raise RuntimeError(f"{refused[0]} was to be left out")
         except Exception as error:
             _explain(error, target)
@@ -105,8 +105,8 @@ def run(
         built = described(summaries=summaries)
         write_rejects(target, listed, summaries)
         manifest.check_rejects(built, dataset.max_reject_fraction)
-        validation.check(built)
-    finish(target, built, summaries, validation.known)
+        readback.check(built)
+    finish(target, built, summaries, readback.known)
     return built
 
 

@@ -17,6 +17,16 @@ from pipelines.outside import printable
 SIDE = 256  # pixels of one picture on the sheet, without its caption
 CAPTION = 14
 COLUMNS = 6
+MARGIN = 4  # pixels between two pictures
+IGNORED = 255  # the class of pixels that training leaves out
+STYLE = (
+    "body{font:14px sans-serif;margin:2em}"
+    "table{border-spacing:0}"
+    "td{padding:1px 8px}"
+    ".bar{background:#4a7;height:12px}"
+    ".warning{background:#fd8;padding:6px}"
+    "img{max-width:100%}"
+)
 
 
 @dataclass(frozen=True)
@@ -25,9 +35,9 @@ class Picture:
 
     image: np.ndarray  # height x width x 3, uint8
     caption: str
-    boxes: Sequence[Sequence[float]] = ()  # (top, left, bottom, right) in pixels
+    boxes: Sequence[Sequence[float]] | np.ndarray = ()  # (top, left, bottom, right) in pixels
     labels: Sequence[int] = ()  # of the boxes, from 0
-    masks: Sequence[np.ndarray] = ()  # of the boxes, height x width
+    masks: Sequence[np.ndarray] | np.ndarray = ()  # of the boxes, height x width
     classes: np.ndarray | None = None  # height x width, from 0; 255 is ignored
 
 
@@ -35,11 +45,12 @@ def sheet(pictures: Iterable[Picture], names: Sequence[str], file: epath.Path) -
     """Writes a contact sheet as PNG and returns the number of pictures on it."""
     tiles = [_tile(picture, names) for picture in pictures]
     rows = -(-len(tiles) // COLUMNS)
-    canvas = Image.new("RGB", (COLUMNS * (SIDE + 4), rows * (SIDE + CAPTION + 4)), "white")
+    column_width = SIDE + MARGIN
+    row_height = SIDE + CAPTION + MARGIN
+    canvas = Image.new("RGB", (COLUMNS * column_width, rows * row_height), "white")
     for number, tile in enumerate(tiles):
-        canvas.paste(
-            tile, (number % COLUMNS * (SIDE + 4), number // COLUMNS * (SIDE + CAPTION + 4))
-        )
+        row, column = divmod(number, COLUMNS)
+        canvas.paste(tile, (column * column_width, row * row_height))
     content = io.BytesIO()
     canvas.save(content, "PNG")
     file.parent.mkdir(parents=True, exist_ok=True)
@@ -54,35 +65,47 @@ def _colour(label: int) -> tuple[int, int, int]:
 
 
 def _tile(picture: Picture, names: Sequence[str]) -> Image.Image:
-    pixels = picture.image.astype(np.float32)
-    for label, mask in zip(picture.labels, picture.masks, strict=False):
-        pixels[mask > 0] = 0.5 * pixels[mask > 0] + 0.5 * np.array(_colour(label), np.float32)
-    if picture.classes is not None:
-        colours = np.array([_colour(label) for label in range(256)], np.float32)
-        shown = (picture.classes > 0) & (picture.classes != 255)
-        pixels[shown] = 0.5 * pixels[shown] + 0.5 * colours[picture.classes[shown]]
+    pixels = _painted(picture)
     height, width = pixels.shape[:2]
     scale = SIDE / max(height, width)
-    image = Image.fromarray(pixels.astype(np.uint8)).resize(
-        (max(1, round(width * scale)), max(1, round(height * scale)))
-    )
+    size = (max(1, round(width * scale)), max(1, round(height * scale)))
     tile = Image.new("RGB", (SIDE, SIDE + CAPTION), "white")
-    tile.paste(image, (0, 0))
+    tile.paste(Image.fromarray(pixels).resize(size), (0, 0))
     draw = ImageDraw.Draw(tile)
     for box, label in zip(picture.boxes, picture.labels, strict=True):
-        top, left, bottom, right = (round(float(value) * scale) for value in box)
-        draw.rectangle(
-            (left, top, max(left, right - 1), max(top, bottom - 1)), outline=_colour(label), width=2
-        )
-        draw.text(
-            (left + 3, top + 1),
-            _name(label, names),
-            fill="white",
-            stroke_width=1,
-            stroke_fill="black",
-        )
+        _draw_box(draw, [round(float(side) * scale) for side in box], label, names)
     draw.text((2, SIDE + 1), printable(picture.caption, 42), fill="black")
     return tile
+
+
+def _painted(picture: Picture) -> np.ndarray:
+    """The image, with half of a colour over the pixels of each mask or class."""
+    pixels = picture.image.astype(np.float32)
+    for label, mask in zip(picture.labels, picture.masks, strict=False):
+        inside = mask > 0
+        colour = np.array(_colour(label), np.float32)
+        pixels[inside] = 0.5 * pixels[inside] + 0.5 * colour
+    if picture.classes is not None:
+        colours = np.array([_colour(label) for label in range(256)], np.float32)
+        shown = (picture.classes > 0) & (picture.classes != IGNORED)
+        pixels[shown] = 0.5 * pixels[shown] + 0.5 * colours[picture.classes[shown]]
+    return pixels.astype(np.uint8)
+
+
+def _draw_box(
+    draw: ImageDraw.ImageDraw, box: Sequence[int], label: int, names: Sequence[str]
+) -> None:
+    top, left, bottom, right = box
+    last_column = max(left, right - 1)
+    last_row = max(top, bottom - 1)
+    draw.rectangle((left, top, last_column, last_row), outline=_colour(label), width=2)
+    draw.text(
+        (left + 3, top + 1),
+        _name(label, names),
+        fill="white",
+        stroke_width=1,
+        stroke_fill="black",
+    )
 
 
 def _name(label: int, names: Sequence[str]) -> str:
@@ -91,30 +114,32 @@ def _name(label: int, names: Sequence[str]) -> str:
 
 def page(built: Manifest, image: str, file: epath.Path) -> None:
     """Writes the manifest's figures as one HTML page that needs no other file but the sheet."""
+    name = html.escape(built.dataset)
+    task = html.escape(built.task)
+    examples = {split: content.examples for split, content in built.splits.items()}
     sections = [
-        f"<h1>{html.escape(built.dataset)}</h1><p>{html.escape(built.task)}, fingerprint {built.fingerprint}, {len(built.labels)} classes</p>",
-        "".join(f"<p class=warning>{html.escape(warning)}</p>" for warning in built.warnings),
+        f"<h1>{name}</h1>",
+        f"<p>{task}, fingerprint {built.fingerprint}, {len(built.labels)} classes</p>",
+        *(f"<p class=warning>{html.escape(warning)}</p>" for warning in built.warnings),
         f"<img src='{html.escape(image)}' alt='contact sheet'>",
-        _bars("Examples", {split: found.examples for split, found in built.splits.items()}),
+        _bars("Examples", examples),
         *(_bars(f"Classes in {split}", counts) for split, counts in built.classes.items()),
         _bars("Size of objects: side of the square of equal area, pixels from", built.box_sizes),
         _bars("Size of images: width x height, pixels from", built.image_sizes),
         _bars("Counts", built.counts),
         _bars(f"Rejected, by reason (each one in {manifest.REJECTS})", built.rejects),
     ]
-    style = "body{font:14px sans-serif;margin:2em}table{border-spacing:0}td{padding:1px 8px}.bar{background:#4a7;height:12px}.warning{background:#fd8;padding:6px}img{max-width:100%}"
-    file.write_text(
-        f"<!doctype html><meta charset=utf-8><title>{html.escape(built.dataset)}</title><style>{style}</style>{''.join(sections)}\n"
-    )
+    head = f"<!doctype html><meta charset=utf-8><title>{name}</title><style>{STYLE}</style>"
+    file.write_text(f"{head}{''.join(sections)}\n")
 
 
 def _bars(title: str, counts: Mapping[str, int]) -> str:
     if not counts:
         return ""
     most = max(counts.values()) or 1
-    bar = "<tr><td>{}</td><td align=right>{}</td><td><div class=bar style='width:{}px'></div></td></tr>"
-    rows = "".join(
-        bar.format(html.escape(printable(name)), count, round(400 * count / most))
-        for name, count in counts.items()
-    )
-    return f"<h2>{html.escape(title)}</h2><table>{rows}</table>"
+    rows = []
+    for name, count in counts.items():
+        bar = f"<div class=bar style='width:{round(400 * count / most)}px'></div>"
+        shown = html.escape(printable(name))
+        rows.append(f"<tr><td>{shown}</td><td align=right>{count}</td><td>{bar}</td></tr>")
+    return f"<h2>{html.escape(title)}</h2><table>{''.join(rows)}</table>"

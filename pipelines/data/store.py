@@ -22,7 +22,7 @@ from pipelines.data import (
     without_tables,
 )
 from pipelines.data.manifest import Manifest
-from pipelines.data.validation import Undecodable, Validation, is_enough, refuse_adopted
+from pipelines.data.readback import Readback, Undecodable, is_enough, refuse_adopted
 from pipelines.system import durable
 
 
@@ -102,15 +102,15 @@ def _check(built: Manifest, dataset: Dataset, known: checks.Checks) -> list[Unde
         f"data: checking the records of {built.directory} (dataset.validate={dataset.validate})",
         flush=True,
     )
-    with Validation(dataset, known) as validation:
-        refused = validation.undecodable(built)
+    with Readback(dataset, known) as readback:
+        refused = readback.undecodable(built)
         if refused and not sources.facts(dataset.source).adopted:
             checks.add_undecodable(
                 epath.Path(built.directory), {image.sha256: image.reason for image in refused}
             )
             return refused
         refuse_adopted(refused)
-        validation.check(built)
+        readback.check(built)
     return []
 
 

@@ -48,9 +48,14 @@ def test_every_task_names_a_version_a_metric_and_its_first_label() -> None:
         )
 
 
-def test_an_unknown_task_lists_those_there_are() -> None:
-    with pytest.raises(ValueError, match="classification, detection, segmentation"):
-        tasks.load("captions")
+def test_an_unknown_task_names_the_nearest_or_all() -> None:
+    everyone = "no task 'poses'; there are: classification, detection, segmentation$"
+    with pytest.raises(ValueError, match=everyone):
+        tasks.load("poses")
+    with pytest.raises(
+        ValueError, match=r"no task 'detecton'; did you mean detection, segmentation\?$"
+    ):
+        tasks.load("detecton")
 
 
 def test_classification_survives_the_official_decoder() -> None:

@@ -1,0 +1,107 @@
+"""The process that reads records back for `readback`: it decodes every image, and puts records through Model Garden."""
+
+import hashlib
+import itertools
+import json
+import sys
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
+
+import tensorflow as tf
+
+from pipelines.data import manifest, reading
+from pipelines.data.manifest import Manifest
+
+TOGETHER = 64  # records that are in memory at once
+
+Refusal = tuple[int, str, str, str]  # record, file, SHA-256 of the image, reason
+
+
+def main() -> None:
+    """Answers requests, one a line, until there are no more."""
+    for line in sys.stdin:
+        request = json.loads(line)
+        print(json.dumps(_answer(request)), flush=True)
+
+
+def _answer(request: dict[str, Any]) -> dict[str, Any]:
+    if "decode" in request:
+        return {"undecodable": undecodable(request["decode"])}
+    built = manifest.from_json(request["check"], request["directory"])
+    return {"problems": check(built, request["limit"])}
+
+
+def check(built: Manifest, limit: int) -> list[str]:
+    """What is wrong with the records, one line each.
+
+    Args:
+        limit: records of each shard to read; 0 for all.
+    """
+    task = reading.load(built.task)
+    parse = task.parser(built)
+    lines = []
+    for file, number, record in records(built, limit):
+        record_name = f"{file} record {number}"
+        try:
+            lines += [f"{record_name}: {problem}" for problem in task.problems(record, built)]
+            parse(record)
+        except (tf.errors.OpError, ValueError) as error:
+            lines.append(f"{record_name}: {str(error).splitlines()[0]}")
+    return lines
+
+
+def records(built: Manifest, limit: int) -> Iterator[tuple[str, int, tf.Tensor]]:
+    """(file, number, serialized record) of every shard, the first `limit` of each."""
+    for split in built.splits.values():
+        for shard in split.shards:
+            is_path = "/" in shard.file
+            path = shard.file if is_path else f"{built.directory}/{shard.file}"
+            dataset = tf.data.TFRecordDataset(path)
+            for number, record in enumerate(dataset.take(limit or -1)):
+                yield shard.file, number, record
+
+
+def undecodable(shard: str) -> list[Refusal]:
+    """Every image in a shard that the operation in the official decoders refuses."""
+    numbered = enumerate(tf.data.TFRecordDataset(shard).as_numpy_iterator())
+    refusals: list[Refusal] = []
+    with ThreadPoolExecutor() as pool:  # TensorFlow decodes outside Python's lock.
+        while some := list(itertools.islice(numbered, TOGETHER)):
+            refusals += [refusal for refusal in pool.map(_refusal, some) if refusal]
+    return refusals
+
+
+def _refusal(numbered: tuple[int, bytes]) -> Refusal | None:
+    number, record = numbered
+    features = tf.train.Example.FromString(record).features.feature
+    content = features["image/encoded"].bytes_list.value[0]
+    try:
+        decoded = tf.io.decode_image(content, channels=3, expand_animations=False)
+    except tf.errors.OpError as error:
+        reason = _words(error)
+    else:
+        height, width = decoded.shape[:2]
+        if _is_stated(height, features["image/height"]) and _is_stated(
+            width, features["image/width"]
+        ):
+            return None
+        reason = f"it decodes to {width}x{height} pixels, which its header does not say"
+    names = features["image/filename"].bytes_list.value[:1]
+    name = b"".join(names).decode("utf-8", "replace")
+    return number, name, hashlib.sha256(content).hexdigest(), reason
+
+
+def _is_stated(pixels: int, side: tf.train.Feature) -> bool:
+    """Whether a record states this length of a side; other tools' records of a class may state none."""
+    return tuple(side.int64_list.value) in ((), (0,), (pixels,))
+
+
+def _words(error: tf.errors.OpError) -> str:
+    """TensorFlow's message without the name of the operation around it."""
+    text = str(error.message).splitlines()[0]
+    return text.rpartition("}} ")[2].partition(" [Op:")[0]
+
+
+if __name__ == "__main__":
+    main()
