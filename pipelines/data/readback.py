@@ -57,15 +57,11 @@ class Readback:
         self._errors: IO[str] | None = None
 
     def __enter__(self) -> Self:
-        if self._level != "none":
-            self._start()
-        return self
-
-    def _start(self) -> None:
+        if self._level == "none":
+            return self
         command, environment = processes.this_tool(module=READER)
-        self._errors = tempfile.TemporaryFile(
-            "w+"
-        )  # A file, since nobody empties a pipe meanwhile.
+        # A file, since nobody empties a pipe meanwhile.
+        self._errors = tempfile.TemporaryFile("w+")
         self._reader = subprocess.Popen(
             command,
             text=True,
@@ -74,6 +70,7 @@ class Readback:
             stdout=subprocess.PIPE,
             stderr=self._errors,
         )
+        return self
 
     def __exit__(self, *_: object) -> None:
         if self._reader:
