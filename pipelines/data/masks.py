@@ -13,10 +13,15 @@ from pycocotools import mask as rle
 from pipelines.data.example import Rejected
 
 IGNORED = 255  # the value of pixels that training leaves out
-_HEAD = b"\x89PNG\r\n\x1a\n"
 LONGEST_OUTLINE = 2_000_000  # pixels; the library takes some 40 bytes for each, and does not look whether it got them
+FARTHEST = 1e6  # pixels from the image's corner
 DIGITS = 12  # of a compressed run length, five bits each: more are more pixels than there are
-_PALETTE = b"\x00\x00\x00\x01\x01\x01"  # two entries: the pixels decode to 0 and 1
+PALETTE = b"\x00\x00\x00\x01\x01\x01"  # two entries: the pixels decode to 0 and 1
+SIGNATURE = b"\x89PNG\r\n\x1a\n"
+# What the six bits of a digit of COCO's compressed run lengths mean.
+VALUE = 0x1F
+SIGN = 0x10  # in the last digit of a number
+CONTINUED = 0x20
 
 
 def encode_object(segmentation: Any, height: int, width: int) -> bytes:
@@ -36,147 +41,172 @@ def encode_pixels(pixels: np.ndarray) -> bytes:
     Raises:
         Rejected: there are none.
     """
-    return _encoded(rle.encode(np.asfortranarray(pixels, np.uint8)), *pixels.shape)
+    height, width = pixels.shape
+    return _encoded(rle.encode(np.asfortranarray(pixels, np.uint8)), height, width)
 
 
 def _encoded(encoded: dict[str, Any], height: int, width: int) -> bytes:
-    left, top, box_width, box_height = (int(value) for value in rle.toBbox(encoded))
+    left, top, box_width, box_height = (int(side) for side in rle.toBbox(encoded))
     if box_width <= 0 or box_height <= 0:
         raise Rejected("mask_empty", "the mask covers no pixel of the image")
-    rows = np.zeros(
-        (height, 1 + (width + 7) // 8), np.uint8
-    )  # the first byte of a row names its filter: none
-    first = left // 8 * 8
-    pixels = _columns(encoded["counts"], height, first, left + box_width)[top : top + box_height]
-    packed = np.packbits(pixels, axis=1)
-    rows[top : top + box_height, 1 + first // 8 : 1 + first // 8 + packed.shape[1]] = packed
-    return _png(rows, width, depth=1, palette=_PALETTE)
+    first_byte = left // 8
+    columns = _columns(encoded["counts"], height, 8 * first_byte, left + box_width)
+    packed = np.packbits(columns[top : top + box_height], axis=1)
+    # The first byte of a row names its filter: none.
+    rows = np.zeros((height, 1 + (width + 7) // 8), np.uint8)
+    start = 1 + first_byte
+    end = start + packed.shape[1]
+    rows[top : top + box_height, start:end] = packed
+    return _png(rows, width, depth=1, palette=PALETTE)
 
 
 def _columns(counts: bytes, height: int, first: int, end: int) -> np.ndarray:
     """Pixels of some columns, uint8 of shape [height, columns], from the library's run lengths: it decodes whole images only."""
-    codes = np.frombuffer(counts, np.uint8).astype(np.int64) - 48
-    ends = np.flatnonzero(
-        codes & 0x20 == 0
-    )  # A number ends where no further five bits are announced.
+    runs = _summed(_numbers(counts))
+    edges = np.cumsum(runs)
+    edges = np.clip(edges, first * height, end * height)
+    lengths = np.diff(edges, prepend=first * height)
+    values = np.arange(len(edges), dtype=np.uint8) & 1  # Runs of 0 and of 1 take turns.
+    pixels = np.repeat(values, lengths)
+    return pixels.reshape(end - first, height).T
+
+
+def _numbers(counts: bytes) -> np.ndarray:
+    """The numbers in COCO's compressed run lengths (`rleFrString` of its library), as int64.
+
+    A number is a series of digits of five bits, the lowest first. A digit is a character, counted from "0"; its sixth
+    bit says that another one follows, and the highest bit of the last one is the number's sign.
+
+    Raises:
+        Rejected: a number is longer than any run, or the last one has no end.
+    """
+    digits = np.frombuffer(counts, np.uint8).astype(np.int64) - ord("0")
+    if not len(digits):
+        return digits
+    ends = np.flatnonzero(digits & CONTINUED == 0)
+    whole = len(ends) and ends[-1] == len(digits) - 1
+    if not whole:
+        ends = np.append(ends, len(digits) - 1)
     starts = np.append(0, ends[:-1] + 1)
-    places = 5 * (np.arange(len(codes)) - np.repeat(starts, ends - starts + 1))
-    runs = np.add.reduceat((codes & 0x1F) << places, starts) - (
-        (codes[ends] & 0x10) << (places[ends] + 1)
-    )
-    runs[1::2], runs[2::2] = (
-        np.cumsum(runs[1::2]),
-        np.cumsum(runs[2::2]),
-    )  # From the fourth on, differences from the last but one.
-    edges = np.clip(np.cumsum(runs), first * height, end * height)
-    return (
-        np.repeat(np.arange(len(edges), dtype=np.uint8) & 1, np.diff(edges, prepend=first * height))
-        .reshape(end - first, height)
-        .T
-    )
+    lengths = ends - starts + 1
+    if lengths.max() > DIGITS:
+        advice = f"a compressed run length has more than {DIGITS} digits"
+        raise Rejected("mask_malformed", advice)
+    if not whole:
+        raise Rejected("mask_malformed", "the last compressed run length has no end")
+    shifts = 5 * (np.arange(len(digits)) - np.repeat(starts, lengths))
+    magnitudes = np.add.reduceat((digits & VALUE) << shifts, starts)
+    signs = (digits[ends] & SIGN) << (shifts[ends] + 1)
+    return magnitudes - signs
+
+
+def _summed(numbers: np.ndarray) -> np.ndarray:
+    """Run lengths from their numbers: from the fourth on, these are differences from the last but one."""
+    runs = numbers.copy()
+    runs[1::2] = np.cumsum(numbers[1::2])
+    runs[2::2] = np.cumsum(numbers[2::2])
+    return runs
 
 
 def _png(rows: np.ndarray, width: int, *, depth: int, palette: bytes = b"") -> bytes:
     """Rows with their filter bytes as PNG: of grey, or of a palette's entries."""
-    header = struct.pack(">IIBBBBB", width, len(rows), depth, 3 if palette else 0, 0, 0, 0)
+    colour = 3 if palette else 0
     parts = [
-        (b"IHDR", header),
-        (b"PLTE", palette),
-        (b"IDAT", zlib.compress(rows, 1)),
-        (b"IEND", b""),
+        SIGNATURE,
+        _chunk(b"IHDR", struct.pack(">IIBBBBB", width, len(rows), depth, colour, 0, 0, 0)),
+        _chunk(b"PLTE", palette) if palette else b"",
+        _chunk(b"IDAT", zlib.compress(rows.data, 1)),
+        _chunk(b"IEND", b""),
     ]
-    return _HEAD + b"".join(
-        _chunk(kind, content) for kind, content in parts if content or kind == b"IEND"
-    )
+    return b"".join(parts)
 
 
 def _chunk(kind: bytes, content: bytes) -> bytes:
-    return (
-        struct.pack(">I", len(content))
-        + kind
-        + content
-        + struct.pack(">I", zlib.crc32(content, zlib.crc32(kind)))
-    )
+    length = struct.pack(">I", len(content))
+    checksum = zlib.crc32(content, zlib.crc32(kind))
+    return length + kind + content + struct.pack(">I", checksum)
 
 
 def _run_lengths(segmentation: Any, height: int, width: int) -> dict[str, Any]:
+    """The library's run lengths of a segmentation."""
     try:
         if isinstance(segmentation, dict):
-            if list(segmentation["size"]) != [height, width]:
-                raise Rejected(
-                    "mask_size",
-                    f"run lengths are for {segmentation['size']}, the image is {[height, width]}",
-                )
-            if isinstance(segmentation["counts"], list):
-                _check_runs(segmentation["counts"], height * width)
-                return rle.frPyObjects(
-                    {"size": [height, width], "counts": _joined(segmentation["counts"])},
-                    height,
-                    width,
-                )
-            return _compressed(segmentation["counts"], height, width)
-        polygons = [[float(number) for number in polygon] for polygon in segmentation]
+            return _checked(segmentation, height, width)
+        polygons = [_coordinates(polygon) for polygon in segmentation]
     except Rejected:
         raise
     except Exception as error:
-        raise Rejected(
-            "mask_malformed", f"polygons or run lengths cannot be read: {error!r}"
-        ) from None
+        advice = f"polygons or run lengths cannot be read: {error!r}"
+        raise Rejected("mask_malformed", advice) from None
+    _check_polygons(polygons)
+    return rle.merge(rle.frPyObjects(polygons, height, width))
+
+
+def _coordinates(polygon: Any) -> list[float]:
+    return [float(number) for number in polygon]
+
+
+def _check_polygons(polygons: list[list[float]]) -> None:
     if not polygons or any(len(polygon) < 6 or len(polygon) % 2 for polygon in polygons):
         raise Rejected("mask_malformed", "a polygon needs three points or more, as x, y, x, y, …")
-    if not all(np.isfinite(polygon).all() and np.abs(polygon).max() < 1e6 for polygon in polygons):
-        raise Rejected(
-            "mask_malformed",
-            "a polygon has a coordinate that is not a number, or far outside the image",
-        )
-    if sum(map(_outline, polygons)) > LONGEST_OUTLINE:
+    outline = 0.0
+    for polygon in polygons:
+        if not np.isfinite(polygon).all() or np.abs(polygon).max() >= FARTHEST:
+            advice = "a polygon has a coordinate that is not a number, or far outside the image"
+            raise Rejected("mask_malformed", advice)
+        outline += _outline(polygon)
+    if outline > LONGEST_OUTLINE:
         raise Rejected(
             "mask_malformed",
             f"the outline is longer than {LONGEST_OUTLINE} pixels; the coordinates are not those of this image",
         )
-    return rle.merge(rle.frPyObjects(polygons, height, width))
 
 
 def _outline(polygon: list[float]) -> float:
     """How many pixels a polygon's edges pass through, at most."""
     corners = np.reshape(polygon, (-1, 2))
-    return float(np.abs(corners - np.roll(corners, 1, axis=0)).max(axis=1).sum())
+    edges = corners - np.roll(corners, 1, axis=0)
+    return float(np.abs(edges).max(axis=1).sum())
 
 
-def _check_runs(counts: list[int], pixels: int) -> None:
-    if (
-        any(not isinstance(count, int) or isinstance(count, bool) or count < 0 for count in counts)
-        or sum(counts) != pixels
-    ):
-        raise Rejected(
-            "mask_malformed",
-            f"run lengths must be whole numbers that add up to the image's {pixels} pixels",
-        )
-
-
-def _compressed(counts: str, height: int, width: int) -> dict[str, Any]:
-    """COCO's compressed run lengths, checked here: the library writes outside its memory where they do not add up."""
+def _checked(segmentation: dict[str, Any], height: int, width: int) -> dict[str, Any]:
+    """Run lengths of a user's, which add up: where they do not, the library writes outside its memory."""
+    size = segmentation["size"]
+    if list(size) != [height, width]:
+        advice = f"run lengths are for {size}, the image is {[height, width]}"
+        raise Rejected("mask_size", advice)
+    counts = segmentation["counts"]
+    if isinstance(counts, list):
+        _check_runs(counts, height * width)
+        return _compressed(counts, height, width)
     content = counts.encode("ascii")
-    runs: list[int] = []
-    at = 0
-    while at < len(content):
-        value, shift, more = 0, 0, True
-        while more:
-            byte = content[at] - 48
-            value |= (byte & 0x1F) << shift
-            more = bool(byte & 0x20)
-            at, shift = at + 1, shift + 5
-            if shift > 5 * DIGITS:
-                raise Rejected(
-                    "mask_malformed", f"a compressed run length has more than {DIGITS} digits"
-                )
-            if not more and byte & 0x10:
-                value |= -1 << shift
-        runs.append(value + runs[-2] if len(runs) > 2 else value)
+    numbers = _numbers(content)
+    # No run is longer than the image. Without those that are, no sum is too large for its 64 bits.
+    if np.any(np.abs(numbers) > height * width):
+        raise _not_adding_up(height * width)
+    runs = _summed(numbers).tolist()
     _check_runs(runs, height * width)
     if 0 in runs[1:]:
-        return rle.frPyObjects({"size": [height, width], "counts": _joined(runs)}, height, width)
+        return _compressed(runs, height, width)
     return {"size": [height, width], "counts": content}
+
+
+def _check_runs(counts: list[Any], pixels: int) -> None:
+    for count in counts:
+        if not isinstance(count, int) or isinstance(count, bool) or count < 0:
+            raise _not_adding_up(pixels)
+    if sum(counts) != pixels:
+        raise _not_adding_up(pixels)
+
+
+def _not_adding_up(pixels: int) -> Rejected:
+    advice = f"run lengths must be whole numbers that add up to the image's {pixels} pixels"
+    return Rejected("mask_malformed", advice)
+
+
+def _compressed(runs: list[int], height: int, width: int) -> dict[str, Any]:
+    lengths = {"size": [height, width], "counts": _joined(runs)}
+    return rle.frPyObjects(lengths, height, width)
 
 
 def _joined(counts: list[int]) -> list[int]:
@@ -192,9 +222,10 @@ def _joined(counts: list[int]) -> list[int]:
 
 def encode_classes(classes: np.ndarray) -> bytes:
     """A PNG of one 8-bit channel: a class per pixel."""
-    rows = np.zeros((classes.shape[0], 1 + classes.shape[1]), np.uint8)
+    height, width = classes.shape
+    rows = np.zeros((height, 1 + width), np.uint8)
     rows[:, 1:] = classes
-    return _png(rows, classes.shape[1], depth=8)
+    return _png(rows, width, depth=8)
 
 
 def read_classes(content: bytes) -> np.ndarray:
@@ -204,10 +235,7 @@ def read_classes(content: bytes) -> np.ndarray:
         Rejected: it is no image, or has no one class of 8 bits per pixel.
     """
     picture = _opened(content)
-    if picture.mode not in ("L", "P", "1"):
-        raise Rejected(
-            "mask_mode", f"a mask has one 8-bit channel, this one has mode {picture.mode}"
-        )
+    _check_mode(picture, ("L", "P", "1"), "a mask has one 8-bit channel")
     return np.asarray(picture, np.uint8)
 
 
@@ -229,29 +257,10 @@ def as_tensorflow_reads(content: bytes) -> np.ndarray:
         Rejected: it is no image, or has no 8 bits per channel.
     """
     picture = _opened(content)
-    if picture.mode not in ("L", "P", "1", "RGB", "RGBA", "LA"):
-        raise Rejected(
-            "mask_mode", f"a mask has one 8-bit channel, this one has mode {picture.mode}"
-        )
-    return np.asarray(
-        picture if picture.mode == "L" else picture.convert("RGB").convert("L"), np.uint8
-    )
-
-
-def pixels(classes: np.ndarray, labels: Sequence[Any]) -> dict[str, int]:
-    """How many pixels each class has, by its label; ignored ones are not counted.
-
-    Raises:
-        Rejected: a value is no class.
-    """
-    counts = np.bincount(classes.ravel(), minlength=256)
-    unknown = [
-        int(value) for value in np.flatnonzero(counts) if value >= len(labels) and value != IGNORED
-    ]
-    if unknown:
-        advice = "name them in dataset.labels, or map them with dataset.remap (255 is ignored)"
-        raise Rejected("unknown_class", f"pixel values {unknown} are no classes; {advice}")
-    return {str(label): int(count) for label, count in zip(labels, counts, strict=False) if count}
+    _check_mode(picture, ("L", "P", "1", "RGB", "RGBA", "LA"), "a mask has one 8-bit channel")
+    if picture.mode != "L":
+        picture = picture.convert("RGB").convert("L")
+    return np.asarray(picture, np.uint8)
 
 
 def read_segments(content: bytes) -> np.ndarray:
@@ -261,11 +270,7 @@ def read_segments(content: bytes) -> np.ndarray:
         Rejected: it is no image, or has no three channels.
     """
     picture = _opened(content)
-    if picture.mode != "RGB":
-        raise Rejected(
-            "mask_mode",
-            f"a panoptic PNG has three 8-bit channels, this one has mode {picture.mode}",
-        )
+    _check_mode(picture, ("RGB",), "a panoptic PNG has three 8-bit channels")
     return np.asarray(picture, np.int32) @ np.array([1, 256, 65536], np.int32)
 
 
@@ -279,3 +284,23 @@ def _opened(content: bytes) -> Image.Image:
     except Exception as error:
         raise Rejected("mask_unreadable", f"the mask cannot be decoded: {error}") from None
     return picture
+
+
+def _check_mode(picture: Image.Image, modes: Sequence[str], rule: str) -> None:
+    if picture.mode not in modes:
+        raise Rejected("mask_mode", f"{rule}, this one has mode {picture.mode}")
+
+
+def pixels(classes: np.ndarray, labels: Sequence[Any]) -> dict[str, int]:
+    """How many pixels each class has, by its label; ignored ones are not counted.
+
+    Raises:
+        Rejected: a value is no class.
+    """
+    counts = np.bincount(classes.ravel(), minlength=256)
+    values = [int(value) for value in np.flatnonzero(counts)]
+    unknown = [value for value in values if value >= len(labels) and value != IGNORED]
+    if unknown:
+        advice = "name them in dataset.labels, or map them with dataset.remap (255 is ignored)"
+        raise Rejected("unknown_class", f"pixel values {unknown} are no classes; {advice}")
+    return {str(label): int(count) for label, count in zip(labels, counts, strict=False) if count}

@@ -130,7 +130,7 @@ def test_other_bytes_are_other_data_and_never_beside_the_first(
         "dataset.shards={train:4}",
     ]
     one = build(*overrides)
-    monkeypatch.setattr(masks, "_PALETTE", b"\x00\x00\x00\x01\x01\x02")
+    monkeypatch.setattr(masks, "PALETTE", b"\x00\x00\x00\x01\x01\x02")
     encoders.object_masks.cache_clear()
     other = build(*overrides)
     assert other.directory != one.directory and other.encoders != one.encoders

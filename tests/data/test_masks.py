@@ -8,6 +8,7 @@ import pytest
 from pycocotools import mask as rle
 
 from pipelines.data import masks
+from pipelines.data.sources import Rejected
 
 
 @pytest.mark.parametrize("kind", ["noise", "box", "points"])
@@ -29,6 +30,21 @@ def test_columns_of_run_lengths_are_those_of_the_library(kind):
         np.testing.assert_array_equal(
             masks._columns(counts, height, first, end), pixels[:, first:end]
         )
+
+
+@pytest.mark.parametrize(
+    ("counts", "advice"),
+    [
+        ("o" * 400_000, "more than 12 digits"),
+        ("0P", "has no end"),
+        ("PPPPPPPP8", "add up to the image's 768 pixels"),
+        ("", "add up to the image's 768 pixels"),
+    ],
+)
+def test_compressed_run_lengths_of_users_are_numbers_that_add_up(counts: str, advice: str) -> None:
+    with pytest.raises(Rejected) as rejected:
+        masks.encode_object({"size": [24, 32], "counts": counts}, 24, 32)
+    assert rejected.value.code == "mask_malformed" and advice in rejected.value.advice
 
 
 def test_beam_is_imported_without_tables_which_can_be_imported_later():
