@@ -7,8 +7,8 @@ and converted where `dataset.convert` says so.
 import io
 import struct
 import zlib
-from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
 
 from PIL import Image as Pillow
 from PIL import ImageOps
@@ -32,7 +32,13 @@ TREATMENTS = {
     "tiff": ("reject", "png", "jpeg"),
 }
 QUALITY = 95
-# Start-of-frame markers of baseline, extended and progressive JPEG, the last two with Huffman or arithmetic coding.
+# JPEG's markers.
+END = 0xD9
+SCAN = 0xDA  # what follows is the picture's data
+EXIF = 0xE1
+FILL = 0xFF
+ORIENTATION = 0x0112  # EXIF's tag of it
+# Frames of baseline, extended and progressive JPEG, the last two with Huffman or arithmetic coding.
 DECODABLE_FRAMES = (0xC0, 0xC1, 0xC2, 0xC9, 0xCA)
 
 
@@ -56,12 +62,12 @@ def check_treatments(convert: Mapping[str, str] | None) -> None:
     """
     for trait, treatment in (convert or {}).items():
         if trait not in TREATMENTS:
-            raise UsageError(
-                f"dataset.convert: no trait {trait!r}; there are: {', '.join(TREATMENTS)}"
-            )
+            traits = ", ".join(TREATMENTS)
+            raise UsageError(f"dataset.convert: no trait {trait!r}; there are: {traits}")
         if treatment not in TREATMENTS[trait]:
+            treatments = ", ".join(TREATMENTS[trait])
             raise UsageError(
-                f"dataset.convert.{trait}: no treatment {treatment!r}; there are: {', '.join(TREATMENTS[trait])}"
+                f"dataset.convert.{trait}: no treatment {treatment!r}; there are: {treatments}"
             )
 
 
@@ -72,18 +78,21 @@ def read(content: bytes, convert: Mapping[str, str] | None = None) -> Image:
         Rejected: empty, not an image, truncated, corrupt, too large, or of a kind that has to be converted.
     """
     image = inspect(content)
-    treatments = {trait: (convert or {}).get(trait, TREATMENTS[trait][0]) for trait in image.traits}
-    for trait, treatment in treatments.items():
+    wanted = set()
+    for trait in image.traits:
+        treatment = (convert or {}).get(trait, TREATMENTS[trait][0])
         if treatment == "reject":
-            choice = " or ".join(
-                f"{{{trait}:{name}}}" for name in TREATMENTS[trait] if name != "reject"
-            )
-            raise Rejected(
-                f"image_{trait}",
-                f"Model Garden cannot be trusted with it; convert it with dataset.convert={choice}",
-            )
-    wanted = {treatment for treatment in treatments.values() if treatment != "keep"}
+            raise _refused(trait)
+        if treatment != "keep":
+            wanted.add(treatment)
     return _converted(image, wanted) if wanted else image
+
+
+def _refused(trait: str) -> Rejected:
+    conversions = [name for name in TREATMENTS[trait] if name != "reject"]
+    choice = " or ".join(f"{{{trait}:{name}}}" for name in conversions)
+    advice = f"Model Garden cannot be trusted with it; convert it with dataset.convert={choice}"
+    return Rejected(f"image_{trait}", advice)
 
 
 def inspect(content: bytes) -> Image:
@@ -95,53 +104,79 @@ def inspect(content: bytes) -> Image:
     if not content:
         raise Rejected("image_empty", "the file has zero bytes; fetch it again")
     try:
-        image = (
-            _jpeg(content)
-            if content[:2] == b"\xff\xd8"
-            else _png(content)
-            if content[:8] == b"\x89PNG\r\n\x1a\n"
-            else _other(content)
-        )
+        image = _inspected(content)
     except (struct.error, IndexError):
-        raise Rejected(
-            "image_truncated", "the file ends inside its header; fetch it again"
-        ) from None
-    if image.height * image.width > MAX_PIXELS:
-        raise Rejected(
-            "image_too_large",
-            f"{image.width}x{image.height} pixels; more than {MAX_PIXELS} is taken for an attack",
-        )
-    if not image.height * image.width:
-        raise Rejected("image_corrupt", f"the header says {image.width}x{image.height} pixels")
+        advice = "the file ends inside its header; fetch it again"
+        raise Rejected("image_truncated", advice) from None
+    pixels = image.height * image.width
+    size = f"{image.width}x{image.height} pixels"
+    if pixels > MAX_PIXELS:
+        advice = f"{size}; more than {MAX_PIXELS} is taken for an attack"
+        raise Rejected("image_too_large", advice)
+    if not pixels:
+        raise Rejected("image_corrupt", f"the header says {size}")
     return image
 
 
+def _inspected(content: bytes) -> Image:
+    if content.startswith(b"\xff\xd8"):
+        return _jpeg(content)
+    if content.startswith(b"\x89PNG\r\n\x1a\n"):
+        return _png(content)
+    return _other(content)
+
+
 def _jpeg(content: bytes) -> Image:
-    at, frame, orientation = 2, None, 1
-    while True:
-        if content[at] != 0xFF:
-            raise Rejected("image_corrupt", f"no JPEG marker at byte {at}; fetch it again")
-        marker = content[at + 1]
-        if marker == 0xFF or marker == 0x01 or 0xD0 <= marker <= 0xD8:
-            at += 1 if marker == 0xFF else 2
-            continue
-        length = struct.unpack_from(">H", content, at + 2)[0]
-        if 0xC0 <= marker <= 0xCF and marker not in (0xC4, 0xC8, 0xCC):
+    """Follows the chain of markers to the picture's data."""
+    frame = None
+    orientation = 1
+    for marker, at in _segments(content):
+        if _is_frame(marker):
             _check_frame(marker, precision=content[at + 4])
             frame = struct.unpack_from(">HHB", content, at + 5)
-        if marker == 0xE1 and content[at + 4 : at + 10] == b"Exif\0\0":
+        if marker == EXIF and content[at + 4 : at + 10] == b"Exif\0\0":
+            length = struct.unpack_from(">H", content, at + 2)[0]
             orientation = _orientation(content[at + 10 : at + 2 + length])
-        if marker == 0xDA:
-            break
-        if marker == 0xD9:
+        if marker == END:
             raise Rejected("image_corrupt", "the JPEG has no picture in it; fetch it again")
-        at += 2 + length
     # Some cameras append data after the end marker.
     if frame is None or content.rfind(b"\xff\xd9", at) < 0:
         raise Rejected("image_truncated", "the JPEG ends early; fetch it again")
     height, width, channels = frame
-    traits = (("cmyk",) if channels == 4 else ()) + (("exif_rotation",) if orientation > 1 else ())
-    return Image(content, "jpeg", height, width, traits, turned=orientation >= 5)
+    traits = []
+    if channels == 4:
+        traits.append("cmyk")
+    if orientation > 1:
+        traits.append("exif_rotation")
+    return Image(content, "jpeg", height, width, tuple(traits), turned=orientation >= 5)
+
+
+def _segments(content: bytes) -> Iterator[tuple[int, int]]:
+    """(marker, byte at which it stands) of each segment of a JPEG, up to that before the picture's data."""
+    at = 2
+    marker = 0
+    while marker != SCAN:
+        if content[at] != 0xFF:
+            raise Rejected("image_corrupt", f"no JPEG marker at byte {at}; fetch it again")
+        marker = content[at + 1]
+        if marker == FILL:
+            at += 1
+        elif _is_alone(marker):
+            at += 2
+        else:
+            length = struct.unpack_from(">H", content, at + 2)[0]
+            yield marker, at
+            at += 2 + length
+
+
+def _is_alone(marker: int) -> bool:
+    """Whether a marker has no segment behind it."""
+    return marker == 0x01 or 0xD0 <= marker <= 0xD8
+
+
+def _is_frame(marker: int) -> bool:
+    """Whether a marker begins a header with the size of the picture."""
+    return 0xC0 <= marker <= 0xCF and marker not in (0xC4, 0xC8, 0xCC)
 
 
 def _check_frame(marker: int, precision: int) -> None:
@@ -154,21 +189,20 @@ def _check_frame(marker: int, precision: int) -> None:
 
 def undecodable(reason: str) -> tuple[str, str]:
     """Code and advice for an image that TensorFlow cannot decode."""
-    return (
-        "image_undecodable",
-        f"TensorFlow cannot decode it ({reason}); write it anew as 8-bit JPEG or PNG, or remove it",
-    )
+    remedy = "write it anew as 8-bit JPEG or PNG, or remove it"
+    return "image_undecodable", f"TensorFlow cannot decode it ({reason}); {remedy}"
 
 
 def _orientation(exif: bytes) -> int:
-    """Tag 0x0112 of the first directory; 1, upright, where there is none."""
+    """The orientation in the first directory; 1, upright, where there is none."""
     order = "<" if exif[:2] == b"II" else ">"
     try:
         (first,) = struct.unpack_from(order + "I", exif, 4)
         (count,) = struct.unpack_from(order + "H", exif, first)
         for number in range(count):
-            tag, _, _, value = struct.unpack_from(order + "HHIH", exif, first + 2 + 12 * number)
-            if tag == 0x0112:
+            entry = first + 2 + 12 * number
+            tag, _, _, value = struct.unpack_from(order + "HHIH", exif, entry)
+            if tag == ORIENTATION:
                 return value if 1 <= value <= 8 else 1
     except struct.error:
         pass  # A broken EXIF block leaves a picture that can be decoded.
@@ -176,52 +210,72 @@ def _orientation(exif: bytes) -> int:
 
 
 def _png(content: bytes) -> Image:
-    """The checksum of every chunk is verified."""
-    at, header, pixels = 8, None, False
+    """Follows the chain of chunks to its end, and verifies the checksum of each."""
+    header = None
+    has_pixels = False
+    for kind, start in _chunks(content):
+        if kind == b"IHDR":
+            header = struct.unpack_from(">IIBB", content, start)
+        if kind == b"IDAT":
+            has_pixels = True
+        if kind == b"IEND" and header:
+            if not has_pixels:
+                raise Rejected(*undecodable("a PNG without pixels"))
+            width, height, depth, colour = header
+            return Image(content, "png", height, width, _png_traits(depth, colour))
+    raise Rejected("image_truncated", "the PNG ends early; fetch it again")
+
+
+def _chunks(content: bytes) -> Iterator[tuple[bytes, int]]:
+    """(kind, byte at which its data start) of each chunk of a PNG that is there as a whole."""
     view = memoryview(content)
+    at = 8
     while at + 12 <= len(content):
         length, kind = struct.unpack_from(">I4s", content, at)
         end = at + 12 + length
         if end > len(content):
-            break
-        if zlib.crc32(view[at + 4 : end - 4]) != struct.unpack_from(">I", content, end - 4)[0]:
-            raise Rejected(
-                "image_corrupt",
-                f"wrong checksum in the PNG's {kind.decode('latin-1')} chunk; fetch it again",
-            )
-        if kind == b"IHDR":
-            header = struct.unpack_from(">IIBB", content, at + 8)
-        pixels |= kind == b"IDAT"
-        if kind == b"IEND" and header:
-            if not pixels:
-                raise Rejected(*undecodable("a PNG without pixels"))
-            width, height, depth, colour = header
-            traits = {3: ("palette",), 4: ("alpha",), 6: ("alpha",)}.get(colour, ()) + (
-                ("sixteen_bit",) if depth == 16 else ()
-            )
-            return Image(content, "png", height, width, traits)
+            return
+        (checksum,) = struct.unpack_from(">I", content, end - 4)
+        if zlib.crc32(view[at + 4 : end - 4]) != checksum:
+            name = kind.decode("latin-1")
+            advice = f"wrong checksum in the PNG's {name} chunk; fetch it again"
+            raise Rejected("image_corrupt", advice)
+        yield kind, at + 8
         at = end
-    raise Rejected("image_truncated", "the PNG ends early; fetch it again")
+
+
+def _png_traits(depth: int, colour: int) -> tuple[str, ...]:
+    traits = []
+    if colour == 3:
+        traits.append("palette")
+    if colour in (4, 6):
+        traits.append("alpha")
+    if depth == 16:
+        traits.append("sixteen_bit")
+    return tuple(traits)
 
 
 def _other(content: bytes) -> Image:
+    """Has Pillow decode a picture of another kind."""
     try:
         picture = Pillow.open(io.BytesIO(content))
-        kind, (width, height) = str(picture.format).lower(), picture.size
+        kind = str(picture.format).lower()
+        width, height = picture.size
         if width * height <= MAX_PIXELS:
             picture.load()
     except Pillow.DecompressionBombError as error:
         raise Rejected("image_too_large", str(error)) from None
     except OSError as error:
         if "truncated" in str(error):
-            raise Rejected("image_truncated", "the file ends early; fetch it again") from None
-        raise Rejected(
-            "image_unreadable", "the bytes are no image; replace or remove the file"
-        ) from None
+            advice = "the file ends early; fetch it again"
+            raise Rejected("image_truncated", advice) from None
+        advice = "the bytes are no image; replace or remove the file"
+        raise Rejected("image_unreadable", advice) from None
     except Exception as error:
         raise Rejected("image_corrupt", f"{error!r}; fetch it again") from None
     if kind not in TREATMENTS:
-        raise Rejected("image_format", f"{kind} is not supported; convert it to JPEG or PNG")
+        advice = f"{kind} is not supported; convert it to JPEG or PNG"
+        raise Rejected("image_format", advice)
     return Image(content, kind, height, width, (kind,))
 
 
@@ -230,24 +284,18 @@ def _converted(image: Image, treatments: set[str]) -> Image:
         opened = Pillow.open(io.BytesIO(image.content))
         opened.load()
     except Exception as error:
-        raise Rejected(
-            "image_corrupt", f"cannot be decoded for its conversion: {error!r}"
-        ) from None
-    kind = (
-        "jpeg"
-        if "jpeg" in treatments or (image.format == "jpeg" and "png" not in treatments)
-        else "png"
-    )
+        advice = f"cannot be decoded for its conversion: {error!r}"
+        raise Rejected("image_corrupt", advice) from None
+    stays_jpeg = image.format == "jpeg" and "png" not in treatments
+    kind = "jpeg" if stays_jpeg or "jpeg" in treatments else "png"
     try:
         content, (width, height) = _saved(opened, kind, upright="apply" in treatments)
     except Exception as error:
-        raise Rejected(
-            "image_unconvertible",
-            f"cannot be written as {kind}, which has its limits: {error!r}; convert it yourself",
-        ) from None
-    return replace(
-        image, content=content, format=kind, height=height, width=width, traits=(), turned=False
-    )
+        advice = (
+            f"cannot be written as {kind}, which has its limits: {error!r}; convert it yourself"
+        )
+        raise Rejected("image_unconvertible", advice) from None
+    return Image(content, kind, height, width)
 
 
 def _saved(picture: Pillow.Image, kind: str, *, upright: bool) -> tuple[bytes, tuple[int, int]]:
@@ -256,6 +304,7 @@ def _saved(picture: Pillow.Image, kind: str, *, upright: bool) -> tuple[bytes, t
         picture = ImageOps.exif_transpose(picture)
     if picture.mode.startswith("I;16") or picture.mode == "I":
         picture = picture.point(lambda value: value / 256).convert("L")  # the high byte
+    options = {"quality": QUALITY} if kind == "jpeg" else {}
     file = io.BytesIO()
-    picture.convert("RGB").save(file, kind, **({"quality": QUALITY} if kind == "jpeg" else {}))
+    picture.convert("RGB").save(file, kind, **options)
     return file.getvalue(), picture.size

@@ -34,6 +34,7 @@ from pipelines.usage import UsageError
 
 OTHERWISE = "encodes otherwise than where the build was started"
 PARTS = 64  # of a split's index, at most
+MARK = (-1, -1)  # no position of an example
 
 
 @dataclass(frozen=True)
@@ -54,10 +55,10 @@ class Job:
 
 def write(job: Job, runner: dict[str, Any]) -> None:
     """Writes the job's shards, each with a summary beside it."""
-    with runners.pipeline(
-        runner, examples=sum(job.index.examples.values()), shards=len(job.shards)
-    ) as pipeline:
-        pipeline | "Read the source" >> ReadSource(job) | "Write the shards" >> WriteShards(job)
+    examples = sum(job.index.examples.values())
+    with runners.pipeline(runner, examples=examples, shards=len(job.shards)) as pipeline:
+        located = pipeline | "Read the source" >> ReadSource(job)
+        located | "Write the shards" >> WriteShards(job)
 
 
 class ReadSource(beam.PTransform):
@@ -68,39 +69,50 @@ class ReadSource(beam.PTransform):
         self._job = job
 
     def expand(self, pipeline: beam.Pipeline) -> beam.PCollection:
-        splits = Counter(index.split_of(shard) for shard in self._job.shards)
-        # As many parts as shards: a runner that keeps a collection's partitions spreads the shards over as many workers.
-        parts = [
-            (split, part, min(count, PARTS))
-            for split, count in sorted(splits.items())
-            for part in range(min(count, PARTS))
-        ]
-        return (
-            pipeline
-            | "Name parts of the index" >> beam.Create(parts, reshuffle=False)
-            | "List positions" >> beam.FlatMap(positions, self._job)
-        )
+        parts = beam.Create(list(_parts(self._job)), reshuffle=False)
+        located = beam.FlatMap(positions, self._job)
+        return pipeline | "Name parts of the index" >> parts | "List positions" >> located
+
+
+def _parts(job: Job) -> Iterator[tuple[str, int, int]]:
+    """(split, number, how many) of the parts that the index is read in.
+
+    As many as there are shards: a runner that keeps a collection's partitions spreads the shards over as many workers.
+    """
+    splits = Counter(index.split_of(shard) for shard in job.shards)
+    for split, count in sorted(splits.items()):
+        parts = min(count, PARTS)
+        for part in range(parts):
+            yield split, part, parts
 
 
 def positions(named: tuple[str, int, int], job: Job) -> Iterator[tuple[str, tuple[int, int]]]:
     """(shard, (hash of the key, byte in the index)) of every example in a part of a split, and one mark for each shard."""
     split, part, parts = named
     wanted = {shard for shard in job.shards if index.split_of(shard) == split}
+    if part == 0:
+        for shard in sorted(wanted):  # The mark makes an empty shard appear behind the shuffle.
+            yield shard, MARK
     count = sum(index.split_of(shard) == split for shard in job.index.shards)
-    # The mark makes an empty shard appear behind the shuffle.
-    yield from ((shard, (-1, -1)) for shard in sorted(wanted) if part == 0)
-    size = job.index.file(split).stat().length
-    at, end = size * part // parts, size * (part + 1) // parts
-    with job.index.file(split).open("rb") as lines:
+    for at, line in _lines(job.index.file(split), part, parts):
+        position = keys.position(index.parse(line).key)
+        shard = index.shard_name(split, position % count, count)
+        if shard in wanted:
+            yield shard, (position, at)
+
+
+def _lines(file: epath.Path, part: int, parts: int) -> Iterator[tuple[int, bytes]]:
+    """(byte, line) of the lines that start in one of equal parts of a file."""
+    size = file.stat().length
+    at = size * part // parts
+    end = size * (part + 1) // parts
+    with file.open("rb") as lines:
         if at:
             lines.seek(at - 1)
-            at += len(lines.readline()) - 1  # a line belongs to the part it starts in
+            at += len(lines.readline()) - 1  # A line that began before belongs to the part before.
         while at < end:
             line = lines.readline()
-            position = keys.position(index.parse(line).key)
-            shard = index.shard_name(split, position % count, count)
-            if shard in wanted:
-                yield shard, (position, at)
+            yield at, line
             at += len(line)
 
 
@@ -112,11 +124,8 @@ class WriteShards(beam.PTransform):
         self._job = job
 
     def expand(self, located: beam.PCollection) -> beam.PCollection:
-        return (
-            located
-            | "Group by shard" >> beam.GroupByKey()
-            | "Write each shard" >> beam.Map(write_shard, self._job)
-        )
+        written = beam.Map(write_shard, self._job)
+        return located | "Group by shard" >> beam.GroupByKey() | "Write each shard" >> written
 
 
 def write_shard(grouped: tuple[str, Iterable[tuple[int, int]]], job: Job) -> str:
@@ -128,36 +137,46 @@ def write_shard(grouped: tuple[str, Iterable[tuple[int, int]]], job: Job) -> str
     """
     _refuse_other_encoders(job)
     shard, located = grouped
-    folder = epath.Path(job.folder)
+    file = epath.Path(job.folder) / shard
     counted = Summary(file=shard, inputs=job.index.shards[shard])
-    sha256, lengths = hashlib.sha256(), array("I")
-    written = durable.whole(folder / shard, checks.place(folder, ""))
-    with written as file, job.index.file(index.split_of(shard)).open("rb") as lines:
-        for _, at in sorted(position for position in located if position[1] >= 0):
-            lines.seek(at)
-            record = _record(index.parse(lines.readline()), job, counted)
-            if record is None:
-                continue
-            serialized = job.encode(record)
+    sha256 = hashlib.sha256()
+    lengths = array("I")
+    with durable.whole(file, checks.place(file.parent, "")) as content:
+        for serialized in _serialized(shard, located, job, counted):
             lengths.append(len(serialized))
             for part in tfrecord.frame(serialized):
-                file.write(part)
+                content.write(part)
                 sha256.update(part)
                 counted.bytes += len(part)
     counted.sha256 = sha256.hexdigest()
-    durable.write_whole(manifest.lengths_file(folder / shard), tfrecord.as_bytes(lengths))
-    summary.write(counted, folder)
+    durable.write_whole(manifest.lengths_file(file), tfrecord.as_bytes(lengths))
+    summary.write(counted, file.parent)
     return shard
 
 
 def _refuse_other_encoders(job: Job) -> None:
     here = encoders.used(job.request.dataset)
-    if here != dict(job.encoders):
-        others = ", ".join(name for name in job.encoders if here.get(name) != job.encoders[name])
-        libraries = ", ".join(f"{name} {version}" for name, version in encoders.libraries().items())
-        raise UsageError(
-            f"worker {socket.gethostname()} {OTHERWISE} ({others}); it has {libraries}: install what is there"
-        )
+    different = [name for name in job.encoders if here.get(name) != job.encoders[name]]
+    if here == dict(job.encoders):
+        return
+    libraries = [f"{name} {version}" for name, version in encoders.libraries().items()]
+    raise UsageError(
+        f"worker {socket.gethostname()} {OTHERWISE} ({', '.join(different)}); "
+        f"it has {', '.join(libraries)}: install what is there"
+    )
+
+
+def _serialized(
+    shard: str, located: Iterable[tuple[int, int]], job: Job, counted: Summary
+) -> Iterator[bytes]:
+    """The records of a shard in their order, as bytes; what has none is counted."""
+    examples = [position for position in located if position[1] >= 0]  # All but the mark.
+    with job.index.file(index.split_of(shard)).open("rb") as lines:
+        for _, at in sorted(examples):
+            lines.seek(at)
+            record = _record(index.parse(lines.readline()), job, counted)
+            if record is not None:
+                yield job.encode(record)
 
 
 def _record(example: Example, job: Job, counted: Summary) -> dict[str, Any] | None:
@@ -166,12 +185,7 @@ def _record(example: Example, job: Job, counted: Summary) -> dict[str, Any] | No
     objects = sources.objects_of(source, example, job.request)
     counted.read(objects)
     try:
-        content = (
-            source.content(example, job.request)
-            if hasattr(source, "content")
-            else _content(example)
-        )
-        image = images.read(content, job.request.dataset.convert)
+        image = images.read(_content(example, job), job.request.dataset.convert)
         sha256 = hashlib.sha256(image.content).hexdigest()
         if sha256 in job.undecodable:
             raise Rejected(*images.undecodable(job.undecodable[sha256]))
@@ -196,14 +210,16 @@ def _record(example: Example, job: Job, counted: Summary) -> dict[str, Any] | No
     return record
 
 
-def _content(example: Example) -> bytes:
+def _content(example: Example, job: Job) -> bytes:
+    """The bytes of an example's image."""
+    source = sources.load(job.source)
+    if hasattr(source, "content"):
+        return source.content(example, job.request)
     try:
         return lookup.read(example, example.file)
     except FileNotFoundError:
-        raise Rejected(
-            "image_missing", "the file is not there; add it or remove its entry"
-        ) from None
+        advice = "the file is not there; add it or remove its entry"
+        raise Rejected("image_missing", advice) from None
     except OSError as error:
-        raise Rejected(
-            "image_unreadable", f"the file cannot be opened: {error.strerror or error}"
-        ) from None
+        reason = error.strerror or error
+        raise Rejected("image_unreadable", f"the file cannot be opened: {reason}") from None

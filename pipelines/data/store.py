@@ -50,24 +50,25 @@ def obtain(cfg: Config, task: ModuleType) -> Manifest:
             manifest.check_rejects(built, dataset.max_reject_fraction)
             print(f"data: {_described(built)}")
             return built
-        print(
-            f"data: building {dataset.name} with the {cfg.runner.get('engine', 'local')} runner in {folder}",
-            flush=True,
-        )
+        engine = cfg.runner.get("engine", "local")
+        print(f"data: building {dataset.name} with the {engine} runner in {folder}", flush=True)
         with silenced(logging.WARNING), without_tables():
             from pipelines.data import adoption, build  # Beam: seconds, warnings.
 
         builder: ModuleType = adoption if source.FACTS.adopted else build
         built = builder.run(dataset, task, folder, found=found, runner=cfg.runner)
+    _tell(built)
+    return built
+
+
+def _tell(built: Manifest) -> None:
     print(f"data: wrote {_described(built)}")
     if clipped := built.counts.get("boxes_clipped"):
         print(f"data: {clipped} boxes reached over the edge of their image and were cut there")
-    for line in (
-        *manifest.describe_rejects(built),
-        *(f"warning: {warning}" for warning in built.warnings),
-    ):
+    for line in manifest.describe_rejects(built):
         print(f"data: {line}")
-    return built
+    for warning in built.warnings:
+        print(f"data: warning: {warning}")
 
 
 def _is_usable(built: Manifest, dataset: Dataset, *, thorough: bool) -> bool:
@@ -79,13 +80,13 @@ def _is_usable(built: Manifest, dataset: Dataset, *, thorough: bool) -> bool:
         (folder / shard.file).unlink(missing_ok=True)
     if damaged:
         return False
-    known, stamps = checks.read(folder), manifest.stamps(built)
+    known = checks.read(folder)
+    stamps = manifest.stamps(built)
     if not is_enough(dataset, known):
         refused = _check(built, dataset, known)
         for image in refused:
-            print(
-                f"data: {image.shard} record {image.record}: TensorFlow cannot decode the image ({image.reason})"
-            )
+            record = f"{image.shard} record {image.record}"
+            print(f"data: {record}: TensorFlow cannot decode the image ({image.reason})")
             (folder / image.shard).unlink(missing_ok=True)
         if refused:
             return False
@@ -105,9 +106,8 @@ def _check(built: Manifest, dataset: Dataset, known: checks.Checks) -> list[Unde
     with Readback(dataset, known) as readback:
         refused = readback.undecodable(built)
         if refused and not sources.facts(dataset.source).adopted:
-            checks.add_undecodable(
-                epath.Path(built.directory), {image.sha256: image.reason for image in refused}
-            )
+            reasons = {image.sha256: image.reason for image in refused}
+            checks.add_undecodable(epath.Path(built.directory), reasons)
             return refused
         refuse_adopted(refused)
         readback.check(built)
@@ -115,12 +115,11 @@ def _check(built: Manifest, dataset: Dataset, known: checks.Checks) -> list[Unde
 
 
 def _described(built: Manifest) -> str:
-    examples = " + ".join(f"{split.examples} {name}" for name, split in built.splits.items())
-    rejected = (
-        f", {sum(built.rejects.values())} rejected (see {manifest.REJECTS})"
-        if built.rejects
-        else ""
-    )
+    counts = [f"{split.examples} {name}" for name, split in built.splits.items()]
+    examples = " + ".join(counts)
+    rejected = ""
+    if built.rejects:
+        rejected = f", {sum(built.rejects.values())} rejected (see {manifest.REJECTS})"
     return f"{examples} examples, {len(built.labels)} classes{rejected} in {built.directory}"
 
 
@@ -137,8 +136,9 @@ def _generate(data_dir: str, dataset: Dataset) -> None:
             embedded.generate(str(dataset.embedded), folder, dataset.seed)
             return
         with tempfile.TemporaryDirectory() as local:
-            embedded.generate(str(dataset.embedded), epath.Path(local, "generated"), dataset.seed)
-            files.upload(f"{local}/generated", str(folder))
+            generated = epath.Path(local, "generated")
+            embedded.generate(str(dataset.embedded), generated, dataset.seed)
+            files.upload(str(generated), str(folder))
         (folder / locations.WHOLE).write_text("")
 
 

@@ -14,7 +14,7 @@ from PIL import Image
 
 import tasks
 from pipelines.config import Dataset
-from pipelines.data import build, checks, content, encoders, index, json_elements, sources
+from pipelines.data import checks, content, description, encoders, index, json_elements, sources
 from pipelines.data.example import Reject, Request
 from pipelines.data.records import Job, positions, write_shard
 from pipelines.data.summary import Summary, read
@@ -163,8 +163,8 @@ def outcome(
     for grouped in located.items():
         write_shard(grouped, job)
     summaries = [one for shard in listed.shards if (one := read(target, shard))]
-    build.require_all(source, listing, listed, summaries)
-    rejects = build.rejects_of(listed, summaries)
+    description.require_all(source, listing, listed, summaries)
+    rejects = description.rejects_of(listed, summaries)
     assert all(reject.code and reject.advice for reject in rejects)
     return summaries, rejects
 
