@@ -4,6 +4,7 @@ import logging
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import Any
 
 TABLES = ("pandas", "pyarrow")
 
@@ -23,7 +24,9 @@ def silenced(level: int) -> Iterator[None]:
 def without_tables() -> Iterator[None]:
     """For the import of Beam, which takes up these where they are installed: half a second, and no source here is a table."""
     hidden = [name for name in TABLES if name not in sys.modules]
-    sys.modules.update(dict.fromkeys(hidden))  # None: an import fails as if it were not installed.
+    # None: an import fails as if it were not installed.
+    absent: Any = dict.fromkeys(hidden)
+    sys.modules.update(absent)
     try:
         yield
     finally:

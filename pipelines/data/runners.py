@@ -112,7 +112,7 @@ def _refuse_unknown(options: dict[str, Any]) -> None:
     """Beam itself drops an option that it does not know, without a word."""
     parser = argparse.ArgumentParser(add_help=False, allow_abbrev=False, conflict_handler="resolve")
     for owner in PipelineOptions.__subclasses__():
-        owner._add_argparse_args(parser)  # type: ignore[attr-defined]
+        owner._add_argparse_args(parser)  # type: ignore[arg-type]
     known = {action.dest for action in parser._actions} | {
         string.lstrip("-") for action in parser._actions for string in action.option_strings
     }

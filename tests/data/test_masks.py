@@ -8,7 +8,7 @@ import pytest
 from pycocotools import mask as rle
 
 from pipelines.data import masks
-from pipelines.data.sources import Rejected
+from pipelines.data.example import Rejected
 
 
 @pytest.mark.parametrize("kind", ["noise", "box", "points"])
