@@ -54,7 +54,12 @@ class Adoption:
 
 
 def run(
-    dataset: Dataset, task: ModuleType, folder: str, *, found: content.Found, runner: dict[str, Any]
+    dataset: Dataset,
+    task: ModuleType,
+    folder: str,
+    *,
+    found: content.Found,
+    runner: dict[str, Any],
 ) -> Manifest:
     """Scans the files and writes a manifest for them.
 

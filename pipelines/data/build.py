@@ -50,7 +50,12 @@ Summaries = dict[str, dict[str, Any]]  # of the shards of a finished build, by f
 
 
 def run(
-    dataset: Dataset, task: ModuleType, folder: str, *, found: content.Found, runner: dict[str, Any]
+    dataset: Dataset,
+    task: ModuleType,
+    folder: str,
+    *,
+    found: content.Found,
+    runner: dict[str, Any],
 ) -> Manifest:
     """Builds a data set in its folder.
 

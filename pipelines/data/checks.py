@@ -75,7 +75,11 @@ def undecodable(folder: epath.Path) -> dict[str, str]:
 
 def add_undecodable(folder: epath.Path, reasons: dict[str, str]) -> None:
     """Notes images that TensorFlow cannot decode, for whoever writes these shards now or later."""
-    _put(folder, UNDECODABLE, dict(sorted({**undecodable(folder), **reasons}.items())))
+    _put(
+        folder,
+        UNDECODABLE,
+        dict(sorted({**undecodable(folder), **reasons}.items())),
+    )
 
 
 def _put(folder: epath.Path, name: str, document: dict) -> None:

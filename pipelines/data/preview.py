@@ -73,7 +73,12 @@ def _tile(picture: Picture, names: Sequence[str]) -> Image.Image:
     tile.paste(Image.fromarray(pixels).resize(size), (0, 0))
     draw = ImageDraw.Draw(tile)
     for box, label in zip(picture.boxes, picture.labels, strict=True):
-        _draw_box(draw, [round(float(side) * scale) for side in box], label, names)
+        _draw_box(
+            draw,
+            [round(float(side) * scale) for side in box],
+            label,
+            names,
+        )
     draw.text((2, SIDE + 1), printable(picture.caption, 42), fill="black")
     return tile
 
