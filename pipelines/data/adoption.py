@@ -75,9 +75,17 @@ def run(
             "dataset.labels: masks carry no names; write dataset.labels=[background,…] in the order of the classes"
         )
     with Readback(dataset, decoded_before(target)) as readback:
-        _scan(Adoption(folder, task.decode, labels, task.FIRST_LABEL), files, runner)
+        _scan(
+            Adoption(folder, task.decode, labels, task.FIRST_LABEL),
+            files,
+            runner,
+        )
         scanned = _summaries(target, files)
-        listed = Index(folder, files, _examples(scanned, list(found.places["images"])))
+        listed = Index(
+            folder,
+            files,
+            _examples(scanned, list(found.places["images"])),
+        )
         description.write_rejects(target, listed, scanned)
         _refuse(scanned, target)
         listing, summaries = _named(labels, task.FIRST_LABEL, scanned)
@@ -139,7 +147,12 @@ def scan(named: tuple[str, str], adoption: Adoption) -> str:
     shard, digest = named
     folder = epath.Path(adoption.folder)
     file = folder / shard
-    counted = Summary(file=shard, inputs=digest, sha256=digest, bytes=file.stat().length)
+    counted = Summary(
+        file=shard,
+        inputs=digest,
+        sha256=digest,
+        bytes=file.stat().length,
+    )
     lengths = array("I")
     with file.open("rb") as records:
         for number, serialized in enumerate(_framed(records, shard, counted)):
@@ -159,7 +172,14 @@ def _framed(records: Any, shard: str, counted: Summary) -> Iterator[bytes]:
 
 
 def _example(shard: str, key: str) -> Example:
-    return Example(index.split_of(shard), key, shard, shard, "", {})
+    return Example(
+        index.split_of(shard),
+        key,
+        shard,
+        shard,
+        "",
+        {},
+    )
 
 
 def _count(serialized: bytes, number: int, adoption: Adoption, counted: Summary) -> None:
@@ -178,7 +198,11 @@ def _count(serialized: bytes, number: int, adoption: Adoption, counted: Summary)
     finally:
         counted.read(objects)
     sha256 = hashlib.sha256(image.content).hexdigest()
-    counted.count({**record, "sha256": sha256}, image, pixels=pixels)
+    counted.count(
+        {**record, "sha256": sha256},
+        image,
+        pixels=pixels,
+    )
 
 
 def _reason(error: Exception) -> Rejected:

@@ -75,7 +75,13 @@ def _by_split(listed: Index, summaries: list[Summary]) -> dict[str, list[Summary
 
 def shard(counted: Summary) -> Shard:
     """A shard as the manifest lists it."""
-    return Shard(counted.file, counted.examples, counted.bytes, counted.sha256, counted.inputs)
+    return Shard(
+        counted.file,
+        counted.examples,
+        counted.bytes,
+        counted.sha256,
+        counted.inputs,
+    )
 
 
 def _split(summaries: list[Summary]) -> Split:
@@ -103,7 +109,12 @@ def require_all(source: str, listing: Listing, listed: Index, summaries: list[Su
     )
     indexed = sum(listed.examples.values())
     met = sum(counted.examples_read for counted in summaries)
-    _require(source, "examples", counts["examples_read"], counts["examples_written"] + lost)
+    _require(
+        source,
+        "examples",
+        counts["examples_read"],
+        counts["examples_written"] + lost,
+    )
     _require(source, "indexed examples", indexed, met)
     _require(source, "objects", counts["objects_read"], objects_ended)
 

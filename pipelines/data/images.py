@@ -148,7 +148,14 @@ def _jpeg(content: bytes) -> Image:
         traits.append("cmyk")
     if orientation > 1:
         traits.append("exif_rotation")
-    return Image(content, "jpeg", height, width, tuple(traits), turned=orientation >= 5)
+    return Image(
+        content,
+        "jpeg",
+        height,
+        width,
+        tuple(traits),
+        turned=orientation >= 5,
+    )
 
 
 def _segments(content: bytes) -> Iterator[tuple[int, int]]:
@@ -222,7 +229,13 @@ def _png(content: bytes) -> Image:
             if not has_pixels:
                 raise Rejected(*undecodable("a PNG without pixels"))
             width, height, depth, colour = header
-            return Image(content, "png", height, width, _png_traits(depth, colour))
+            return Image(
+                content,
+                "png",
+                height,
+                width,
+                _png_traits(depth, colour),
+            )
     raise Rejected("image_truncated", "the PNG ends early; fetch it again")
 
 
@@ -306,5 +319,9 @@ def _saved(picture: Pillow.Image, kind: str, *, upright: bool) -> tuple[bytes, t
         picture = picture.point(lambda value: value / 256).convert("L")  # the high byte
     options = {"quality": QUALITY} if kind == "jpeg" else {}
     file = io.BytesIO()
-    picture.convert("RGB").save(file, kind, **options)
+    picture.convert("RGB").save(
+        file,
+        kind,
+        **options,
+    )
     return file.getvalue(), picture.size

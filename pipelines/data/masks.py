@@ -32,7 +32,11 @@ def encode_object(segmentation: Any, height: int, width: int) -> bytes:
     Raises:
         Rejected: the segmentation is none of these, does not fit the image, or covers no pixel.
     """
-    return _encoded(_run_lengths(segmentation, height, width), height, width)
+    return _encoded(
+        _run_lengths(segmentation, height, width),
+        height,
+        width,
+    )
 
 
 def encode_pixels(pixels: np.ndarray) -> bytes:
@@ -42,7 +46,11 @@ def encode_pixels(pixels: np.ndarray) -> bytes:
         Rejected: there are none.
     """
     height, width = pixels.shape
-    return _encoded(rle.encode(np.asfortranarray(pixels, np.uint8)), height, width)
+    return _encoded(
+        rle.encode(np.asfortranarray(pixels, np.uint8)),
+        height,
+        width,
+    )
 
 
 def _encoded(encoded: dict[str, Any], height: int, width: int) -> bytes:
@@ -50,7 +58,12 @@ def _encoded(encoded: dict[str, Any], height: int, width: int) -> bytes:
     if box_width <= 0 or box_height <= 0:
         raise Rejected("mask_empty", "the mask covers no pixel of the image")
     first_byte = left // 8
-    columns = _columns(encoded["counts"], height, 8 * first_byte, left + box_width)
+    columns = _columns(
+        encoded["counts"],
+        height,
+        8 * first_byte,
+        left + box_width,
+    )
     packed = np.packbits(columns[top : top + box_height], axis=1)
     # The first byte of a row names its filter: none.
     rows = np.zeros((height, 1 + (width + 7) // 8), np.uint8)
@@ -64,7 +77,11 @@ def _columns(counts: bytes, height: int, first: int, end: int) -> np.ndarray:
     """Pixels of some columns, uint8 of shape [height, columns], from the library's run lengths: it decodes whole images only."""
     runs = _summed(_numbers(counts))
     edges = np.cumsum(runs)
-    edges = np.clip(edges, first * height, end * height)
+    edges = np.clip(
+        edges,
+        first * height,
+        end * height,
+    )
     lengths = np.diff(edges, prepend=first * height)
     values = np.arange(len(edges), dtype=np.uint8) & 1  # Runs of 0 and of 1 take turns.
     pixels = np.repeat(values, lengths)
@@ -113,7 +130,19 @@ def _png(rows: np.ndarray, width: int, *, depth: int, palette: bytes = b"") -> b
     colour = 3 if palette else 0
     parts = [
         SIGNATURE,
-        _chunk(b"IHDR", struct.pack(">IIBBBBB", width, len(rows), depth, colour, 0, 0, 0)),
+        _chunk(
+            b"IHDR",
+            struct.pack(
+                ">IIBBBBB",
+                width,
+                len(rows),
+                depth,
+                colour,
+                0,
+                0,
+                0,
+            ),
+        ),
         _chunk(b"PLTE", palette) if palette else b"",
         _chunk(b"IDAT", zlib.compress(rows.data, 1)),
         _chunk(b"IEND", b""),

@@ -47,7 +47,11 @@ def sheet(pictures: Iterable[Picture], names: Sequence[str], file: epath.Path) -
     rows = -(-len(tiles) // COLUMNS)
     column_width = SIDE + MARGIN
     row_height = SIDE + CAPTION + MARGIN
-    canvas = Image.new("RGB", (COLUMNS * column_width, rows * row_height), "white")
+    canvas = Image.new(
+        "RGB",
+        (COLUMNS * column_width, rows * row_height),
+        "white",
+    )
     for number, tile in enumerate(tiles):
         row, column = divmod(number, COLUMNS)
         canvas.paste(tile, (column * column_width, row * row_height))
@@ -69,7 +73,11 @@ def _tile(picture: Picture, names: Sequence[str]) -> Image.Image:
     height, width = pixels.shape[:2]
     scale = SIDE / max(height, width)
     size = (max(1, round(width * scale)), max(1, round(height * scale)))
-    tile = Image.new("RGB", (SIDE, SIDE + CAPTION), "white")
+    tile = Image.new(
+        "RGB",
+        (SIDE, SIDE + CAPTION),
+        "white",
+    )
     tile.paste(Image.fromarray(pixels).resize(size), (0, 0))
     draw = ImageDraw.Draw(tile)
     for box, label in zip(picture.boxes, picture.labels, strict=True):
@@ -79,7 +87,11 @@ def _tile(picture: Picture, names: Sequence[str]) -> Image.Image:
             label,
             names,
         )
-    draw.text((2, SIDE + 1), printable(picture.caption, 42), fill="black")
+    draw.text(
+        (2, SIDE + 1),
+        printable(picture.caption, 42),
+        fill="black",
+    )
     return tile
 
 
@@ -103,7 +115,11 @@ def _draw_box(
     top, left, bottom, right = box
     last_column = max(left, right - 1)
     last_row = max(top, bottom - 1)
-    draw.rectangle((left, top, last_column, last_row), outline=_colour(label), width=2)
+    draw.rectangle(
+        (left, top, last_column, last_row),
+        outline=_colour(label),
+        width=2,
+    )
     draw.text(
         (left + 3, top + 1),
         _name(label, names),

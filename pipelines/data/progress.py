@@ -53,7 +53,11 @@ class Progress:
             bar = bars.add_task("data: starting", total=self._total)
             while not self._stop.wait(EVERY_S):
                 self._count()
-                bars.update(bar, completed=self._done, description=self._line())
+                bars.update(
+                    bar,
+                    completed=self._done,
+                    description=self._line(),
+                )
 
     def _print_lines(self) -> None:
         while not self._stop.wait(EVERY_PIPED_S):

@@ -56,7 +56,11 @@ class Job:
 def write(job: Job, runner: dict[str, Any]) -> None:
     """Writes the job's shards, each with a summary beside it."""
     examples = sum(job.index.examples.values())
-    with runners.pipeline(runner, examples=examples, shards=len(job.shards)) as pipeline:
+    with runners.pipeline(
+        runner,
+        examples=examples,
+        shards=len(job.shards),
+    ) as pipeline:
         located = pipeline | "Read the source" >> ReadSource(job)
         located | "Write the shards" >> WriteShards(job)
 
@@ -94,7 +98,11 @@ def positions(named: tuple[str, int, int], job: Job) -> Iterator[tuple[str, tupl
         for shard in sorted(wanted):  # The mark makes an empty shard appear behind the shuffle.
             yield shard, MARK
     count = sum(index.split_of(shard) == split for shard in job.index.shards)
-    for at, line in _lines(job.index.file(split), part, parts):
+    for at, line in _lines(
+        job.index.file(split),
+        part,
+        parts,
+    ):
         position = keys.position(index.parse(line).key)
         shard = index.shard_name(split, position % count, count)
         if shard in wanted:
@@ -174,7 +182,11 @@ def _serialized(
     with job.index.file(index.split_of(shard)).open("rb") as lines:
         for _, at in sorted(examples):
             lines.seek(at)
-            record = _record(index.parse(lines.readline()), job, counted)
+            record = _record(
+                index.parse(lines.readline()),
+                job,
+                counted,
+            )
             if record is not None:
                 yield job.encode(record)
 
@@ -206,7 +218,12 @@ def _record(example: Example, job: Job, counted: Summary) -> dict[str, Any] | No
         "width": image.width,
         **loaded.record,
     }
-    counted.count(record, image, clipped=loaded.clipped, pixels=loaded.pixels)
+    counted.count(
+        record,
+        image,
+        clipped=loaded.clipped,
+        pixels=loaded.pixels,
+    )
     return record
 
 

@@ -43,7 +43,12 @@ def obtain(cfg: Config, task: ModuleType) -> Manifest:
         locations.locate("", dataset)  # names what is missing
         source.prepare(dataset)
     found = content.find(cfg.data_dir, dataset)
-    folder = manifest.directory(cfg.data_dir, dataset, task.VERSION, found)
+    folder = manifest.directory(
+        cfg.data_dir,
+        dataset,
+        task.VERSION,
+        found,
+    )
     with _alone(folder):
         built = manifest.load_if_built(folder)
         if built and _is_usable(built, dataset, thorough=cfg.verify):
@@ -56,7 +61,13 @@ def obtain(cfg: Config, task: ModuleType) -> Manifest:
             from pipelines.data import adoption, build  # Beam: seconds, warnings.
 
         builder: ModuleType = adoption if source.FACTS.adopted else build
-        built = builder.run(dataset, task, folder, found=found, runner=cfg.runner)
+        built = builder.run(
+            dataset,
+            task,
+            folder,
+            found=found,
+            runner=cfg.runner,
+        )
     _tell(built)
     return built
 
@@ -133,11 +144,19 @@ def _generate(data_dir: str, dataset: Dataset) -> None:
         from pipelines.data import embedded
 
         if not files.is_remote(str(folder)):
-            embedded.generate(str(dataset.embedded), folder, dataset.seed)
+            embedded.generate(
+                str(dataset.embedded),
+                folder,
+                dataset.seed,
+            )
             return
         with tempfile.TemporaryDirectory() as local:
             generated = epath.Path(local, "generated")
-            embedded.generate(str(dataset.embedded), generated, dataset.seed)
+            embedded.generate(
+                str(dataset.embedded),
+                generated,
+                dataset.seed,
+            )
             files.upload(str(generated), str(folder))
         (folder / locations.WHOLE).write_text("")
 

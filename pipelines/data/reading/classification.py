@@ -40,7 +40,11 @@ def as_decoded(record: tf.Tensor, built: Manifest, caption: str) -> Picture:
     """The picture of a record, its class in front of the caption."""
     decoded = decode(record, built)
     label = built.labels[int(decoded["image/class/label"])]
-    image = tf.io.decode_image(decoded["image/encoded"], channels=3, expand_animations=False)
+    image = tf.io.decode_image(
+        decoded["image/encoded"],
+        channels=3,
+        expand_animations=False,
+    )
     return Picture(image.numpy(), f"{label}   {caption}")
 
 

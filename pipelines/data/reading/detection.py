@@ -77,7 +77,13 @@ def as_decoded(record: tf.Tensor, built: Manifest, caption: str) -> Picture:
     boxes = decoded["groundtruth_boxes"] * [height, width, height, width]
     labels = [int(label) - 1 for label in decoded["groundtruth_classes"]]
     masks = decoded["groundtruth_instance_masks"] if built.has_masks else ()
-    return Picture(decoded["image"], caption, boxes, labels, masks)
+    return Picture(
+        decoded["image"],
+        caption,
+        boxes,
+        labels,
+        masks,
+    )
 
 
 def as_trained(image: np.ndarray, labels: Any, number: int, built: Manifest) -> Picture:
@@ -87,7 +93,12 @@ def as_trained(image: np.ndarray, labels: Any, number: int, built: Manifest) -> 
     else:
         boxes, classes = _boxes_of_anchors(labels, number)
     shown = [int(label) - 1 for label in classes]
-    return Picture(image, f"{len(boxes)} objects to learn", boxes, shown)
+    return Picture(
+        image,
+        f"{len(boxes)} objects to learn",
+        boxes,
+        shown,
+    )
 
 
 def _given_boxes(labels: Any, number: int) -> tuple[np.ndarray, np.ndarray]:

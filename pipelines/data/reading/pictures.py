@@ -21,7 +21,11 @@ def as_decoded(built: Manifest, count: int) -> Iterator[Picture]:
     of_each_shard = -(-count // shards)
     for file, number, record in itertools.islice(reader.records(built, of_each_shard), count):
         shard = file.split("-of-")[0]
-        yield task.as_decoded(record, built, f"{shard} #{number}")
+        yield task.as_decoded(
+            record,
+            built,
+            f"{shard} #{number}",
+        )
 
 
 def as_trained(params: Any, built: Manifest, count: int) -> Iterator[Picture]:
@@ -34,7 +38,12 @@ def _pictures(batches: Any, built: Manifest) -> Iterator[Picture]:
     task = reading.load(built.task)
     for images, labels in batches:
         for number, pixels in enumerate(images.numpy()):
-            yield task.as_trained(_shown(pixels), labels, number, built)
+            yield task.as_trained(
+                _shown(pixels),
+                labels,
+                number,
+                built,
+            )
 
 
 def _shown(pixels: np.ndarray) -> np.ndarray:

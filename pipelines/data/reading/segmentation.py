@@ -44,15 +44,27 @@ def problems(record: tf.Tensor, built: Manifest) -> list[str]:
 def as_decoded(record: tf.Tensor, built: Manifest, caption: str) -> Picture:
     """The picture of a record, its classes painted over it."""
     decoded = decode(record, built)
-    image = tf.io.decode_image(decoded["image/encoded"], channels=3, expand_animations=False)
-    return Picture(image.numpy(), caption, classes=_classes(decoded))
+    image = tf.io.decode_image(
+        decoded["image/encoded"],
+        channels=3,
+        expand_animations=False,
+    )
+    return Picture(
+        image.numpy(),
+        caption,
+        classes=_classes(decoded),
+    )
 
 
 def as_trained(image: np.ndarray, labels: Any, number: int, built: Manifest) -> Picture:
     """One image of a training batch with the classes of its pixels."""
     classes = labels["masks"][number, ..., 0].numpy().astype(np.int32)
     outside = (classes < 0) | (classes > IGNORED)
-    return Picture(image, "", classes=np.where(outside, IGNORED, classes))
+    return Picture(
+        image,
+        "",
+        classes=np.where(outside, IGNORED, classes),
+    )
 
 
 def _classes(decoded: dict[str, Any]) -> np.ndarray:
