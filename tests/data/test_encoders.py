@@ -149,7 +149,9 @@ def test_a_worker_that_encodes_otherwise_stops_the_build(
     file, _ = coco(tmp_path / "images")
     job = records.Job
     monkeypatch.setattr(
-        records, "Job", lambda **fields: job(**{**fields, "encoders": {"object masks": "elsewhere"}})
+        records,
+        "Job",
+        lambda **fields: job(**{**fields, "encoders": {"object masks": "elsewhere"}}),
     )
     with pytest.raises(
         UsageError,
