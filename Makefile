@@ -94,7 +94,7 @@ format: $(READY)         ## put the format right
 	.venv/bin/ruff format pipelines tasks tests benchmarks
 	.venv/bin/ruff check --fix pipelines tasks tests benchmarks
 
-golden: $(READY)          ## renew tests/golden, and print what changed
+golden: $(READY)         ## renew tests/golden, and print what changed
 	GOLDEN=renew .venv/bin/python -m pytest -q -s -m "slow or not slow" tests/training/test_golden.py tests/data/test_encoders.py tests/tasks/test_encode.py $(ARGS)
 
 bench: bench-data bench-train         ## measure against the official tools, side by side

@@ -15,7 +15,9 @@ import pytest
 from sklearn.datasets import load_digits
 
 ROOT = Path(__file__).parent.parent
-FUZZ_UNTIL = float(os.environ.get("FUZZ_UNTIL", "inf"))  # set by tests/fuzzing.py, in seconds since 1970
+FUZZ_UNTIL = float(
+    os.environ.get("FUZZ_UNTIL", "inf")
+)  # set by tests/fuzzing.py, in seconds since 1970
 SIZES = {"train": 24, "validation": 10}
 
 
@@ -38,7 +40,9 @@ def _heed_interrupts() -> None:
 class Trellis:
     """The console command in a process of its own."""
 
-    def start(self, *arguments: str, limits: dict[int, int] | None = None, **variables: str) -> subprocess.Popen:
+    def start(
+        self, *arguments: str, limits: dict[int, int] | None = None, **variables: str
+    ) -> subprocess.Popen:
         def prepare() -> None:
             _heed_interrupts()
             for kind, most in (limits or {}).items():
@@ -82,7 +86,11 @@ def tiny(tmp_path_factory) -> dict[str, list[str]]:
     splits = "{{train: '{0}/train{1}', validation: '{0}/validation{1}'}}".format
     data = f"data_dir={folder / 'records'}"
     return {
-        "classification": ["dataset=image_folder", f"dataset.images={splits(folder / 'classes', '')}", data],
+        "classification": [
+            "dataset=image_folder",
+            f"dataset.images={splits(folder / 'classes', '')}",
+            data,
+        ],
         "detection": [
             "dataset=coco",
             f"dataset.images={splits(folder / 'scenes', '')}",
@@ -108,7 +116,9 @@ def _write(folder: Path, split: str) -> None:
         place.mkdir(parents=True)
     for number in range(SIZES[split]):
         pixels, label = digits.images[offset + number], int(digits.target[offset + number])
-        small = cv2.resize((pixels * 15.9).astype(np.uint8), (32, 32), interpolation=cv2.INTER_CUBIC)
+        small = cv2.resize(
+            (pixels * 15.9).astype(np.uint8), (32, 32), interpolation=cv2.INTER_CUBIC
+        )
         classes = folder / "classes" / split / str(label)
         classes.mkdir(parents=True, exist_ok=True)
         cv2.imwrite(str(classes / f"{number}.png"), small)
@@ -118,7 +128,9 @@ def _write(folder: Path, split: str) -> None:
         mask[top : top + 32, left : left + 32] = (small > 100) * (label + 1)
         cv2.imwrite(str(folder / "scenes" / split / f"{number}.jpg"), scene)
         cv2.imwrite(str(folder / "masks" / split / f"{number}.png"), mask)
-        contours, _ = cv2.findContours((mask > 0).astype(np.uint8), cv2.RETR_EXTERNAL, cv2.CHAIN_APPROX_SIMPLE)
+        contours, _ = cv2.findContours(
+            (mask > 0).astype(np.uint8), cv2.RETR_EXTERNAL, cv2.CHAIN_APPROX_SIMPLE
+        )
         x, y, width, height = cv2.boundingRect(np.concatenate(contours))
         images.append({"id": number + 1, "file_name": f"{number}.jpg", "width": 64, "height": 64})
         annotations.append(
@@ -132,6 +144,9 @@ def _write(folder: Path, split: str) -> None:
                 "segmentation": [line.flatten().tolist() for line in contours if len(line) > 2],
             }
         )
-    categories = [{"id": label + 1, "name": name} for label, name in enumerate(("zero", "one", "two", "three"))]
+    categories = [
+        {"id": label + 1, "name": name}
+        for label, name in enumerate(("zero", "one", "two", "three"))
+    ]
     document = {"images": images, "annotations": annotations, "categories": categories}
     (folder / "scenes" / f"{split}.json").write_text(json.dumps(document))

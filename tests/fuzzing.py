@@ -23,7 +23,9 @@ from hypothesis import HealthCheck, settings, target
 from hypothesis import strategies as st
 
 TIMES = "FUZZ_TIMES"  # how many times the examples of `make test` a round tries
-UNTIL = "FUZZ_UNTIL"  # from when on no further test begins (tests/conftest.py), in seconds since 1970
+UNTIL = (
+    "FUZZ_UNTIL"  # from when on no further test begins (tests/conftest.py), in seconds since 1970
+)
 LONG = TIMES in os.environ
 KEPT = Path(__file__).parent.parent / ".hypothesis"
 
@@ -31,7 +33,12 @@ KEPT = Path(__file__).parent.parent / ".hypothesis"
 def examples(count: int) -> Any:
     """Tries so many examples in `make test`, the same ones every time; new ones, and many times as many, in `make test-fuzz`."""
     mark = pytest.mark.fuzz
-    unhealthy = [HealthCheck.function_scoped_fixture, HealthCheck.too_slow, HealthCheck.filter_too_much, HealthCheck.data_too_large]
+    unhealthy = [
+        HealthCheck.function_scoped_fixture,
+        HealthCheck.too_slow,
+        HealthCheck.filter_too_much,
+        HealthCheck.data_too_large,
+    ]
     tried = settings(
         max_examples=count * int(os.environ.get(TIMES, 1)), deadline=None, derandomize=not LONG, print_blob=True,
         suppress_health_check=unhealthy,
@@ -61,12 +68,34 @@ def guided(*modules: ModuleType) -> Iterator[None]:
             target(float(len(reached)), label="lines")
 
 
-SPECIAL = [b"\0", b"\xff", b"\xff\xff\xff\xff", b"\0\0\0\0", b"\x7f\xff\xff\xff", b"\x80\0\0\0", b"\0\0\x80\0", b"\n", b"9" * 5000, b"[", b"{", b"<", b"&"]
+SPECIAL = [
+    b"\0",
+    b"\xff",
+    b"\xff\xff\xff\xff",
+    b"\0\0\0\0",
+    b"\x7f\xff\xff\xff",
+    b"\x80\0\0\0",
+    b"\0\0\x80\0",
+    b"\n",
+    b"9" * 5000,
+    b"[",
+    b"{",
+    b"<",
+    b"&",
+]
 _places = st.one_of(st.integers(0, 63), st.integers(0, 2**16))
 _changes = st.one_of(
     st.tuples(st.just("flip"), _places, st.integers(0, 7)),
-    st.tuples(st.just("write"), _places, st.one_of(st.sampled_from(SPECIAL), st.binary(min_size=1, max_size=4))),
-    st.tuples(st.just("insert"), _places, st.one_of(st.sampled_from(SPECIAL), st.binary(min_size=1, max_size=4))),
+    st.tuples(
+        st.just("write"),
+        _places,
+        st.one_of(st.sampled_from(SPECIAL), st.binary(min_size=1, max_size=4)),
+    ),
+    st.tuples(
+        st.just("insert"),
+        _places,
+        st.one_of(st.sampled_from(SPECIAL), st.binary(min_size=1, max_size=4)),
+    ),
     st.tuples(st.just("remove"), _places, st.integers(1, 40)),
     st.tuples(st.just("repeat"), _places, st.integers(1, 40)),
     st.tuples(st.just("cut"), _places, st.none()),
@@ -103,12 +132,32 @@ def main(seconds: float) -> int:
     until, rounds = time.time() + seconds, 0
     while time.time() < until:
         seed, rounds = random.randrange(2**32), rounds + 1
-        print(f"round {rounds}, seed {seed}, {max(0, until - time.time()):.0f} s left; what is found is kept in {KEPT}", flush=True)
+        print(
+            f"round {rounds}, seed {seed}, {max(0, until - time.time()):.0f} s left; what is found is kept in {KEPT}",
+            flush=True,
+        )
         # In another order each time: the time may be over before the last.
-        files = [str(file) for file in Path(__file__).parent.rglob("test_*.py") if "@examples(" in file.read_text()]
+        files = [
+            str(file)
+            for file in Path(__file__).parent.rglob("test_*.py")
+            if "@examples(" in file.read_text()
+        ]
         random.shuffle(files)
-        command = [sys.executable, "-m", "pytest", "-q", "-m", "fuzz", "-p", "no:cacheprovider", f"--hypothesis-seed={seed}", *files]
-        if subprocess.run(command, env={**os.environ, TIMES: "5", UNTIL: str(until)}, check=False).returncode not in (0, 5):
+        command = [
+            sys.executable,
+            "-m",
+            "pytest",
+            "-q",
+            "-m",
+            "fuzz",
+            "-p",
+            "no:cacheprovider",
+            f"--hypothesis-seed={seed}",
+            *files,
+        ]
+        if subprocess.run(
+            command, env={**os.environ, TIMES: "5", UNTIL: str(until)}, check=False
+        ).returncode not in (0, 5):
             return 1
     return 0
 

@@ -11,8 +11,22 @@ import pytest
 
 ROOT = Path(__file__).parent.parent
 FOLDERS = ("pipelines", "tasks", "conf", "benchmarks")
-FILES = sorted(path.relative_to(ROOT) for folder in FOLDERS for path in (ROOT / folder).rglob("*.py"))
-BANNED = {"utils", "util", "helpers", "helper", "common", "base", "manager", "handler", "factory", "wrapper", "data2"}
+FILES = sorted(
+    path.relative_to(ROOT) for folder in FOLDERS for path in (ROOT / folder).rglob("*.py")
+)
+BANNED = {
+    "utils",
+    "util",
+    "helpers",
+    "helper",
+    "common",
+    "base",
+    "manager",
+    "handler",
+    "factory",
+    "wrapper",
+    "data2",
+}
 
 COMPARING = "benchmarks/compare.py"  # decodes what both tools wrote
 # Where a library may be imported: a folder or a file.
@@ -25,7 +39,11 @@ LIBRARIES = {
     "omegaconf": ["pipelines/config.py"],
     "optuna": ["pipelines/sweeps"],
     "orbit": ["pipelines/training"],
-    "official": ["pipelines/training", "pipelines/data/reading", COMPARING],  # Reads records as training will.
+    "official": [
+        "pipelines/training",
+        "pipelines/data/reading",
+        COMPARING,
+    ],  # Reads records as training will.
     "tensorflow": ["pipelines/training", "pipelines/data/reading", COMPARING],
     "tf_keras": ["pipelines/training"],
 }
@@ -74,10 +92,18 @@ def allowed(file: Path, module: str) -> bool:
         return ground in lower or (ground == itself and (ROOT / Path(*itself.split("."))).is_dir())
     if ground in GROUND:
         return True
-    if file.parts[0] in ("tasks", "conf", "benchmarks"):  # A benchmark runs this tool as users do, by its command.
+    if file.parts[0] in (
+        "tasks",
+        "conf",
+        "benchmarks",
+    ):  # A benchmark runs this tool as users do, by its command.
         return first == file.parts[0]
     if file.parts[:2] == ("pipelines", "commands"):
-        return rest[:1] != ["commands"] or rest[1:] == [file.stem] or set(rest[1:]) <= COMMANDS.get(file.stem, set())
+        return (
+            rest[:1] != ["commands"]
+            or rest[1:] == [file.stem]
+            or set(rest[1:]) <= COMMANDS.get(file.stem, set())
+        )
     if file == ASSEMBLY:
         return rest[:1] != ["commands"]
     if file == Path("pipelines/config.py"):
@@ -109,14 +135,19 @@ def is_command(file: Path) -> bool:
 
 def ends_the_process(call: ast.Call) -> bool:
     """Whether this is sys.exit(code) or os._exit(code)."""
-    return isinstance(call.func, ast.Attribute) and call.func.attr in ("exit", "_exit") and bool(call.args)
+    return (
+        isinstance(call.func, ast.Attribute)
+        and call.func.attr in ("exit", "_exit")
+        and bool(call.args)
+    )
 
 
 def names_a_code(value: ast.expr) -> bool:
     """Whether a number above 0 stands there for what it means."""
     choices = [value.body, value.orelse] if isinstance(value, ast.IfExp) else [value]
     return any(
-        isinstance(choice, ast.Constant) and type(choice.value) is int and choice.value > 0 for choice in choices
+        isinstance(choice, ast.Constant) and type(choice.value) is int and choice.value > 0
+        for choice in choices
     )
 
 
@@ -150,7 +181,11 @@ def test_what_the_ground_does_is_written_there_alone(word: str) -> None:
 @pytest.mark.parametrize("file", FILES, ids=str)
 def test_a_library_belongs_to_one_subject(file: Path) -> None:
     libraries = {module.split(".")[0] for module, _ in imports(file)} & set(LIBRARIES)
-    strangers = [name for name in sorted(libraries) if not any(file.is_relative_to(place) for place in LIBRARIES[name])]
+    strangers = [
+        name
+        for name in sorted(libraries)
+        if not any(file.is_relative_to(place) for place in LIBRARIES[name])
+    ]
     assert strangers == []
 
 
@@ -163,7 +198,13 @@ def test_imports_are_absolute(file: Path) -> None:
 @pytest.mark.parametrize("file", FILES, ids=str)
 def test_an_import_that_is_not_at_the_top_says_why(file: Path) -> None:
     lines = (ROOT / file).read_text().splitlines()
-    inner = sorted({(node.lineno, node.end_lineno or node.lineno) for _, node in imports(file) if node.col_offset})
+    inner = sorted(
+        {
+            (node.lineno, node.end_lineno or node.lineno)
+            for _, node in imports(file)
+            if node.col_offset
+        }
+    )
     said: set[int] = set()  # lines after which a comment still speaks: those of a block of imports
     for first, last in inner:
         above = lines[first - 2].strip().startswith("#") or first - 1 in said
@@ -184,23 +225,36 @@ def test_exit_codes_come_from_the_one_table(file: Path) -> None:
 def test_names_say_the_thing(file: Path) -> None:
     definitions = (ast.FunctionDef, ast.AsyncFunctionDef, ast.ClassDef)
     nodes = ast.walk(ast.parse((ROOT / file).read_text()))
-    names = [*file.with_suffix("").parts, *(node.name for node in nodes if isinstance(node, definitions))]
+    names = [
+        *file.with_suffix("").parts,
+        *(node.name for node in nodes if isinstance(node, definitions)),
+    ]
     words = {word.lower() for name in names for word in re.findall(r"[A-Z]?[a-z0-9]+|[A-Z]+", name)}
     assert words & BANNED == set()
 
 
 @pytest.mark.parametrize(
-    "file", [file for file in FILES if file.parts[:2] == ("pipelines", "commands") and file.stem != "__init__"], ids=str
+    "file",
+    [
+        file
+        for file in FILES
+        if file.parts[:2] == ("pipelines", "commands") and file.stem != "__init__"
+    ],
+    ids=str,
 )
 def test_a_verb_is_one_file_with_a_main_and_says_what_it_does(file: Path) -> None:
     tree = ast.parse((ROOT / file).read_text())
     assert ast.get_docstring(tree)
     functions = {node.name for node in tree.body if isinstance(node, ast.FunctionDef)}
-    targets = [target for node in tree.body if isinstance(node, ast.Assign) for target in node.targets]
+    targets = [
+        target for node in tree.body if isinstance(node, ast.Assign) for target in node.targets
+    ]
     assert "main" in functions | {target.id for target in targets if isinstance(target, ast.Name)}
 
 
-@pytest.mark.parametrize("file", [file for file in FILES if file.parts[:2] != ("pipelines", "commands")], ids=str)
+@pytest.mark.parametrize(
+    "file", [file for file in FILES if file.parts[:2] != ("pipelines", "commands")], ids=str
+)
 def test_every_room_says_what_it_is_for(file: Path) -> None:
     text = (ROOT / file).read_text()
     assert not text.strip() or ast.get_docstring(ast.parse(text))
@@ -234,4 +288,6 @@ def test_a_task_is_two_files_of_one_name(name: str) -> None:
 
 
 def test_places_named_here_exist() -> None:
-    assert [place for places in LIBRARIES.values() for place in places if not (ROOT / place).exists()] == []
+    assert [
+        place for places in LIBRARIES.values() for place in places if not (ROOT / place).exists()
+    ] == []

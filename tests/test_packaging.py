@@ -47,7 +47,9 @@ def wheel(tmp_path_factory: pytest.TempPathFactory) -> set[str]:
 
 def locked(name: str) -> dict[str, str]:
     """The requirements of a lock, each with its hashes."""
-    entries = re.split(r"\n(?=[A-Za-z0-9])", re.sub(r"(?m)^\s*#.*\n", "", (ROOT / name).read_text()))
+    entries = re.split(
+        r"\n(?=[A-Za-z0-9])", re.sub(r"(?m)^\s*#.*\n", "", (ROOT / name).read_text())
+    )
     return {entry.split()[0]: entry for entry in entries if entry.strip()}
 
 
@@ -60,7 +62,9 @@ def test_installed_packages_are_those_of_this_tree(tmp_path: Path) -> None:
     code = "import conf, pipelines, tasks; print(conf.__file__, pipelines.__file__, tasks.__file__)"
     environment = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"}
     command = [sys.executable, "-c", code]
-    printed = subprocess.run(command, cwd=tmp_path, check=True, capture_output=True, text=True, env=environment).stdout
+    printed = subprocess.run(
+        command, cwd=tmp_path, check=True, capture_output=True, text=True, env=environment
+    ).stdout
     assert {Path(path).parent.parent for path in printed.split()} == {ROOT}
 
 
@@ -93,13 +97,19 @@ def test_the_wheel_holds_every_source_and_nothing_else(wheel: set[str]) -> None:
 def test_every_requirement_is_pinned_with_hashes(name: str) -> None:
     entries = locked(name)
     assert entries
-    assert [key for key, entry in entries.items() if "==" not in key or "--hash=sha256:" not in entry] == []
+    assert [
+        key for key, entry in entries.items() if "==" not in key or "--hash=sha256:" not in entry
+    ] == []
 
 
 @pytest.mark.parametrize("name", LOCKS)
 def test_the_lock_holds_no_address(name: str) -> None:
     assert (
-        re.findall(r"\S*(?:://|--(?:extra-)?index-url|--find-links|--trusted-host)\S*", (ROOT / name).read_text()) == []
+        re.findall(
+            r"\S*(?:://|--(?:extra-)?index-url|--find-links|--trusted-host)\S*",
+            (ROOT / name).read_text(),
+        )
+        == []
     )
 
 
@@ -109,7 +119,10 @@ def test_the_lock_satisfies_what_is_declared() -> None:
         *project["dependencies"],
         *(line for lines in project["optional-dependencies"].values() for line in lines),
     ]
-    versions = {canonicalize_name(key.split("==")[0]): key.split("==")[1] for key in locked("requirements.lock")}
+    versions = {
+        canonicalize_name(key.split("==")[0]): key.split("==")[1]
+        for key in locked("requirements.lock")
+    }
     requirements = [Requirement(line) for line in declared]
     wrong = [
         str(item)
@@ -133,20 +146,37 @@ def test_what_is_imported_is_declared() -> None:
 
 
 def test_what_is_declared_is_imported_or_says_why_it_is_there() -> None:
-    imported = {name for folder in FOLDERS for module in _imported(folder) for name in _distributions(module)}
+    imported = {
+        name
+        for folder in FOLDERS
+        for module in _imported(folder)
+        for name in _distributions(module)
+    }
     text = (ROOT / "pyproject.toml").read_text().split("[project.scripts]")[0]
     lines = re.findall(r'^    "([^"]+)",(.*)$', text, re.MULTILINE)
     project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
     declared = [*project["dependencies"], *project["optional-dependencies"]["dev"]]
-    assert [line for line, _ in lines] == declared  # One a line, so that each has room for a reason.
-    assert [line for line, reason in lines if not _names([line]) & imported and "# " not in reason] == []
+    assert [
+        line for line, _ in lines
+    ] == declared  # One a line, so that each has room for a reason.
+    assert [
+        line for line, reason in lines if not _names([line]) & imported and "# " not in reason
+    ] == []
 
 
 def test_what_only_tests_import_is_not_asked_of_users() -> None:
     project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
-    used = {name for folder in PACKAGES for module in _imported(folder) for name in _distributions(module)}
+    used = {
+        name
+        for folder in PACKAGES
+        for module in _imported(folder)
+        for name in _distributions(module)
+    }
     tested = {
-        name for folder in ("tests", "benchmarks") for module in _imported(folder) for name in _distributions(module)
+        name
+        for folder in ("tests", "benchmarks")
+        for module in _imported(folder)
+        for name in _distributions(module)
     }
     assert _names(project["dependencies"]) & (tested - used) == set()
 
@@ -158,9 +188,17 @@ def _names(requirements: list[str]) -> set[str]:
 @functools.cache
 def _imported(folder: str) -> set[str]:
     """Modules of others that the files of a folder import, wherever in the file."""
-    nodes = (node for file in (ROOT / folder).rglob("*.py") for node in ast.walk(ast.parse(file.read_text())))
+    nodes = (
+        node
+        for file in (ROOT / folder).rglob("*.py")
+        for node in ast.walk(ast.parse(file.read_text()))
+    )
     modules = {module for node in nodes for module in _modules(node)}
-    return {module for module in modules if module.split(".")[0] not in {*FOLDERS, *sys.stdlib_module_names}}
+    return {
+        module
+        for module in modules
+        if module.split(".")[0] not in {*FOLDERS, *sys.stdlib_module_names}
+    }
 
 
 def _modules(node: ast.AST) -> list[str]:
@@ -175,5 +213,9 @@ def _distributions(module: str) -> set[str]:
     if not module.startswith("google."):
         return {canonicalize_name(name) for name in candidates}
     inside = f"{module.replace('.', '/')}/"
-    holding = (name for name in candidates if any(str(file).startswith(inside) for file in metadata.files(name) or ()))
+    holding = (
+        name
+        for name in candidates
+        if any(str(file).startswith(inside) for file in metadata.files(name) or ())
+    )
     return {canonicalize_name(name) for name in holding}

@@ -52,7 +52,9 @@ def clipped(box: Any, height: int, width: int) -> tuple[Box, bool]:
         advice = f"box {box} lies outside the image of {width}x{height}"
         raise Rejected("box_outside", f"{advice}; correct it, or remove the object")
     # As float32 and as a fraction, the way it is stored, the box must still have an area.
-    if (bottom - top) / height < SMALLEST or (right - left) / width < SMALLEST:
+    tall = (bottom - top) / height
+    wide = (right - left) / width
+    if tall < SMALLEST or wide < SMALLEST:
         advice = f"box {box} has no area inside the image"
         raise Rejected("box_empty", f"{advice}; correct it, or remove the object")
     inner = Box(top, left, bottom, right)
@@ -61,7 +63,8 @@ def clipped(box: Any, height: int, width: int) -> tuple[Box, bool]:
 
 def _stated(box: Any) -> Box:
     """A box as an annotation states it."""
-    if not isinstance(box, list) or len(box) != 4 or not all(map(is_number, box)):
+    is_list = isinstance(box, list) and len(box) == 4
+    if not is_list or not all(map(is_number, box)):
         advice = f"box {box!r} is not [x, y, width, height] in pixels"
         raise Rejected("box_malformed", f"{advice}; correct it, or remove the object")
     left, top, width, height = (float(value) for value in box)

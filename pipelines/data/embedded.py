@@ -139,10 +139,13 @@ def _covers(mask: Array, earlier: Array) -> bool:
 def _background(random: np.random.RandomState, regions: list[Array]) -> Array:
     region = regions[random.randint(len(regions))]
     height, width = region.shape[:2]
-    side = random.randint(SIZE * 2 // 3, min(SIZE * 3 // 2, height, width))
+    smallest = SIZE * 2 // 3
+    largest = min(SIZE * 3 // 2, height, width)
+    side = random.randint(smallest, largest)
     top = random.randint(height - side + 1)
     left = random.randint(width - side + 1)
-    crop = Image.fromarray(region[top : top + side, left : left + side])
+    bottom, right = top + side, left + side
+    crop = Image.fromarray(region[top:bottom, left:right])
     resized = crop.resize((SIZE, SIZE), Image.Resampling.BILINEAR)
     return np.asarray(resized, np.float64)
 

@@ -72,7 +72,9 @@ def _tile(picture: Picture, names: Sequence[str]) -> Image.Image:
     pixels = _painted(picture)
     height, width = pixels.shape[:2]
     scale = SIDE / max(height, width)
-    size = (max(1, round(width * scale)), max(1, round(height * scale)))
+    wide = max(1, round(width * scale))
+    tall = max(1, round(height * scale))
+    size = (wide, tall)
     tile = Image.new(
         "RGB",
         (SIDE, SIDE + CAPTION),

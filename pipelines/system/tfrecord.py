@@ -48,7 +48,8 @@ def read(file: IO[bytes]) -> Iterator[bytes]:
     size, at = file.seek(0, os.SEEK_END), 0
     file.seek(0)
     while header := file.read(HEADER):
-        if len(header) < HEADER or checksum(header[:8]) != struct.unpack("<I", header[8:])[0]:
+        is_whole = len(header) == HEADER
+        if not is_whole or checksum(header[:8]) != struct.unpack("<I", header[8:])[0]:
             raise ValueError(f"no TFRecord header at byte {at}")
         length = struct.unpack("<Q", header[:8])[0]
         if (

@@ -15,7 +15,14 @@ def changes(name: str, text: str) -> str:
     """
     file = FOLDER / name
     before = file.read_text() if file.exists() else ""
-    lines = difflib.unified_diff(before.splitlines(), text.splitlines(), f"{name} (golden)", f"{name} (now)", lineterm="", n=1)
+    lines = difflib.unified_diff(
+        before.splitlines(),
+        text.splitlines(),
+        f"{name} (golden)",
+        f"{name} (now)",
+        lineterm="",
+        n=1,
+    )
     difference = "\n".join(lines)
     if difference and RENEW:
         file.parent.mkdir(parents=True, exist_ok=True)
