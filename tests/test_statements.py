@@ -26,10 +26,8 @@ def tree_of(file: Path) -> ast.Module:
     for node in ast.walk(tree):
         if isinstance(node, FUNCTIONS):
             node.returns = None
-        elif isinstance(node, ast.arg):
+        elif isinstance(node, ast.arg | ast.AnnAssign):
             node.annotation = None
-        elif isinstance(node, ast.AnnAssign):
-            node.annotation = ast.Constant(None)
     return tree
 
 

@@ -126,6 +126,7 @@ class Training:
         self._refuse_hopeless()
         self._flight = self._recorder() if plan.record_flight else None
         self._averaged = weights.Averaged(self._official)
+        self._level = weights.leveller(plan.devices, self._official.model)
         self._runner = self._built_runner()
         self._done = self._step()
         self._resume()
@@ -227,6 +228,7 @@ class Training:
 
     def after_steps(self, output: Mapping[str, Any]) -> None:
         """Records a block of steps; the official runner calls it before it saves a checkpoint."""
+        self._level()
         values = official.scalars(output)
         step = self._step()
         steps = range(self._done + 1, step + 1)

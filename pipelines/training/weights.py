@@ -1,6 +1,7 @@
 """The weights of a training: what they hash to, and those that an evaluation puts averages in the place of."""
 
 import hashlib
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -23,6 +24,31 @@ def sha256(variables: list[tf.Variable]) -> str:
     for name, value in sorted(named):
         digest.update(name.encode() + b"\0" + value)
     return digest.hexdigest()
+
+
+def leveller(devices: tf.distribute.Strategy, model: Any) -> Callable[[], None]:
+    """Returns what gives all replicas the mean of the statistics that each gathers alone, batch norm's among them.
+
+    A checkpoint holds that mean, and whoever resumes has it on every replica: without it a run left alone would
+    evaluate other statistics than one that was resumed. Collective: every worker must call it after the same steps.
+    """
+    gathered = [variable for variable in model.variables if _is_gathered_alone(variable)]
+    if devices.num_replicas_in_sync == 1 or not gathered:
+        return lambda: None
+
+    def assign_means() -> None:
+        replicas = tf.distribute.get_replica_context()
+        values = [tf.identity(variable) for variable in gathered]
+        means = replicas.all_reduce(tf.distribute.ReduceOp.MEAN, values)
+        for variable, mean in zip(gathered, means, strict=True):
+            variable.assign(mean)
+
+    return tf.function(lambda: devices.run(assign_means))
+
+
+def _is_gathered_alone(variable: tf.Variable) -> bool:
+    on_read = variable.synchronization == tf.VariableSynchronization.ON_READ
+    return on_read and variable.aggregation == tf.VariableAggregation.MEAN
 
 
 def settle_averages(official: Any) -> None:

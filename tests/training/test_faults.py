@@ -80,9 +80,8 @@ def test_a_second_signal_stops_at_once_and_the_run_can_go_on(trellis, tiny, tmp_
     first = tmp_path / "run" / "checkpoints" / "ckpt-0.index"
     while not first.exists() and process.poll() is None:
         time.sleep(0.1)
-    time.sleep(
-        5
-    )  # Now in a block of steps, at whose end, hours from now, the first signal would be heeded.
+    # Then in a block of steps, at whose end, hours from now, the first signal would be heeded.
+    time.sleep(5)
     process.send_signal(signal.SIGINT)
     time.sleep(2)
     assert process.poll() is None, process.communicate()[0]
@@ -91,8 +90,15 @@ def test_a_second_signal_stops_at_once_and_the_run_can_go_on(trellis, tiny, tmp_
     assert process.returncode == 128 + signal.SIGINT, printed
     assert "once more stops at once" in printed
     assert first.exists()
-    trellis("train", *command)
-    check_run(tmp_path, "run", "accuracy")
+    resumed = trellis.start("train", f"run={tmp_path / 'run'}", f"runs_dir={tmp_path}")
+    said = ""
+    for line in resumed.stdout:
+        said += line
+        if line.startswith("memory:"):  # The model stands, and nothing has been refused.
+            break
+    resumed.kill()
+    rest, _ = resumed.communicate()
+    assert "training resnet" in said and "memory:" in said, said + rest
 
 
 ECHO = """
