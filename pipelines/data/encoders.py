@@ -62,9 +62,10 @@ def libraries() -> dict[str, str]:
     # Pillow: only where something is built or asked for.
     from PIL import features
 
+    # Not its zlib: which one it names depends on what the process has loaded before.
     codecs = {
         f"pillow's {name}": str(features.version(name))
-        for name in ("libjpeg_turbo", "jpg", "zlib", "webp", "libtiff")
+        for name in ("libjpeg_turbo", "jpg", "webp", "libtiff")
     }
     packages = {name: importlib.metadata.version(name) for name in ("pillow", "pycocotools")}
     return {"zlib": zlib.ZLIB_RUNTIME_VERSION, **packages, **codecs}

@@ -28,7 +28,7 @@ CONVERSIONS = [
 ]
 # What of the libraries can change an encoder's bytes.
 OURS = ("zlib", "pycocotools")
-PILLOWS = ("pillow", "pillow's libjpeg_turbo", "pillow's zlib", "pillow's webp")
+PILLOWS = ("pillow", "pillow's libjpeg_turbo", "pillow's webp")
 
 
 def made() -> dict[str, str]:
