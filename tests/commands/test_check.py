@@ -65,7 +65,7 @@ def test_what_is_proved_is_the_tree_that_was_called(tiny, tmp_path):
             ROOT / package, tmp_path / package, ignore=shutil.ignore_patterns("__pycache__")
         )
     (tmp_path / "pipelines/commands/train.py").write_text(
-        '"""No training."""\n\n\ndef run(cfg):\n    print("the copy was called")\n'
+        '"""No training."""\n\n\ndef main(overrides):\n    print("the copy was called")\n'
     )
     environment = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"}
     command = [sys.executable, "-m", "pipelines", "check", "--determinism", *chosen(tiny)]

@@ -534,7 +534,7 @@ def describe(
     category = annotation.get("category_id")
     labels = request.shared["labels"]
     if not isinstance(category, int) or category not in labels:
-        says = f"category {printable(category)!r} is not in the list of categories"
+        says = f"category {printable(repr(category))} is not in the list of categories"
         raise Rejected("unknown_category", f"{says}; add it there, or remove the object")
     label, text = labels[category]
     box, clipped = boxes.clipped(
