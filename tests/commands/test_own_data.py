@@ -144,6 +144,7 @@ def test_photographs_with_a_half_broken_annotation_file_become_a_detector_and_a_
     assert json.loads((listed.parent / "manifest.json").read_text())["counts"] == {
         "examples_read": 121, "examples_written": 114, "examples_rejected": 7,
         "objects_read": 240, "objects_written": 221, "objects_rejected": 7, "objects_of_rejected_examples": 12, "boxes_clipped": 1,
+        "ballast_files": 0, "ids_hashed": 0,
     }  # fmt: skip
     summary = json.loads((tmp_path / "run" / "summary.json").read_text())
     assert (
