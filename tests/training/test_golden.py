@@ -107,7 +107,9 @@ def test_the_first_steps_of_a_recipe_give_the_bits_on_record(name, trellis, tiny
     )  # fmt: skip
     text = first_steps(tmp_path / "run")
     losses = [line for line in text.splitlines() if line.startswith("step")]
-    assert len(losses) == STEPS and len({line.split()[-1] for line in losses}) == STEPS
+    assert len(losses) == STEPS
+    # The first rate of a warm-up is zero; then the weights move.
+    assert len({line.split()[-1] for line in losses}) >= STEPS - 1
     file = f"losses/{name}.{determinism_class(tmp_path / 'run')}.txt"
     on_record = (golden.FOLDER / file).exists()
     difference = golden.changes(file, text)
