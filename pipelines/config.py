@@ -514,7 +514,7 @@ def override_value(value: Any) -> str:
     if value is None or isinstance(value, bool | int | float):
         return yaml.safe_dump(value).split("\n")[0]
     # Hydra reads a backslash as an escape only where a quote follows: it's\ is spelled 'it\'s\\'.
-    escaped = re.sub(r"(\\*)('|$)", _escape, str(value))
+    escaped = re.sub(r"(\\*)('|\Z)", _escape, str(value))
     return f"'{escaped}'"
 
 

@@ -277,6 +277,7 @@ def test_check_finds_the_data_or_says_why_not_before_tensorflow_starts(
 @given(value=plain_values.filter(lambda value: "${" not in repr(value)))
 @example(value={"a b": 1})
 @example(value=1e22)
+@example(value="\\\n")
 def test_any_value_survives_being_spelled_as_an_override(value: Any) -> None:
     text = config.override_value(value)
     override = commandline._parse(f"task.key={text}")
