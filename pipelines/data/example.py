@@ -5,6 +5,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from pipelines.config import Dataset
+from pipelines.data import keys
 
 Reason = tuple[str, str]  # a code, and advice
 
@@ -80,6 +81,44 @@ class Example:
     content: str  # digest over everything the record is made from
     own: Any = None  # a value that JSON can hold and only the source reads
     files: dict[str, str] = field(default_factory=dict)  # SHA-256 of what a worker reads whole
+
+
+def of_class(
+    split: str, name: str, file: str, sha256: str, label: str, numbers: Mapping[str, int]
+) -> Example:
+    """An image of one class, which is `own` by number and name.
+
+    Args:
+        numbers: of the classes, by name.
+    """
+    return Example(
+        split=split,
+        key=name,
+        file=file,
+        name=name,
+        content=keys.joint_digest(sha256, label),
+        own={"label": numbers[label], "text": label},
+        files={file: sha256},
+    )
+
+
+def of_pair(
+    split: str, stem: str, images: Folder, image: str, seconds: Folder, second: str, kind: str
+) -> Example:
+    """An image and a second file of the same stem, whose path is `own` under its kind."""
+    image_file = f"{images.path}/{image}"
+    second_file = f"{seconds.path}/{second}"
+    image_digest = images.digests[image]
+    second_digest = seconds.digests[second]
+    return Example(
+        split=split,
+        key=stem,
+        file=image_file,
+        name=image,
+        content=keys.joint_digest(image_digest, second_digest),
+        own={kind: second_file},
+        files={image_file: image_digest, second_file: second_digest},
+    )
 
 
 @dataclass(frozen=True, order=True)

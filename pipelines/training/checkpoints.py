@@ -86,9 +86,8 @@ def best(folder: Path, say: Say) -> str:
     prefixes = [*_prefixes(folder), *_prefixes(folder / "last")]
     if step is not None:
         for prefix in prefixes:
-            if (
-                stored_step(prefix) == step
-            ):  # Saved before the evaluation that found it best: the same weights.
+            # Saved before the evaluation that found it best: the same weights.
+            if stored_step(prefix) == step:
                 say(
                     f"the best checkpoint, of step {step}, is not in {chosen}; taking {prefix}, "
                     f"which was saved at the same step"
@@ -204,9 +203,8 @@ def stored_step(prefix: str) -> int | None:
     """The step that a checkpoint was saved at, None where it cannot be read."""
     try:
         return int(tf.train.load_checkpoint(prefix).get_tensor(upstream.SAVED_STEP))
-    except (
-        Exception
-    ):  # The reader has a dozen ways to say that bytes are wrong, or that it knows no such tensor.
+    # The reader has a dozen ways to say that bytes are wrong, or that it knows no such tensor.
+    except Exception:
         return None
 
 
@@ -269,8 +267,7 @@ def _trouble(prefix: str) -> str | None:
         reader = tf.train.load_checkpoint(prefix)
         for name in reader.get_variable_to_shape_map():
             reader.get_tensor(name)
-    except (
-        Exception
-    ) as error:  # Whatever the reader makes of it: it has a dozen ways to say that bytes are wrong.
+    # Whatever the reader makes of it: it has a dozen ways to say that bytes are wrong.
+    except Exception as error:
         return " ".join(str(error).split())[:120]
     return None

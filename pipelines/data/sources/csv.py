@@ -16,6 +16,7 @@ from pipelines.data.example import (
     Rejected,
     Request,
     Tally,
+    of_class,
 )
 from pipelines.data.images import Image
 from pipelines.data.keys import ALL, SPLITS
@@ -172,15 +173,7 @@ def _example(
     file, sha256 = lookup.find(name, folders)
     if label not in numbers:
         raise Rejected("unknown_class", f"label {printable(label)!r} is not in dataset.labels")
-    return Example(
-        split=split,
-        key=name,
-        file=file,
-        name=name,
-        content=keys.joint_digest(sha256, label),
-        own={"label": numbers[label], "text": label},
-        files={file: sha256},
-    )
+    return of_class(split, name, file, sha256, label, numbers)
 
 
 def load(example: Example, image: Image, request: Request) -> Loaded:

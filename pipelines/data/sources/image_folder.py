@@ -4,7 +4,17 @@ from collections.abc import Iterable, Iterator, Mapping
 
 from pipelines.config import Dataset
 from pipelines.data import keys, lookup
-from pipelines.data.example import Example, Facts, Folder, Listing, Loaded, Reject, Request, Tally
+from pipelines.data.example import (
+    Example,
+    Facts,
+    Folder,
+    Listing,
+    Loaded,
+    Reject,
+    Request,
+    Tally,
+    of_class,
+)
 from pipelines.data.images import EXTENSIONS, NOT_AN_IMAGE, Image
 from pipelines.usage import UsageError
 
@@ -80,15 +90,7 @@ def _item(
         return Reject(split, name, name, "unknown_class", advice)
     file = f"{folder.path}/{name}"
     sha256 = folder.digests[name]
-    return Example(
-        split=split,
-        key=name,
-        file=file,
-        name=name,
-        content=keys.joint_digest(sha256, label),
-        own={"label": numbers[label], "text": label},
-        files={file: sha256},
-    )
+    return of_class(split, name, file, sha256, label, numbers)
 
 
 def load(example: Example, image: Image, request: Request) -> Loaded:

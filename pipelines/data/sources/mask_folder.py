@@ -22,6 +22,7 @@ from pipelines.data.example import (
     Rejected,
     Request,
     Tally,
+    of_pair,
 )
 from pipelines.data.images import EXTENSIONS, NOT_AN_IMAGE, Image
 from pipelines.usage import UsageError
@@ -102,7 +103,7 @@ def _paired(
             yield Reject(split, name, stem, *refusal)
             continue
         paired.add(stem)
-        yield _pair(split, stem, images, name, painted, mask)
+        yield of_pair(split, stem, images, name, painted, mask, "mask")
     for stem in lone:
         mask = masks_by_stem[stem]
         reason = painted.unfit.get(mask, NO_IMAGE)
@@ -123,29 +124,6 @@ def _doubles(
         if stem and by_stem[stem] != name:
             doubles.append(name)
     return doubles
-
-
-def _pair(
-    split: str,
-    stem: str,
-    images: Folder,
-    name: str,
-    painted: Folder,
-    mask: str,
-) -> Example:
-    image_file = f"{images.path}/{name}"
-    mask_file = f"{painted.path}/{mask}"
-    image_digest = images.digests[name]
-    mask_digest = painted.digests[mask]
-    return Example(
-        split=split,
-        key=stem,
-        file=image_file,
-        name=name,
-        content=keys.joint_digest(image_digest, mask_digest),
-        own={"mask": mask_file},
-        files={image_file: image_digest, mask_file: mask_digest},
-    )
 
 
 def by_stem(names: Iterable[str], suffix: str = "") -> dict[str, str]:

@@ -18,6 +18,7 @@ from pipelines.data.example import (
     Rejected,
     Request,
     Tally,
+    of_pair,
 )
 from pipelines.data.images import EXTENSIONS, Image
 from pipelines.data.sources import mask_folder
@@ -93,7 +94,7 @@ def _items(
             if refusal is None:
                 refusal = _annotation_refusal(stem, annotation, annotations, field)
             if refusal is None:
-                yield _example(split, stem, images, names[0], annotations, annotation)
+                yield of_pair(split, stem, images, names[0], annotations, annotation, "annotation")
                 continue
             lost = 0
             if field == "annotations":
@@ -135,29 +136,6 @@ def _annotation_names(folder: Folder) -> list[str]:
         if name.endswith(".xml") or not lookup.is_ballast(name):
             names.append(name)
     return names
-
-
-def _example(
-    split: str,
-    stem: str,
-    images: Folder,
-    name: str,
-    annotations: Folder,
-    annotation: str,
-) -> Example:
-    image_file = f"{images.path}/{name}"
-    annotation_file = f"{annotations.path}/{annotation}"
-    image_digest = images.digests[name]
-    annotation_digest = annotations.digests[annotation]
-    return Example(
-        split=split,
-        key=stem,
-        file=image_file,
-        name=name,
-        content=keys.joint_digest(image_digest, annotation_digest),
-        own={"annotation": annotation_file},
-        files={image_file: image_digest, annotation_file: annotation_digest},
-    )
 
 
 def _image_refusal(
