@@ -420,7 +420,12 @@ def _named(cfg: Config) -> Config:
 
 def to_yaml(cfg: Config) -> str:
     """The composed configuration as YAML, in the order of the schema."""
-    return yaml.dump(plain(cfg), Dumper=_Dumper, sort_keys=False, width=120)
+    return yaml.dump(
+        plain(cfg),
+        Dumper=_Dumper,
+        sort_keys=False,
+        width=120,
+    )
 
 
 def to_recorded_yaml(cfg: Config, text: str) -> str:

@@ -129,7 +129,12 @@ class _Trials:
         around = circumstances.describe(cfg, self._packages)
         text = f"{base} {circumstances.digest(around)}"
         identity = hashlib.sha256(text.encode()).hexdigest()
-        trial = Trial.at(self.directory, identity, settings, overrides)
+        trial = Trial.at(
+            self.directory,
+            identity,
+            settings,
+            overrides,
+        )
         trial.base = base
         trial.circumstances = around
         share = processes.share(self.cfg.jobs)

@@ -104,9 +104,9 @@ def _train_built(
             _reporting(built, sender, signals, outcome, laps) as report,
         ):
             plan = loop.Plan(
-                params=built.params,
-                run_dir=folder,
-                devices=built.devices,
+                built.params,
+                folder,
+                built.devices,
                 exact=cfg.determinism,
                 record_flight=cfg.flight,
                 report=report,
@@ -174,7 +174,12 @@ def _describe(recorder: Recorder, built: Built) -> None:
     manifest = data.to_json()
     recorder.file("params.yaml", yaml.safe_dump(params.as_dict(), sort_keys=False))
     recorder.file("manifest.json", manifest)
-    recorder.dataset(data.dataset, data.fingerprint, str(data.directory), json.loads(manifest))
+    recorder.dataset(
+        data.dataset,
+        data.fingerprint,
+        str(data.directory),
+        json.loads(manifest),
+    )
     recorder.parameters(_chosen(built))
     # A tag, not a parameter: MLflow keeps the first of a parameter, and this may change with determinism=off.
     recorder.tags({"strategy": params.runtime.distribution_strategy})

@@ -9,14 +9,12 @@ import os
 from array import array
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, replace
-from types import ModuleType
 from typing import Any
 
 import apache_beam as beam
 import numpy as np
 from etils import epath
 
-from pipelines.config import Dataset
 from pipelines.data import (
     build,
     content,
@@ -29,10 +27,11 @@ from pipelines.data import (
     runners,
     summary,
 )
-from pipelines.data.description import Origin
-from pipelines.data.example import Example, Listing, Rejected, Tally
+from pipelines.data.description import Commission, Origin
+from pipelines.data.example import Example, Rejected
 from pipelines.data.images import Image
 from pipelines.data.index import Index
+from pipelines.data.listing import Listing, Tally
 from pipelines.data.manifest import Manifest
 from pipelines.data.readback import Readback, decoded_before, refuse_adopted
 from pipelines.data.summary import Summary
@@ -53,20 +52,15 @@ class Adoption:
     first_label: int
 
 
-def run(
-    dataset: Dataset,
-    task: ModuleType,
-    folder: str,
-    *,
-    found: content.Found,
-    runner: dict[str, Any],
-) -> Manifest:
+def run(commission: Commission) -> Manifest:
     """Scans the files and writes a manifest for them.
 
     Raises:
         UsageError: no files, files that are not local, or a record that does not fit the task.
     """
-    target = epath.Path(folder)
+    dataset, task, found = commission.dataset, commission.task, commission.found
+    target = commission.target
+    folder = str(target)
     build.begin(target)
     files = dict(_linked(target, found))
     labels = tuple(str(label) for label in dataset.labels or ())
@@ -78,7 +72,7 @@ def run(
         _scan(
             Adoption(folder, task.decode, labels, task.FIRST_LABEL),
             files,
-            runner,
+            commission.runner,
         )
         scanned = _summaries(target, files)
         listed = Index(
@@ -90,7 +84,7 @@ def run(
         _refuse(scanned, target)
         listing, summaries = _named(labels, task.FIRST_LABEL, scanned)
         description.require_all(dataset.source, listing, listed, summaries)
-        origin = Origin(dataset, task, target, listing, listed, found)
+        origin = Origin(commission, listing, listed)
         built = description.describe(origin, summaries)
         refuse_adopted(readback.undecodable(built))
         readback.check(built)

@@ -14,7 +14,6 @@ from typing import Any
 
 from etils import epath
 
-from pipelines.config import Dataset
 from pipelines.data import (
     checks,
     content,
@@ -22,7 +21,6 @@ from pipelines.data import (
     encoders,
     images,
     index,
-    keys,
     lookup,
     manifest,
     records,
@@ -30,8 +28,9 @@ from pipelines.data import (
     summary,
 )
 from pipelines.data.checks import Checks
-from pipelines.data.description import Origin
-from pipelines.data.example import Listing, Request
+from pipelines.data.description import Commission, Origin
+from pipelines.data.keys import is_text
+from pipelines.data.listing import Listing, Request
 from pipelines.data.manifest import Manifest
 from pipelines.data.progress import Progress
 from pipelines.data.readback import Readback, Undecodable, decoded_before
@@ -49,25 +48,19 @@ DISK_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 Summaries = dict[str, dict[str, Any]]  # of the shards of a finished build, by file name
 
 
-def run(
-    dataset: Dataset,
-    task: ModuleType,
-    folder: str,
-    *,
-    found: content.Found,
-    runner: dict[str, Any],
-) -> Manifest:
+def run(commission: Commission) -> Manifest:
     """Builds a data set in its folder.
 
     Raises:
         UsageError: the source is unfit, too much was rejected, or the disk is full.
     """
+    dataset, task, found = commission.dataset, commission.task, commission.found
     source = sources.load(dataset.source)
     if dataset.task not in source.FACTS.tasks:
         gives = " and ".join(source.FACTS.tasks)
         raise UsageError(f"dataset.source: {dataset.source} gives {gives}, not {dataset.task}")
     images.check_treatments(dataset.convert)
-    target = epath.Path(folder)
+    target = commission.target
     begin(target)
     asked = Request(dataset, found.places, found.digests, parse=task.parse, unfit=found.unfit)
     listing = source.listing(asked)
@@ -76,8 +69,8 @@ def run(
         with _explained(target):
             request = Request(dataset, found.places, {}, listing.shared, task.parse)
             job = _job(target, task, listing, request)
-            origin = Origin(dataset, task, target, listing, job.index, found)
-            summaries = _written(job, origin, readback, runner)
+            origin = Origin(commission, listing, job.index)
+            summaries = _written(job, origin, readback)
         built = description.describe(origin, summaries)
         description.write_rejects(target, job.index, summaries)
         manifest.check_rejects(built, dataset.max_reject_fraction)
@@ -94,7 +87,7 @@ def begin(target: epath.Path) -> None:
 
 def _check_labels(labels: tuple[str, ...]) -> None:
     for label in labels:
-        if not keys.is_text(label):
+        if not is_text(label):
             shown = printable(label)
             raise UsageError(
                 f"class name {shown!r} is no text; rename the folder or the class to UTF-8"
@@ -137,26 +130,25 @@ def _tell_ballast(names: list[str]) -> None:
     )
 
 
-def _written(
-    job: records.Job, origin: Origin, readback: Readback, runner: dict[str, Any]
-) -> list[Summary]:
+def _written(job: records.Job, origin: Origin, readback: Readback) -> list[Summary]:
     """Writes the shards of a build, and those again that have images which TensorFlow cannot decode."""
-    summaries = _write(job, origin, runner)
+    summaries = _write(job, origin)
     refused = readback.undecodable(description.describe(origin, summaries))
     if not refused:
         return summaries
-    summaries = _write(_without(refused, job, origin.target), origin, runner)
+    summaries = _write(_without(refused, job, origin.commission.target), origin)
     refused = readback.undecodable(description.describe(origin, summaries))
     if refused:
         raise RuntimeError(f"{refused[0]} was to be left out")
     return summaries
 
 
-def _write(job: records.Job, origin: Origin, runner: dict[str, Any]) -> list[Summary]:
+def _write(job: records.Job, origin: Origin) -> list[Summary]:
+    target = origin.commission.target
     if job.shards:
-        with Progress(origin.target, job.index, job.shards):
-            records.write(job, runner)
-    summaries = [_summary(origin.target, shard) for shard in sorted(job.index.shards)]
+        with Progress(target, job.index, job.shards):
+            records.write(job, origin.commission.runner)
+    summaries = [_summary(target, shard) for shard in sorted(job.index.shards)]
     description.require_all(job.source, origin.listing, job.index, summaries)
     return summaries
 

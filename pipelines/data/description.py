@@ -13,8 +13,9 @@ from etils import epath
 
 from pipelines.config import Dataset
 from pipelines.data import content, encoders, index, manifest, sources, summary
-from pipelines.data.example import Listing, Reject
+from pipelines.data.example import Reject
 from pipelines.data.index import Index
+from pipelines.data.listing import Listing
 from pipelines.data.manifest import Manifest, Shard, Split
 from pipelines.data.summary import Summary
 from pipelines.outside import printable, redacted
@@ -25,20 +26,29 @@ BALANCE = 100  # times as many of the commonest class as of the rarest
 
 
 @dataclass(frozen=True)
-class Origin:
-    """What a data set comes from, whether it is built or adopted."""
+class Commission:
+    """What is asked for, whether it is then built or adopted: a data set, for a task, in a folder."""
 
     dataset: Dataset
     task: ModuleType
     target: epath.Path
+    found: content.Found
+    runner: dict[str, Any]
+
+
+@dataclass(frozen=True)
+class Origin:
+    """What a data set comes from."""
+
+    commission: Commission
     listing: Listing
     listed: Index
-    found: content.Found
 
 
 def describe(origin: Origin, summaries: list[Summary]) -> Manifest:
     """The manifest of a data set with shards of these summaries."""
-    dataset = origin.dataset
+    commission = origin.commission
+    dataset = commission.dataset
     by_split = _by_split(origin.listed, summaries)
     classes = {split: summary.total(shards, "classes") for split, shards in by_split.items()}
     rejects = rejects_of(origin.listed, summaries)
@@ -46,9 +56,9 @@ def describe(origin: Origin, summaries: list[Summary]) -> Manifest:
     versions = {name: importlib.metadata.version(name) for name in ("trellis", "apache-beam")}
     return Manifest(
         dataset=dataset.name,
-        fingerprint=origin.target.name.rsplit("-", 1)[1],
+        fingerprint=commission.target.name.rsplit("-", 1)[1],
         task=dataset.task,
-        version=origin.task.VERSION,
+        version=commission.task.VERSION,
         labels=origin.listing.labels,
         splits={split: _split(shards) for split, shards in by_split.items()},
         formats=tuple(summary.total(summaries, "formats")),
@@ -59,10 +69,10 @@ def describe(origin: Origin, summaries: list[Summary]) -> Manifest:
         image_sizes=summary.total(summaries, "image_sizes"),
         box_sizes=summary.total(summaries, "box_sizes"),
         warnings=_warnings(origin, by_split),
-        source={"kind": dataset.source, "digests": _digests(origin.found)},
+        source={"kind": dataset.source, "digests": _digests(commission.found)},
         encoders=encoders.used(dataset),
         versions=versions | encoders.libraries(),
-        directory=str(origin.target),
+        directory=str(commission.target),
     )
 
 
@@ -183,7 +193,7 @@ def _warnings(origin: Origin, by_split: Mapping[str, list[Summary]]) -> tuple[st
         if split == "train":
             warnings += _warnings_of_balance(classes)
     hashed = sum(counted.ids_hashed for shards in by_split.values() for counted in shards)
-    if hashed and sources.facts(origin.dataset.source).numbered:
+    if hashed and sources.facts(origin.commission.dataset.source).numbered:
         warnings.append(
             f"{hashed} image ids are no whole numbers of up to 15 digits; "
             "image/source_id has a number made from each instead"

@@ -1,27 +1,12 @@
-"""What sources and builds say to each other: requests, listings, examples, what is loaded and what is rejected."""
+"""One example on its way to a record: where it lies, what is loaded of it, or why it is rejected."""
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from pipelines.config import Dataset
 from pipelines.data import keys
 
 Reason = tuple[str, str]  # a code, and advice
-
-
-@dataclass(frozen=True)
-class Facts:
-    """What holds for a source, whatever data set it reads."""
-
-    tasks: tuple[str, ...]  # those whose records it can fill
-    required: tuple[str, ...]  # settings of a data set that it cannot do without
-    optional: tuple[str, ...] = ()  # further locations that it reads where they are given
-    several: tuple[str, ...] = ()  # locations that may be lists of folders
-    patterns: bool = False  # whether a location may be a pattern
-    adopted: bool = False  # whether its files become shards as they are: linked, not rewritten
-    object_masks: bool = False  # whether it draws masks of objects
-    numbered: bool = False  # whether evaluation finds its images again by the number in their keys
 
 
 @dataclass(frozen=True)
@@ -40,34 +25,6 @@ class Folder:
             if path in self.unfit:
                 return self.unfit[path]
         return None
-
-
-def no_features(serialized: bytes) -> dict[str, list[Any]]:
-    """Stands for a parser where no records are read."""
-    return {}
-
-
-@dataclass(frozen=True)
-class Request:
-    """What a source is asked to read: paths, and digests of files, by field and split."""
-
-    dataset: Dataset
-    places: Mapping[str, Mapping[str, str]]
-    digests: Mapping[str, Mapping[str, Mapping[str, str]]]  # empty on workers
-    shared: Mapping[str, Any] = field(default_factory=dict)  # what `listing` found out for `load`
-    # Features of a serialized tf.train.Example.
-    parse: Callable[[bytes], dict[str, list[Any]]] = no_features
-    unfit: Mapping[str, Mapping[str, Mapping[str, Reason]]] = field(default_factory=dict)
-
-    def folder(self, name: str, split: str) -> Folder:
-        """What lies at a location; `name` is a field, or `images 2`."""
-        digests = self.digests.get(name, {}).get(split, {})
-        unfit = self.unfit.get(name, {}).get(split, {})
-        return Folder(
-            self.places[name][split],
-            digests,
-            unfit,
-        )
 
 
 @dataclass(frozen=True)
@@ -91,15 +48,9 @@ def of_class(
     Args:
         numbers: of the classes, by name.
     """
-    return Example(
-        split=split,
-        key=name,
-        file=file,
-        name=name,
-        content=keys.joint_digest(sha256, label),
-        own={"label": numbers[label], "text": label},
-        files={file: sha256},
-    )
+    own = {"label": numbers[label], "text": label}
+    digest = keys.joint_digest(sha256, label)
+    return Example(split, name, file, name, digest, own, {file: sha256})
 
 
 def of_pair(
@@ -108,16 +59,17 @@ def of_pair(
     """An image and a second file of the same stem, whose path is `own` under its kind."""
     image_file = f"{images.path}/{image}"
     second_file = f"{seconds.path}/{second}"
-    image_digest = images.digests[image]
-    second_digest = seconds.digests[second]
+    digests = images.digests[image], seconds.digests[second]
+    files = dict(zip((image_file, second_file), digests, strict=True))
+    joint = keys.joint_digest(*digests)
     return Example(
-        split=split,
-        key=stem,
-        file=image_file,
-        name=image,
-        content=keys.joint_digest(image_digest, second_digest),
-        own={kind: second_file},
-        files={image_file: image_digest, second_file: second_digest},
+        split,
+        stem,
+        image_file,
+        image,
+        joint,
+        {kind: second_file},
+        files,
     )
 
 
@@ -151,26 +103,3 @@ class Loaded:
     rejects: list[tuple[str, Rejected]] = field(default_factory=list)  # objects left out, by name
     clipped: int = 0  # boxes that were cut at the edge of the image
     pixels: Mapping[str, int] = field(default_factory=dict)  # by class, of a mask of classes
-
-
-@dataclass
-class Tally:
-    """What a source met while it listed, counted where it reads and not where it yields.
-
-    It is whole once all `items` of the listing were taken.
-    """
-
-    examples: int = 0
-    objects: int | None = None  # None: they are read on workers
-    ballast: list[str] = field(default_factory=list)  # files that are no images by name
-
-
-@dataclass(frozen=True)
-class Listing:
-    """Class names in the order of their integers, and the examples in any order."""
-
-    labels: tuple[str, ...]
-    has_masks: bool
-    items: Iterable[Example | Reject]
-    shared: Mapping[str, Any] = field(default_factory=dict)
-    tally: Tally = field(default_factory=Tally)

@@ -8,8 +8,8 @@ from etils import epath
 from pipelines import config
 from pipelines.config import Dataset, absolute
 from pipelines.data import files, folders, sources
-from pipelines.data.example import Facts
 from pipelines.data.keys import ALL, SPLITS
+from pipelines.data.listing import Facts
 from pipelines.usage import UsageError, nearest
 
 # Generators of `embedded`; the number goes up with their bytes.

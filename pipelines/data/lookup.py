@@ -5,8 +5,9 @@ import posixpath
 from collections.abc import Iterable, Sequence
 
 from pipelines.data import files
-from pipelines.data.example import Example, Folder, Rejected, Request, Tally
+from pipelines.data.example import Example, Folder, Rejected
 from pipelines.data.keys import ALL, NOT_TEXT, is_text
+from pipelines.data.listing import Request, Tally
 from pipelines.usage import UsageError
 
 ESCAPES = (

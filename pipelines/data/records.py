@@ -26,8 +26,9 @@ from pipelines.data import (
     sources,
     summary,
 )
-from pipelines.data.example import Example, Rejected, Request
+from pipelines.data.example import Example, Rejected
 from pipelines.data.index import Index
+from pipelines.data.listing import Request
 from pipelines.data.summary import Summary
 from pipelines.system import durable, tfrecord
 from pipelines.usage import UsageError

@@ -21,6 +21,7 @@ from pipelines.data import (
     sources,
     without_tables,
 )
+from pipelines.data.description import Commission
 from pipelines.data.manifest import Manifest
 from pipelines.data.readback import Readback, Undecodable, is_enough, refuse_adopted
 from pipelines.system import durable
@@ -61,13 +62,7 @@ def obtain(cfg: Config, task: ModuleType) -> Manifest:
             from pipelines.data import adoption, build  # Beam: seconds, warnings.
 
         builder: ModuleType = adoption if source.FACTS.adopted else build
-        built = builder.run(
-            dataset,
-            task,
-            folder,
-            found=found,
-            runner=cfg.runner,
-        )
+        built = builder.run(Commission(dataset, task, epath.Path(folder), found, cfg.runner))
     _tell(built)
     return built
 

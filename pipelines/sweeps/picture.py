@@ -41,7 +41,12 @@ def draw(rows: Sequence[Row], title: str, path: Path) -> None:
 
 def _draw_rows(panel: Any, rows: Sequence[Row]) -> None:
     for height, row in enumerate(rows):
-        _draw_row(panel, row, height, _colour(row, height))
+        _draw_row(
+            panel,
+            row,
+            height,
+            _colour(row, height),
+        )
     labels = [_shortened(row.label) for row in rows]
     panel.set_yticks(range(len(rows)), labels, fontsize=8)
     panel.set_ylim(len(rows) - 0.4, -0.6)

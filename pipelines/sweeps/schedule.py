@@ -202,7 +202,12 @@ class Schedule:
         pending = [point for point, _ in self._points[learnt:]]
         point = proposals.suggest(self.space, past, pending)
         number = len(self._points)
-        self.ledger.write("suggested", space=self.space.digest(), number=number, point=point)
+        self.ledger.write(
+            "suggested",
+            space=self.space.digest(),
+            number=number,
+            point=point,
+        )
         self._add(point)
 
 

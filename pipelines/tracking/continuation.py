@@ -50,7 +50,12 @@ def resumed(cfg: Config, recorded: Config) -> Config:
     before = _of_the_result(recorded)
     asked = {_key(line) for line in differences(default, composed)}
     changed = [line for line in differences(before, composed) if _key(line) in asked]
-    _refuse(Path(recorded.run_dir), recorded, "other settings", changed)
+    _refuse(
+        Path(recorded.run_dir),
+        recorded,
+        "other settings",
+        changed,
+    )
     return recorded
 
 
@@ -71,7 +76,12 @@ def refuse_other_devices(run_dir: Path, cfg: Config, described: Mapping[str, int
         return
     recorded = _document(run_dir / "environment.json").get("determinism_class") or {}
     before = {name: recorded.get(name, count) for name, count in described.items()}
-    _refuse(run_dir, cfg, "other devices", differences(before, dict(described)))
+    _refuse(
+        run_dir,
+        cfg,
+        "other devices",
+        differences(before, dict(described)),
+    )
 
 
 def threads(run_dir: Path) -> Threads | None:

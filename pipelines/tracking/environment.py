@@ -91,7 +91,14 @@ def _difference(root: Path) -> str:
         # not.
         index = {"GIT_INDEX_FILE": str(Path(scratch, "index"))}
         entries = git.run(root, "ls-files", "--stage", "-z")
-        git.run(root, "update-index", "-z", "--index-info", text=entries, variables=index)
+        git.run(
+            root,
+            "update-index",
+            "-z",
+            "--index-info",
+            text=entries,
+            variables=index,
+        )
         present = [name for name in SOURCES if Path(root, name).exists()]
         git.run(root, "add", "--intent-to-add", "--", *present, variables=index)
         git.run(root, "update-index", "-q", "--refresh", variables=index)

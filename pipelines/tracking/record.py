@@ -52,7 +52,13 @@ def read(run_dir: Path, uri: str) -> RunRecord:
     """The run recorded in `run_dir`."""
     files = {name: run_dir / name for name in TEXTS}
     texts = {name: durable.read_text(file) for name, file in files.items() if file.exists()}
-    return RunRecord(run_dir, read_run_id(run_dir), texts, journal.metrics(run_dir), uri)
+    return RunRecord(
+        run_dir,
+        read_run_id(run_dir),
+        texts,
+        journal.metrics(run_dir),
+        uri,
+    )
 
 
 def read_summary(run_dir: str | Path) -> dict[str, Any]:

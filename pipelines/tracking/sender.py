@@ -75,7 +75,12 @@ def _follow(run_dir: Path, uri: str, parent: int) -> int:
 
 def _ended(timeout_s: float, parent: int) -> bool:
     """Whether the run ended within `timeout_s`: its side of our input was closed, or it is gone."""
-    readable, _, _ = select.select([sys.stdin], [], [], timeout_s)
+    readable, _, _ = select.select(
+        [sys.stdin],
+        [],
+        [],
+        timeout_s,
+    )
     return bool(readable) or os.getppid() != parent
 
 

@@ -19,6 +19,7 @@ from typing import Any
 from xml.sax.saxutils import escape
 
 import numpy as np
+from etils import epath
 from hypothesis import example, given
 from hypothesis import strategies as st
 from PIL import Image
@@ -26,6 +27,7 @@ from PIL import Image
 import tasks
 from pipelines.config import Dataset
 from pipelines.data import build, content, manifest, records
+from pipelines.data.description import Commission
 from pipelines.data.manifest import Manifest
 from pipelines.system import tfrecord
 from pipelines.usage import UsageError
@@ -179,7 +181,7 @@ def built(root: Path, dataset: Dataset, entries: Sequence[Entry]) -> Manifest | 
         with without_beam():
             found = content.find(data_dir, dataset)
             folder = manifest.directory(data_dir, dataset, task.VERSION, found)
-            return build.run(dataset, task, folder, found=found, runner={})
+            return build.run(Commission(dataset, task, epath.Path(folder), found, runner={}))
     except UsageError as error:
         assert str(error).strip() and not any(letter in str(error) for letter in "\x1b\u202e\udcff")
         return str(error)

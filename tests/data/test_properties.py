@@ -15,7 +15,8 @@ from PIL import Image
 import tasks
 from pipelines.config import Dataset
 from pipelines.data import checks, content, description, encoders, index, json_elements, sources
-from pipelines.data.example import Reject, Request
+from pipelines.data.example import Reject
+from pipelines.data.listing import Request
 from pipelines.data.records import Job, positions, write_shard
 from pipelines.data.summary import Summary, read
 from pipelines.usage import UsageError

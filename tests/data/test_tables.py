@@ -7,7 +7,8 @@ import pytest
 
 from pipelines import config
 from pipelines.data import index
-from pipelines.data.example import Example, Listing, Loaded
+from pipelines.data.example import Example, Loaded
+from pipelines.data.listing import Listing
 from pipelines.data.manifest import Manifest
 from pipelines.data.sources import coco, csv, voc
 from pipelines.usage import UsageError, file_name

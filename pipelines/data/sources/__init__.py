@@ -19,7 +19,8 @@ import importlib
 import pkgutil
 from types import ModuleType
 
-from pipelines.data.example import Example, Facts, Request
+from pipelines.data.example import Example
+from pipelines.data.listing import Facts, Request
 from pipelines.usage import UsageError
 
 

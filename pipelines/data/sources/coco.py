@@ -15,19 +15,10 @@ from typing import Any
 import numpy as np
 
 from pipelines.data import boxes, files, json_elements, keys, lookup, masks
-from pipelines.data.example import (
-    Example,
-    Facts,
-    Folder,
-    Listing,
-    Loaded,
-    Reject,
-    Rejected,
-    Request,
-    Tally,
-)
+from pipelines.data.example import Example, Folder, Loaded, Reject, Rejected
 from pipelines.data.images import Image
 from pipelines.data.json_elements import Element
+from pipelines.data.listing import Facts, Listing, Request, Tally
 from pipelines.outside import printable
 from pipelines.usage import UsageError
 

@@ -12,18 +12,9 @@ from typing import Any
 import numpy as np
 
 from pipelines.data import keys, lookup, masks
-from pipelines.data.example import (
-    Example,
-    Facts,
-    Folder,
-    Listing,
-    Loaded,
-    Reject,
-    Rejected,
-    Request,
-    Tally,
-)
+from pipelines.data.example import Example, Folder, Loaded, Reject, Rejected
 from pipelines.data.images import Image
+from pipelines.data.listing import Facts, Listing, Request, Tally
 from pipelines.data.masks import IGNORED
 from pipelines.data.sources import coco
 from pipelines.data.sources.coco import Scan, Span

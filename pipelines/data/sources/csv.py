@@ -6,20 +6,10 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from pipelines.data import files, keys, lookup
-from pipelines.data.example import (
-    Example,
-    Facts,
-    Folder,
-    Listing,
-    Loaded,
-    Reject,
-    Rejected,
-    Request,
-    Tally,
-    of_class,
-)
+from pipelines.data.example import Example, Folder, Loaded, Reject, Rejected, of_class
 from pipelines.data.images import Image
 from pipelines.data.keys import ALL, SPLITS
+from pipelines.data.listing import Facts, Listing, Request, Tally
 from pipelines.outside import printable
 from pipelines.usage import UsageError, nearest
 

@@ -4,18 +4,9 @@ from collections.abc import Iterable, Iterator, Mapping
 
 from pipelines.config import Dataset
 from pipelines.data import keys, lookup
-from pipelines.data.example import (
-    Example,
-    Facts,
-    Folder,
-    Listing,
-    Loaded,
-    Reject,
-    Request,
-    Tally,
-    of_class,
-)
+from pipelines.data.example import Example, Folder, Loaded, Reject, of_class
 from pipelines.data.images import EXTENSIONS, NOT_AN_IMAGE, Image
+from pipelines.data.listing import Facts, Listing, Request, Tally
 from pipelines.usage import UsageError
 
 FACTS = Facts(tasks=("classification",), required=("images",))

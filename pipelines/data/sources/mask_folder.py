@@ -11,20 +11,9 @@ import numpy as np
 
 from pipelines.config import Dataset
 from pipelines.data import keys, lookup, masks
-from pipelines.data.example import (
-    Example,
-    Facts,
-    Folder,
-    Listing,
-    Loaded,
-    Reason,
-    Reject,
-    Rejected,
-    Request,
-    Tally,
-    of_pair,
-)
+from pipelines.data.example import Example, Folder, Loaded, Reason, Reject, Rejected, of_pair
 from pipelines.data.images import EXTENSIONS, NOT_AN_IMAGE, Image
+from pipelines.data.listing import Facts, Listing, Request, Tally
 from pipelines.usage import UsageError
 
 FACTS = Facts(tasks=("segmentation",), required=("images", "masks"))
@@ -103,7 +92,15 @@ def _paired(
             yield Reject(split, name, stem, *refusal)
             continue
         paired.add(stem)
-        yield of_pair(split, stem, images, name, painted, mask, "mask")
+        yield of_pair(
+            split,
+            stem,
+            images,
+            name,
+            painted,
+            mask,
+            "mask",
+        )
     for stem in lone:
         mask = masks_by_stem[stem]
         reason = painted.unfit.get(mask, NO_IMAGE)

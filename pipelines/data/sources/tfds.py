@@ -11,18 +11,10 @@ from etils import epath
 
 from pipelines.config import Dataset, absolute
 from pipelines.data import boxes, files, keys
-from pipelines.data.example import (
-    Example,
-    Facts,
-    Listing,
-    Loaded,
-    Reject,
-    Rejected,
-    Request,
-    Tally,
-)
+from pipelines.data.example import Example, Loaded, Reject, Rejected
 from pipelines.data.images import Image
 from pipelines.data.keys import ALL
+from pipelines.data.listing import Facts, Listing, Request, Tally
 from pipelines.data.masks import check_size, encode_classes, pixels, read_classes
 from pipelines.system import tfrecord
 from pipelines.usage import UsageError, file_name

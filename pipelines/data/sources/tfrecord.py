@@ -1,6 +1,6 @@
 """TFRecords that somebody else wrote: adopted as they are, by `pipelines.data.adoption`."""
 
-from pipelines.data.example import Facts
+from pipelines.data.listing import Facts
 
 FACTS = Facts(
     tasks=("classification", "detection", "segmentation"),

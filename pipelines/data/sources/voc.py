@@ -7,20 +7,9 @@ from typing import Any
 from xml.etree import ElementTree
 
 from pipelines.data import boxes, files, keys, lookup
-from pipelines.data.example import (
-    Example,
-    Facts,
-    Folder,
-    Listing,
-    Loaded,
-    Reason,
-    Reject,
-    Rejected,
-    Request,
-    Tally,
-    of_pair,
-)
+from pipelines.data.example import Example, Folder, Loaded, Reason, Reject, Rejected, of_pair
 from pipelines.data.images import EXTENSIONS, Image
+from pipelines.data.listing import Facts, Listing, Request, Tally
 from pipelines.data.sources import mask_folder
 from pipelines.outside import printable
 from pipelines.usage import UsageError

@@ -6,8 +6,9 @@ In the tree it would be `pipelines/data/sources/first_word.py`, and nothing else
 from collections.abc import Iterator
 
 from pipelines.data import keys, lookup
-from pipelines.data.example import Example, Facts, Listing, Loaded, Reject, Rejected, Request, Tally
+from pipelines.data.example import Example, Loaded, Reject, Rejected
 from pipelines.data.images import Image
+from pipelines.data.listing import Facts, Listing, Request, Tally
 
 FACTS = Facts(tasks=("classification",), required=("images", "labels"))
 
