@@ -42,6 +42,11 @@ def printable(text: object, longest: int = LONGEST) -> str:
     return f"{spelled[: longest - 1]}…"
 
 
+def quoted(text: object, longest: int = LONGEST) -> str:
+    """Returns `text` as `printable` does, between quotation marks; `repr` would spell a second time what is spelled."""
+    return f"'{printable(text, longest)}'"
+
+
 def _spelled(letter: str) -> str:
     if letter.isprintable():
         return letter

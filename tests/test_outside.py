@@ -1,12 +1,16 @@
 """Text from outside: what a terminal would obey is spelled, what is secret is hidden."""
 
 import io
+import re
+from pathlib import Path
 
 import pytest
 
+import pipelines
 from pipelines.outside import (
     Discreet,
     printable,
+    quoted,
     reason,
     redacted,
     told,
@@ -27,6 +31,17 @@ from pipelines.outside import (
 )
 def test_what_a_terminal_would_obey_is_spelled(text, shown):
     assert printable(text) == shown
+
+
+def test_between_quotation_marks_it_is_spelled_once():
+    assert quoted("two\nlines") == "'two\\nlines'"
+    assert quoted("a" * 10_000, 20) == f"'{'a' * 19}…'"
+
+
+def test_nothing_is_spelled_twice():
+    root = Path(pipelines.__file__).parent
+    twice = [file for file in root.rglob("*.py") if re.search(r"printable\(.*!r", file.read_text())]
+    assert twice == []
 
 
 def test_a_name_of_ten_thousand_letters_is_cut():

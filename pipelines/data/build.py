@@ -35,7 +35,7 @@ from pipelines.data.manifest import Manifest
 from pipelines.data.progress import Progress
 from pipelines.data.readback import Readback, Undecodable, decoded_before
 from pipelines.data.summary import Summary
-from pipelines.outside import printable
+from pipelines.outside import printable, quoted
 from pipelines.system import durable
 from pipelines.usage import UsageError
 
@@ -88,10 +88,8 @@ def begin(target: epath.Path) -> None:
 def _check_labels(labels: tuple[str, ...]) -> None:
     for label in labels:
         if not is_text(label):
-            shown = printable(label)
-            raise UsageError(
-                f"class name {shown!r} is no text; rename the folder or the class to UTF-8"
-            )
+            says = f"class name {quoted(label)} is no text"
+            raise UsageError(f"{says}; rename the folder or the class to UTF-8")
 
 
 def _job(target: epath.Path, task: ModuleType, listing: Listing, request: Request) -> records.Job:

@@ -47,13 +47,12 @@ def recorded(
     cfg: config.Config,
     *,
     parent: str | None = None,
-    interrupted: tuple[type[BaseException], ...] = (),
     sender: Sender | None = None,
 ) -> Iterator[Recorder]:
     """Records what happens inside as one run of `cfg.name`; in a used run directory, continues it.
 
     Leaving normally means finished. An exception means failed, unless it says that the run was
-    asked to stop: `KeyboardInterrupt`, one of `interrupted`, or `SystemExit` with the code of
+    asked to stop: `KeyboardInterrupt`, which `Interrupted` is, or `SystemExit` with the code of
     SIGINT or SIGTERM. A tracking server that does not answer never stops the run.
 
     Args:
@@ -74,7 +73,7 @@ def recorded(
         try:
             yield recorder
         except BaseException as error:
-            status, failure = _outcome(error, interrupted)
+            status, failure = _outcome(error)
             raise
         finally:
             recorder.end(status, failure)
@@ -95,14 +94,12 @@ def _occupied(run_dir: Path) -> Iterator[None]:
         yield
 
 
-def _outcome(
-    error: BaseException, interrupted: tuple[type[BaseException], ...]
-) -> tuple[str, str | None]:
+def _outcome(error: BaseException) -> tuple[str, str | None]:
     """MLflow's word for how a run ended, and the reason in one line."""
     code = error.code if isinstance(error, SystemExit) else 1
     if code in (None, 0):
         return "FINISHED", None
-    asked_to_stop = code in STOPPED or isinstance(error, (KeyboardInterrupt, *interrupted))
+    asked_to_stop = code in STOPPED or isinstance(error, KeyboardInterrupt)
     words = "".join(traceback.format_exception_only(error))
     return "KILLED" if asked_to_stop else "FAILED", reason(words, 500)
 

@@ -18,6 +18,7 @@ from mlflow import MlflowClient
 from pipelines import config
 from pipelines.config import Config
 from pipelines.system import durable
+from pipelines.system.signals import Interrupted
 from pipelines.tracking import delivery, journal, mlflow_store, runs, session
 from pipelines.tracking.record import read_run_id, read_summary
 from pipelines.tracking.recording import Recorder
@@ -128,11 +129,12 @@ def test_an_error_is_recorded_and_passed_on(cfg: Config) -> None:
 
 @pytest.mark.parametrize(
     ("error", "word"),
-    [(KeyboardInterrupt(), "KILLED"), (SystemExit(143), "KILLED"), (TimeoutError(), "KILLED"), (SystemExit(0), "FINISHED"),
+    [(KeyboardInterrupt(), "KILLED"), (Interrupted(signal.SIGTERM), "KILLED"), (SystemExit(143), "KILLED"),
+     (SystemExit(0), "FINISHED"), (TimeoutError(), "FAILED"),
      (SystemExit(3), "FAILED"), (ValueError("x"), "FAILED")],
 )  # fmt: skip
 def test_how_a_run_ends_follows_from_what_ended_it(error: BaseException, word: str) -> None:
-    assert session._outcome(error, (TimeoutError,))[0] == word
+    assert session._outcome(error)[0] == word
 
 
 @pytest.mark.slow

@@ -19,7 +19,7 @@ from pipelines.data.example import Example, Folder, Loaded, Reject, Rejected
 from pipelines.data.images import Image
 from pipelines.data.json_elements import Element
 from pipelines.data.listing import Facts, Listing, Request, Tally
-from pipelines.outside import printable
+from pipelines.outside import printable, quoted
 from pipelines.usage import UsageError
 
 FACTS = Facts(
@@ -154,18 +154,18 @@ def _check_alike(first: Scan, second: Scan) -> None:
     for number in sorted(set(first.categories) & set(second.categories)):
         names = (first.categories[number], second.categories[number])
         if names[0] != names[1]:
-            says = [f"category {number} is {printable(name)!r}" for name in names]
+            says = [f"category {number} is {quoted(name)}" for name in names]
             raise _numbered_apart(first, second, says)
         kinds = (first.things.get(number), second.things.get(number))
         if kinds[0] != kinds[1]:
-            says = [f"{printable(names[0])!r} has isthing {kind!r}" for kind in kinds]
+            says = [f"{quoted(names[0])} has isthing {kind!r}" for kind in kinds]
             raise _numbered_apart(first, second, says)
     first_ids = _ids_by_name(first)
     second_ids = _ids_by_name(second)
     for name in sorted(set(first_ids) & set(second_ids)):
         ids = (first_ids[name], second_ids[name])
         if not (ids[0] <= ids[1] or ids[1] <= ids[0]):
-            says = [f"{printable(name)!r} is category {_enumerated(numbers)}" for numbers in ids]
+            says = [f"{quoted(name)} is category {_enumerated(numbers)}" for numbers in ids]
             raise _numbered_apart(first, second, says)
 
 
@@ -262,7 +262,7 @@ def _add_category(
         raise UsageError(f"{scan.file}: {says}")
     name = _utf8(name)
     if not keys.is_text(name):
-        says = f"the name of category {number} is no text: {printable(name)!r}"
+        says = f"the name of category {number} is no text: {quoted(name)}"
         raise UsageError(f"{scan.file}: {says}")
     kind = entry.get("isthing")
     known_name = scan.categories.setdefault(number, name)
@@ -270,8 +270,8 @@ def _add_category(
     if (known_name, known_kind) != (name, kind):
         raise UsageError(
             f"{scan.file}: two categories have the id {number}: "
-            f"{printable(known_name)!r} at byte {starts[number]}, "
-            f"{printable(name)!r} at byte {element.start}; give each an id of its own"
+            f"{quoted(known_name)} at byte {starts[number]}, "
+            f"{quoted(name)} at byte {element.start}; give each an id of its own"
         )
     starts.setdefault(number, element.start)
 

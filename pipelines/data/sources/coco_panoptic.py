@@ -18,7 +18,7 @@ from pipelines.data.listing import Facts, Listing, Request, Tally
 from pipelines.data.masks import IGNORED
 from pipelines.data.sources import coco
 from pipelines.data.sources.coco import Scan, Span
-from pipelines.outside import printable
+from pipelines.outside import quoted
 from pipelines.usage import UsageError
 
 FACTS = Facts(
@@ -69,7 +69,7 @@ def _things(categories: Mapping[int, str], scans: Iterable[Scan]) -> dict[int, s
     for number, name in categories.items():
         if kinds[number] not in (0, 1):
             raise UsageError(
-                f"dataset.annotations: category {printable(name)!r} has no isthing of 0 or 1; "
+                f"dataset.annotations: category {quoted(name)} has no isthing of 0 or 1; "
                 "expected COCO panoptic (instances: dataset=coco)"
             )
     return {number: name for number, name in categories.items() if kinds[number]}
@@ -253,7 +253,7 @@ def _classes(
     for number, segment in segments.items():
         category = _category(segment)
         if not isinstance(category, int) or category not in request.shared["labels"]:
-            says = f"category {printable(category)!r} of segment {number}"
+            says = f"category {quoted(category)} of segment {number}"
             advice = "is not in the list of categories; add it there"
             raise Rejected("unknown_category", f"{says} {advice}")
         if number not in at:

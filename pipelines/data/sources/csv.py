@@ -10,7 +10,7 @@ from pipelines.data.example import Example, Folder, Loaded, Reject, Rejected, of
 from pipelines.data.images import Image
 from pipelines.data.keys import ALL, SPLITS
 from pipelines.data.listing import Facts, Listing, Request, Tally
-from pipelines.outside import printable
+from pipelines.outside import printable, quoted
 from pipelines.usage import UsageError, nearest
 
 FACTS = Facts(tasks=("classification",), required=("images", "annotations"))
@@ -144,7 +144,7 @@ def _stated_split(row: Row) -> str:
     stated = row["split"].lower()
     split = ALIASES.get(stated, stated)
     if split not in SPLITS:
-        advice = f"there is no split {printable(row['split'])!r}{nearest(stated, SPLITS)}"
+        advice = f"there is no split {quoted(row['split'])}{nearest(stated, SPLITS)}"
         raise Rejected("unknown_split", advice)
     return split
 
@@ -162,7 +162,7 @@ def _example(
         raise Rejected("path_empty", advice)
     file, sha256 = lookup.find(name, folders)
     if label not in numbers:
-        raise Rejected("unknown_class", f"label {printable(label)!r} is not in dataset.labels")
+        raise Rejected("unknown_class", f"label {quoted(label)} is not in dataset.labels")
     return of_class(split, name, file, sha256, label, numbers)
 
 

@@ -11,7 +11,7 @@ from pipelines.data.example import Example, Folder, Loaded, Reason, Reject, Reje
 from pipelines.data.images import EXTENSIONS, Image
 from pipelines.data.listing import Facts, Listing, Request, Tally
 from pipelines.data.sources import mask_folder
-from pipelines.outside import printable
+from pipelines.outside import quoted
 from pipelines.usage import UsageError
 
 FACTS = Facts(
@@ -228,7 +228,7 @@ def _object(
 ) -> tuple[dict[str, Any], bool]:
     name = _name(node)
     if name not in labels:
-        says = f"class {printable(name)!r} is not in dataset.labels"
+        says = f"class {quoted(name)} is not in dataset.labels"
         raise Rejected("unknown_category", f"{says}; add it there, or remove the object")
     box, clipped = boxes.clipped(
         _stated_box(node),
