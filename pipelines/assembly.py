@@ -96,8 +96,9 @@ def built(prepared: Prepared) -> Built:
     from pipelines.training.exact import determinism  # Likewise.
 
     cfg = prepared.cfg
-    cfg = replace(cfg, threads=determinism.pin_threads(cfg.threads))
     params = resolved(cfg, prepared.task, prepared.data)
+    input_size = getattr(params.task.model, "input_size", ())
+    cfg = replace(cfg, threads=determinism.pin_threads(cfg.threads, input_size))
     devices = strategy.build(params.runtime, cfg.logical_cpus)
     examples = prepared.data.splits["validation"].examples
     strategy.refuse_uneven(params, devices, examples)

@@ -129,10 +129,12 @@ class Figure:
 
 @dataclass
 class Threads:
-    """TensorFlow's thread pools. Results are bit-identical only for equal counts; null: the number of cores."""
+    """TensorFlow's thread pools. Results are bit-identical only for equal counts."""
 
-    intra_op: int | None = None
-    inter_op: int | None = None
+    intra_op: int | None = (
+        None  # for one operation; null: from the cores and the size of the pictures
+    )
+    inter_op: int | None = None  # operations at a time; null: the number of cores
 
 
 @dataclass
@@ -541,15 +543,16 @@ def _override_key(key: Any) -> str:
 
 
 def thread_overrides(chosen: Threads, count: int, recorded: Threads | None = None) -> list[str]:
-    """Overrides that give a training `count` threads, where the user has not said otherwise.
+    """Overrides that give a training `count` cores, where the user has not said otherwise.
 
     Args:
         recorded: counts of a run that is resumed, which keeps them: its bits depend on them.
     """
+    wanted = recorded or Threads(inter_op=count)
     overrides = []
     for pool in ("intra_op", "inter_op"):
-        if getattr(chosen, pool) is None:
-            threads = getattr(recorded, pool, None) or count
+        threads = getattr(wanted, pool)
+        if threads and getattr(chosen, pool) is None:
             overrides.append(f"threads.{pool}={threads}")
     return overrides
 

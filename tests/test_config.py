@@ -26,6 +26,7 @@ def test_every_experiment_composes_under_its_own_name(name):
 def test_an_experiment_chooses_no_hardware_and_no_place(name):
     document = yaml.safe_load((config.FOLDER / "experiment" / f"{name}.yaml").read_text())
     assert not {"distribution_strategy", "num_gpus", "tpu"} & set(document.get("runtime", {}))
+    assert "threads" not in document
     for split in ("train_data", "validation_data"):
         assert "input_path" not in document.get("task", {}).get(split, {})
 

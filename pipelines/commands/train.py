@@ -21,6 +21,7 @@ from pipelines.assembly import Built
 from pipelines.cluster import membership
 from pipelines.config import Config
 from pipelines.reproduction import classes
+from pipelines.system import kernels
 from pipelines.system.signals import Interrupted, Interruption
 from pipelines.tracking import continuation, environment, journal, session
 from pipelines.tracking.record import read_run_id, read_summary
@@ -157,6 +158,7 @@ def _reporting(
         print(
             f"training {cfg.name} on {built.data.dataset}: {steps} steps; run directory {run_dir}"
         )
+        print(_computing(built))
         laps.end("setup")
         try:
             yield recorder
@@ -213,6 +215,19 @@ def _summarise(recorder: Recorder, built: Built, outcome: Any, seconds: dict[str
 def _recorded_figures(built: Built) -> dict[int, float]:
     headline = built.params.trainer.best_checkpoint_eval_metric
     return dict(journal.metrics(Path(built.cfg.run_dir)).get(f"validation/{headline}", {}))
+
+
+def _computing(built: Built) -> str:
+    """What computes: part of what the bits of the result depend on."""
+    from pipelines.training.exact import determinism  # TensorFlow, imported by now.
+
+    described = determinism.describe(built.cfg)
+    machine, threads = described["processor"], built.cfg.threads
+    return (
+        f"on {', '.join(described['devices'])}: {machine['instruction_set']}, "
+        f"oneDNN {kernels.onednn_in_words()}, {threads.inter_op} operations at a time, "
+        f"{threads.intra_op} threads each"
+    )
 
 
 def _reached(outcome: Any) -> str:

@@ -3,7 +3,7 @@
 import functools
 import os
 import random
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from typing import Any
 
@@ -12,7 +12,7 @@ import tensorflow as tf
 import tf_keras
 
 from pipelines.config import Config, Threads
-from pipelines.system import arithmetic, processes
+from pipelines.system import arithmetic, kernels, processes
 from pipelines.training import upstream
 from pipelines.training.exact import leftovers
 from pipelines.training.exact.order import Stream
@@ -20,13 +20,17 @@ from pipelines.training.exact.randomness import Draws
 from pipelines.usage import UsageError
 
 
-def pin_threads(threads: Threads) -> Threads:
+def pin_threads(threads: Threads, input_size: Sequence[int]) -> Threads:
     """Sets TensorFlow's thread pools, before its first operation; returns the counts in force.
 
     Sums are split by thread, so equal counts are part of what makes two runs equal in every bit.
+
+    Args:
+        input_size: the model's, from which follows what is not chosen.
     """
-    cores = processes.cores()
-    pinned = Threads(threads.intra_op or cores, threads.inter_op or cores)
+    side_by_side = threads.inter_op or processes.cores()
+    each = threads.intra_op or kernels.intra_op(side_by_side, input_size)
+    pinned = Threads(intra_op=each, inter_op=side_by_side)
     tf.config.threading.set_intra_op_parallelism_threads(pinned.intra_op)
     tf.config.threading.set_inter_op_parallelism_threads(pinned.inter_op)
     return pinned
@@ -51,7 +55,7 @@ def describe(cfg: Config) -> Mapping[str, Any]:
         "compiler": tf.version.COMPILER_VERSION,
         "numpy": np.__version__,
         "numpy_build": _numpy_build(),
-        "onednn": os.environ.get("TF_ENABLE_ONEDNN_OPTS", "default"),
+        "onednn": os.environ.get(kernels.ONEDNN, "default"),
         "threads": asdict(cfg.threads),
         "devices": sorted(devices),
         "accelerators": _accelerators(),
