@@ -6,12 +6,13 @@ DATA ?=
 RUNTIME ?=
 SWEEP ?=
 RUN ?=
+SEEDS ?=
 ARGS ?=
 FUZZ_SECONDS ?= 300
 
 READY := .venv/ready
 TRELLIS := .venv/bin/trellis
-CHOICE = $(if $(EXP),experiment=$(EXP)) $(if $(DATA),dataset=$(DATA)) $(if $(RUNTIME),runtime=$(RUNTIME)) $(if $(SWEEP),sweep=$(SWEEP)) $(if $(RUN),run=$(RUN)) $(ARGS)
+CHOICE = $(if $(EXP),experiment=$(EXP)) $(if $(DATA),dataset=$(DATA)) $(if $(RUNTIME),runtime=$(RUNTIME)) $(if $(SWEEP),sweep=$(SWEEP)) $(if $(RUN),run=$(RUN)) $(if $(SEEDS),seeds=$(SEEDS)) $(ARGS)
 
 .PHONY: setup lock data preview train launch evaluate sweep reproduce compare bisect sync list show check doctor ui test test-slow test-chaos test-fuzz lint format golden bench bench-data bench-train help
 
@@ -46,7 +47,7 @@ evaluate: $(READY)        ## evaluate a run's best model:  make evaluate RUN=<ru
 sweep: $(READY)           ## launch a sweep:               make sweep EXP=resnet SWEEP=learning_rate
 	$(TRELLIS) sweep $(CHOICE)
 
-reproduce: $(READY)       ## make a run or figure again:   make reproduce RUN=<run>   EXP=published/<id>
+reproduce: $(READY)       ## make a run or figure again:   make reproduce RUN=<run>   EXP=resnet SEEDS=3
 	$(TRELLIS) reproduce $(CHOICE)
 
 compare: $(READY)         ## two runs side by side:        make compare RUN=<run> ARGS="against=<run>"
@@ -107,4 +108,4 @@ bench-train: $(READY)     ## steps per second and time to the first ones against
 
 help:                     ## this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):[^#]*## */  \1\t/' | expand -t 16
-	@echo; echo "variables: EXP DATA RUNTIME SWEEP RUN ARGS; ARGS are Hydra overrides: ARGS=\"trainer.train_steps=50 seed=3\""
+	@echo; echo "variables: EXP DATA RUNTIME SWEEP RUN SEEDS ARGS; ARGS are Hydra overrides: ARGS=\"trainer.train_steps=50 seed=3\""

@@ -121,7 +121,11 @@ class Figure:
 
     metric: str = MISSING
     value: float = MISSING
-    tolerance: float = MISSING
+    # Means over seeds that lie farther apart are not the same figure; declared before any run.
+    margin: float = MISSING
+    seeds: int = 1  # runs that `value` is the mean of
+    # Standard deviation of a single run, from one seed to the next; null: not known.
+    sd: float | None = None
     source: str = MISSING
     others: dict[str, float] = field(default_factory=dict)  # figures published beside it
     examples: dict[str, int] = field(default_factory=dict)  # sizes of the splits it was measured on
@@ -182,6 +186,8 @@ class Config:
     jobs: int = role(VERB, default=1, verb="sweep")  # trials at a time
     # The run that this one is part of: an MLflow run id or a run directory.
     parent: str | None = role(PLACE, default=None)
+    # Trainings of a stated figure's recipe, from `seed` on, each with the next.
+    seeds: int = role(VERB, default=1, verb="reproduce")
     workers: int = role(VERB, default=2, verb="launch")  # processes that train together
     # How often workers are started again when one has died.
     restarts: int = role(VERB, default=3, verb="launch")
@@ -212,7 +218,8 @@ GARDEN_ROLES = {
 # What a batch is shared out to: bits depend on it, the recipe does not say it.
 HARDWARE = ("runtime", "logical_cpus")
 PRECISION = "mixed_precision_dtype"  # the one leaf of `runtime` that belongs to the recipe
-RENAMED = {"benchmark": "figure"}  # fields of `Config` as earlier versions recorded them
+# Fields of `Config` and `Figure` as earlier versions recorded them.
+RENAMED = {"benchmark": "figure", "tolerance": "margin"}
 
 
 def names(owner: type, *roles: Role, verb: str = "") -> tuple[str, ...]:
@@ -273,7 +280,11 @@ def settings(document: Mapping[str, Any], *roles: Role) -> dict[str, Any]:
 
 def _renamed(document: Mapping[str, Any]) -> dict[str, Any]:
     """A recorded configuration under today's names of the fields."""
-    return {RENAMED.get(key, key): document[key] for key in document}
+    renamed = {RENAMED.get(key, key): document[key] for key in document}
+    if isinstance(renamed.get("figure"), Mapping):
+        stated = renamed["figure"]
+        renamed["figure"] = {RENAMED.get(key, key): stated[key] for key in stated}
+    return renamed
 
 
 def _garden_leaves(node: Any, roles: Sequence[Role]) -> Any:
@@ -446,8 +457,17 @@ def _in_fields_of(recorded: Mapping[str, Any], document: Mapping[str, Any]) -> d
         value = document[RENAMED.get(key, key)]
         closed = key not in (*GARDEN_NODES, "runner")
         if closed and isinstance(value, dict) and isinstance(before, dict):
-            value = {name: value[name] for name in value if name in before}
+            value = _renamed_back(before, value)
         kept[key] = value
+    return kept
+
+
+def _renamed_back(before: Mapping[str, Any], value: Mapping[str, Any]) -> dict[str, Any]:
+    kept = {}
+    for name in before:
+        today = RENAMED.get(name, name)
+        if today in value:
+            kept[name] = value[today]
     return kept
 
 

@@ -16,7 +16,7 @@ class ExitCode(enum.IntEnum):
     DONE = 0
     FAILED = 1
     REFUSED = 2
-    RESCALED = 3
+    UNDECIDED = 3
     IN_USE = 69  # sysexits.h: unavailable
     PEER_GONE = 75  # sysexits.h: a temporary failure
 

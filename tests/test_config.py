@@ -34,7 +34,7 @@ def test_an_experiment_chooses_no_hardware_and_no_place(name):
 @pytest.mark.parametrize("name", EXPERIMENTS)
 def test_a_figure_states_its_source(name):
     figure = compose([f"experiment={name}"]).figure
-    assert figure is None or (figure.source and figure.metric and figure.tolerance > 0)
+    assert figure is None or (figure.source and figure.metric and figure.margin > 0)
     assert figure is not None or not name.startswith("published/")
 
 

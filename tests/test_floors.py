@@ -49,8 +49,8 @@ LIBRARIES = {
 }
 SHARED = "pipelines.data.manifest"  # what was built: the one thing that every subject may know of another
 # What every floor stands on; each knows those before it, and its own folder.
-GROUND = ("pipelines.usage", "pipelines.outside", "pipelines.system")
-GROUND_LIBRARIES = {"psutil", "google_crc32c"}
+GROUND = ("pipelines.usage", "pipelines.outside", "pipelines.statistics", "pipelines.system")
+GROUND_LIBRARIES = {"psutil", "google_crc32c", "numpy", "scipy"}
 # What only one room may say, since every room asks it: copies of it drift apart.
 WRITTEN_ONCE = {
     "PYTHONPATH": "pipelines/system/processes.py",
@@ -61,7 +61,7 @@ WRITTEN_ONCE = {
     "google_crc32c": "pipelines/system/tfrecord.py",
 }
 ASSEMBLY = Path("pipelines/assembly.py")  # knows every subject; only commands know it
-COMMANDS = {"reproduce": {"train"}}  # a command that may run another
+COMMANDS = {"reproduce": {"train", "sweep"}}  # a command that may run others
 
 
 def imports(file: Path) -> Iterator[tuple[str, ast.stmt]]:

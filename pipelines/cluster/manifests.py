@@ -15,7 +15,11 @@ from pipelines.usage import ExitCode, UsageError
 
 GRACE_S = 120  # before the end of the allotted time, for a checkpoint
 LOCK_S = 120  # until a file system gives up the locks of a node that died; NFS takes 90
-FINAL = (ExitCode.FAILED, ExitCode.REFUSED, ExitCode.RESCALED)  # A restart would end in them again.
+FINAL = (
+    ExitCode.FAILED,
+    ExitCode.REFUSED,
+    ExitCode.UNDECIDED,
+)  # A restart would end in them again.
 VALUE = re.compile(r"(?m)^(?P<indent> *)\{\{ (?P<block>\w+) \}\}$|\{\{ (?P<word>\w+) \}\}")
 
 

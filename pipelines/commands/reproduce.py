@@ -1,7 +1,8 @@
-"""Makes a recorded run again, or a stated figure.    make reproduce RUN=<run>    make reproduce EXP=published/<id>
+"""Makes a recorded run again, or a stated figure.    make reproduce RUN=<run>    make reproduce EXP=resnet SEEDS=3
 
 A run: its recorded config, code, seed and thread counts, in a separate work tree; exit code 0 for identical only.
 A figure: the experiment's own recipe, data and devices checked first; exit code 0 only where the figure is reproduced.
+Its recipe is trained once, or with SEEDS of them in a sweep, which the same command resumes.
 """
 
 import json
@@ -9,32 +10,42 @@ import subprocess
 import time
 import urllib.error
 import urllib.request
-from dataclasses import asdict, replace
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from pipelines import assembly, config
-from pipelines.commands import train
-from pipelines.config import Config
+from pipelines.commands import sweep, train
+from pipelines.config import Config, Figure
 from pipelines.reproduction import classes, comparison, figure, worktree
 from pipelines.reproduction.comparison import Comparison
+from pipelines.sweeps import commandline
 from pipelines.system import processes
 from pipelines.system.signals import Interrupted
-from pipelines.tracking import mlflow_store, runs
+from pipelines.tracking import environment, mlflow_store, runs
 from pipelines.tracking.record import read_summary
 from pipelines.usage import ExitCode, UsageError
 
 CODES = {
     figure.REPRODUCED: ExitCode.DONE,
-    figure.MISSED: ExitCode.FAILED,
-    figure.RESCALED: ExitCode.RESCALED,
-    figure.UNVERIFIED: ExitCode.RESCALED,  # Likewise a run that says nothing about the figure.
+    figure.NOT_REPRODUCED: ExitCode.FAILED,
+    figure.INCONCLUSIVE: ExitCode.UNDECIDED,
+    figure.RESCALED: ExitCode.UNDECIDED,
+    figure.UNVERIFIED: ExitCode.UNDECIDED,
 }
+SEEDS = ("seed", "seeds")  # keys that say which trainings there are, not what they train
 
 
-def run(cfg: Config) -> int:
+def main(overrides: Sequence[str]) -> int:
+    """Takes the overrides as they were written: several seeds are a sweep, which reads them itself."""
+    environment.at_start()
+    return run(config.compose(overrides), overrides)
+
+
+def run(cfg: Config, overrides: Sequence[str] = ()) -> int:
     """Returns the exit code that the module's docstring states."""
-    return _reproduce_run(cfg) if cfg.run else _reproduce_figure(cfg)
+    return _reproduce_run(cfg) if cfg.run else _reproduce_figure(cfg, overrides)
 
 
 def _reproduce_run(cfg: Config) -> int:
@@ -57,13 +68,22 @@ def _reproduce_run(cfg: Config) -> int:
         machine = classes.here(record.texts)
         if not machine.promised:  # Said before the hours that it takes.
             print("\n".join(machine.lines()), flush=True)
-        code = _train_apart(recorded, record.texts["config.yaml"], tree)
+        code = _train_apart(
+            recorded,
+            record.texts["config.yaml"],
+            tree,
+        )
     if code != 0:
         return code
     again = runs.find(recorded.run_dir, cfg)
-    tolerance = recorded.figure.tolerance if recorded.figure else comparison.TOLERANCE
+    tolerance = recorded.figure.margin if recorded.figure else comparison.TOLERANCE
     figures = (record.metrics, again.metrics)
-    compared = comparison.compare(record.texts, again.texts, figures, tolerance)
+    compared = comparison.compare(
+        record.texts,
+        again.texts,
+        figures,
+        tolerance,
+    )
     print("\n".join(compared.lines()))
     _link(
         Path(recorded.run_dir),
@@ -79,7 +99,12 @@ def _again(cfg: Config, recorded: Config) -> Config:
     """The recorded configuration, with its data and a new run directory where they are here."""
     time_of_day = time.strftime("%Y%m%d-%H%M%S")
     run_dir = f"{cfg.runs_dir}/reproductions/{recorded.name}-{time_of_day}"
-    moved = replace(recorded, data_dir=cfg.data_dir, runs_dir=cfg.runs_dir, run_dir=run_dir)
+    moved = replace(
+        recorded,
+        data_dir=cfg.data_dir,
+        runs_dir=cfg.runs_dir,
+        run_dir=run_dir,
+    )
     return config.anchored(moved)
 
 
@@ -105,7 +130,11 @@ def _train_apart(cfg: Config, text: str, tree: Path) -> int:
     file = Path(cfg.run_dir, "recorded.yaml")
     file.parent.mkdir(parents=True)
     file.write_text(config.to_recorded_yaml(cfg, text))
-    command, environment = processes.this_tool("train", f"@{file}", root=tree)
+    command, environment = processes.this_tool(
+        "train",
+        f"@{file}",
+        root=tree,
+    )
     with subprocess.Popen(command, env=environment) as child:
         try:
             return child.wait()
@@ -117,44 +146,115 @@ def _train_apart(cfg: Config, text: str, tree: Path) -> int:
 def _link(run_dir: Path, uri: str, original: str, compared: Comparison) -> None:
     tags = {"reproduces": original, "verdict": compared.verdict}
     document = {**tags, "comparison": compared.lines()}
-    _annotate(run_dir, uri, tags, document)
+    _annotate(
+        run_dir,
+        uri,
+        tags,
+        document,
+    )
 
 
 def _annotate(run_dir: Path, uri: str, tags: dict[str, str], document: dict[str, Any]) -> None:
     """Adds the verdict to a finished run: `reproduction.json`, and tags in MLflow."""
     text = json.dumps(document, indent=1)
     (run_dir / "reproduction.json").write_text(f"{text}\n")
-    runs.annotate(run_dir, uri, tags, files=("reproduction.json",))
+    runs.annotate(
+        run_dir,
+        uri,
+        tags,
+        files=("reproduction.json",),
+    )
 
 
-def _reproduce_figure(cfg: Config) -> int:
+def _reproduce_figure(cfg: Config, overrides: Sequence[str]) -> int:
     stated = figure.stated(cfg)
+    if cfg.seeds < 1:
+        raise UsageError(
+            f"seeds: {cfg.seeds}; at least 1, as in: make reproduce EXP={cfg.name} SEEDS=3"
+        )
     examples = _examples(cfg)
     departures = figure.Departures()
     if examples:
-        departures = figure.departures(cfg, examples, _resolved)
+        departures = figure.departures(
+            cfg,
+            examples,
+            _resolved,
+        )
     _refuse_hopeless(cfg, departures)
-    goal = f"{stated.metric} {stated.value}"
+    goal = f"{stated.metric} {stated.value} ± {stated.margin}"
     print(f"{cfg.name}: {goal} stated by {stated.source}")
+    planned = figure.plan(stated, cfg.seeds)
+    if planned:
+        print(planned, flush=True)
+    if cfg.seeds > 1:
+        return _reproduce_with_seeds(
+            cfg,
+            stated,
+            overrides,
+        )
     code = train.run(cfg)
     if code != 0:
         return code
     run_dir = Path(config.absolute(cfg.run_dir))
-    trained = json.loads((run_dir / "manifest.json").read_text())
-    splits = trained["splits"]
-    examples = {name: splits[name]["examples"] for name in splits}
-    departures = figure.departures(cfg, examples, _resolved)
-    verdict = figure.judge(
+    return _judge(
         cfg,
-        read_summary(run_dir)["metrics"],
+        stated,
+        {cfg.seed: run_dir},
+        run_dir,
+    )
+
+
+def _reproduce_with_seeds(cfg: Config, stated: Figure, overrides: Sequence[str]) -> int:
+    """Trains the recipe with each seed as a sweep, which the same command resumes, and weighs them together."""
+    others = [text for text in overrides if text.partition("=")[0] not in SEEDS]
+    seeds = range(cfg.seed, cfg.seed + cfg.seeds)
+    request = commandline.read([*others, f"seed={','.join(map(str, seeds))}"])
+    together = config.compose([*request.fixed, *request.own])
+    again = commandline.make("reproduce", overrides)
+    swept = sweep.run(
+        config.anchored(together),
+        request,
+        again,
+    )
+    if swept.code != 0:
+        return swept.code
+    run_dirs = {trial.settings["seed"]: trial.run_dir for trial in swept.trials}
+    return _judge(
+        cfg,
+        stated,
+        run_dirs,
+        swept.run_dir,
+    )
+
+
+def _judge(cfg: Config, stated: Figure, run_dirs: Mapping[int, Path], where: Path) -> int:
+    """Weighs finished runs, by seed; the verdict is kept in `where`."""
+    first = next(iter(run_dirs.values()))
+    splits = json.loads((first / "manifest.json").read_text())["splits"]
+    examples = {name: splits[name]["examples"] for name in splits}
+    departures = figure.departures(
+        cfg,
+        examples,
+        _resolved,
+    )
+    metrics = {}
+    for seed, run_dir in run_dirs.items():
+        metrics[seed] = read_summary(run_dir)["metrics"]
+        changes = figure.redeclared(stated, (run_dir / "config.yaml").read_text())
+        fresh = [change for change in changes if change not in departures.changed]
+        departures = replace(departures, changed=(*departures.changed, *fresh))
+    verdict = figure.judge(
+        stated,
+        metrics,
         departures,
     )
     print("\n".join(verdict.lines()))
+    tags = {"verdict": verdict.sentence()}
     _annotate(
-        run_dir,
+        where,
         mlflow_store.address(cfg),
-        {"verdict": verdict.word},
-        asdict(verdict),
+        tags,
+        verdict.document(),
     )
     return CODES[verdict.word]
 
@@ -210,12 +310,13 @@ def _resolved(cfg: Config) -> dict[str, Any]:
 
 
 def _reachable(address: str) -> bool:
-    address = address.replace("gs://", "https://storage.googleapis.com/", 1)
+    address = address.replace(
+        "gs://",
+        "https://storage.googleapis.com/",
+        1,
+    )
     request = urllib.request.Request(f"{address}.index", method="HEAD")
     try:
         return urllib.request.urlopen(request, timeout=5).status == 200
     except (urllib.error.URLError, TimeoutError):
         return False
-
-
-main = config.composed(run)

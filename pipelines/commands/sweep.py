@@ -38,19 +38,48 @@ def main(overrides: Sequence[str]) -> int:
     environment.at_start()
     request = commandline.read(overrides)
     cfg = config.compose([*request.fixed, *request.own])
-    return run(config.anchored(cfg), request, overrides)
+    return run(
+        config.anchored(cfg),
+        request,
+        commandline.make("sweep", overrides),
+    ).code
 
 
-def run(cfg: Config, request: Request, overrides: Sequence[str]) -> int:
-    """Returns 0 when every trial finished, 1 when some failed, 128 plus the signal's number when interrupted."""
-    visited = space.read(cfg.sweep, request.lists, request.ranges)
+@dataclasses.dataclass(frozen=True)
+class Swept:
+    """What became of a sweep.
+
+    Attributes:
+        code: 0 when every trial finished, 1 when some failed, 128 plus the signal's number when interrupted.
+    """
+
+    code: int
+    run_dir: Path
+    trials: Sequence[Trial] = ()
+
+
+def run(cfg: Config, request: Request, again: str) -> Swept:
+    """Trains what is missing of a sweep, and ranks it.
+
+    Args:
+        again: the command that resumes it.
+    """
+    visited = space.read(
+        cfg.sweep,
+        request.lists,
+        request.ranges,
+    )
     _refuse_other_jobs(cfg)
     cfg = _placed(cfg, request)
     mlflow_store.create(mlflow_store.address(cfg))
-    again = commandline.make("sweep", overrides)
+    run_dir = Path(cfg.run_dir)
     try:
         with Interruption() as signals, session.recorded(cfg) as recorder:
-            schedule = _schedule(cfg, request, visited)
+            schedule = _schedule(
+                cfg,
+                request,
+                visited,
+            )
             _announce(cfg, schedule)
             recorder.tags({"sweep": Path(cfg.run_dir).name, "method": visited.method})
             signals.hold("the trials have saved")
@@ -58,14 +87,23 @@ def run(cfg: Config, request: Request, overrides: Sequence[str]) -> int:
                 with Display(visited.goal) as display:
                     schedule.run(display, signals.check)
             finally:
-                _report(recorder, schedule, visited.goal, cfg.name)
+                _report(
+                    recorder,
+                    schedule,
+                    visited.goal,
+                    cfg.name,
+                )
     except Interrupted as stop:
         print(f"interrupted ({stop}); what is finished is kept. To resume: {again}")
-        return stop.exit_code
+        return Swept(stop.exit_code, run_dir)
     failed = sum(trial.state == "failed" for trial in schedule.trials)
     if failed:
         print(f"{failed} failed; the same command tries them again: {again}")
-    return ExitCode.FAILED if failed else ExitCode.DONE
+    return Swept(
+        ExitCode.FAILED if failed else ExitCode.DONE,
+        run_dir,
+        schedule.trials,
+    )
 
 
 def _refuse_other_jobs(cfg: Config) -> None:
@@ -78,7 +116,11 @@ def _refuse_other_jobs(cfg: Config) -> None:
 
 def _schedule(cfg: Config, request: Request, visited: Space) -> Schedule:
     directory = Path(cfg.run_dir)
-    made = _Trials(cfg, request, directory)
+    made = _Trials(
+        cfg,
+        request,
+        directory,
+    )
     return Schedule(
         visited,
         Ledger(directory / "ledger.jsonl"),
@@ -139,7 +181,11 @@ class _Trials:
         trial.circumstances = around
         share = processes.share(self.cfg.jobs)
         recorded = continuation.threads(trial.run_dir)
-        trial.recipe += config.thread_overrides(cfg.threads, share, recorded)
+        trial.recipe += config.thread_overrides(
+            cfg.threads,
+            share,
+            recorded,
+        )
         return trial
 
     def refuse_other_code(self) -> None:
@@ -185,7 +231,11 @@ def _placed(cfg: Config, request: Request) -> Config:
         words.append(chosen["sweep"])
     varied = [*request.lists, *request.ranges]
     words += map(short, varied)
-    name = re.sub(r"[^A-Za-z0-9_.-]+", "_", "-".join(dict.fromkeys(words)))
+    name = re.sub(
+        r"[^A-Za-z0-9_.-]+",
+        "_",
+        "-".join(dict.fromkeys(words)),
+    )
     identity = space.identity(config.compose(request.fixed), "")
     run_dir = Path(
         cfg.runs_dir,
@@ -212,7 +262,11 @@ def _report(recorder: Any, schedule: Schedule, goal: str, name: str) -> None:
         return
     metric = rows[0].best.metric
     title = f"{name}: {metric} of {len(rows)} settings"
-    picture.draw(rows, title, recorder.run_dir / "ranking.png")
+    picture.draw(
+        rows,
+        title,
+        recorder.run_dir / "ranking.png",
+    )
     recorder.file("ranking.png")
     best = ranking.winner(rows)
     if best:

@@ -1,28 +1,28 @@
-"""Compares a run with the figure that its experiment's file states, published or the house's own.
+"""Compares runs with the figure that their experiment's file states, published or the house's own.
 
-The figure and the recipe are those of the file, never the command line's. The verdict is one of four words:
+The figure, its margin and the recipe are those of the file, never the command line's. The verdict is one of five words:
 
-    reproduced      the figure, from the recipe
-    not reproduced  the recipe, but not the figure
+    reproduced      the figure, from the recipe: the mean over seeds lies within the margin, chance aside
+    not reproduced  the recipe, but not the figure: it lies farther off, chance aside, above or below
+    inconclusive    the recipe, but too few seeds, or a margin that no number of seeds can show
     rescaled        another training than the recipe's: no verdict on the figure
     not verified    the recipe in everything that is written down, from starting weights of which only the path is known
 """
 
 import json
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from typing import Any
 
-from pipelines import config
+from pipelines import config, statistics
 from pipelines.config import Config, Figure, differences
+from pipelines.statistics import INCONCLUSIVE, NOT_REPRODUCED, REPRODUCED, Equivalence, Sample
 from pipelines.usage import UsageError
 
-REPRODUCED, MISSED, RESCALED, UNVERIFIED = (
-    "reproduced",
-    "not reproduced",
-    "rescaled",
-    "not verified",
-)
+RESCALED, UNVERIFIED = "rescaled", "not verified"
+WORDS = (REPRODUCED, NOT_REPRODUCED, INCONCLUSIVE, RESCALED, UNVERIFIED)
+# What of a figure has to be declared before the runs that are held against it.
+DECLARED = ("metric", "value", "margin", "seeds", "sd")
 STARTING_WEIGHTS = "task.init_checkpoint"
 MOST_LINES = 20  # that departures take
 
@@ -34,7 +34,7 @@ class Departures:
     Attributes:
         changed: makes it another training.
         unverified: may make it another; nothing here can tell.
-        noted: chance and hardware, which the figure's tolerance is for.
+        noted: chance and hardware, which the spread over seeds and the determinism class are for.
     """
 
     changed: tuple[str, ...] = ()
@@ -61,27 +61,68 @@ class Departures:
 
 @dataclass(frozen=True)
 class Verdict:
-    """A figure beside the stated one, in the evaluator's unit; the departures say why it may be no reproduction."""
+    """Runs beside the stated figure, in the evaluator's unit; the departures say why they may be no reproduction.
+
+    Attributes:
+        values: what was reached, by seed.
+    """
 
     word: str
-    metric: str
-    value: float
-    stated: float
-    tolerance: float
-    source: str
+    values: dict[int, float]
+    figure: Figure
+    weighed: Equivalence
     departures: Departures = Departures()
 
     def lines(self) -> list[str]:
         """The verdict as readable lines."""
-        difference = self.value - self.stated
+        figure = self.figure
+        runs = statistics.sample(list(self.values.values()))
         return [
-            f"{'metric':<14} {'reached':>9} {'stated':>9} {'difference':>11} {'tolerance':>10}",
-            f"{self.metric:<14} {self.value:>9.4f} {self.stated:>9.4f} "
-            f"{difference:>+11.4f} {self.tolerance:>10.4f}",
-            f"stated by: {self.source}",
+            f"{'metric':<14} {'reached':>9} {'stated':>9} {'difference':>11} {'margin':>9}",
+            f"{figure.metric:<14} {runs.mean:>9.4f} {figure.value:>9.4f} "
+            f"{self.weighed.difference:>+11.4f} {figure.margin:>9.4f}",
+            *self._chance(),
+            f"stated by: {figure.source}{_behind(figure)}",
             *self.departures.lines(),
-            self.word,
+            self.sentence(),
         ]
+
+    def sentence(self) -> str:
+        """The verdict, and of an inconclusive one what would decide."""
+        return self.weighed.sentence() if self.word == INCONCLUSIVE else self.word
+
+    def document(self) -> dict[str, Any]:
+        """What is kept of it: the margin too, as it was declared."""
+        return {
+            "word": self.word,
+            "verdict": self.sentence(),
+            "values": self.values,
+            **asdict(self.weighed),
+            "figure": asdict(self.figure),
+            "departures": asdict(self.departures),
+        }
+
+    def _chance(self) -> list[str]:
+        """The figures one by one, and what chance makes of their mean."""
+        lines = []
+        if len(self.values) > 1:
+            by_seed = [f"{value:.4f} (seed {seed})" for seed, value in self.values.items()]
+            lines.append(f"runs: {', '.join(by_seed)}")
+        weighed = self.weighed
+        if weighed.spread and weighed.half is not None:
+            low = weighed.difference - weighed.half
+            high = weighed.difference + weighed.half
+            lines.append(
+                f"difference by 90%: {low:+.4f} to {high:+.4f}; a seed's standard deviation is {weighed.spread.sd:.4f}"
+            )
+        return lines
+
+
+def _behind(figure: Figure) -> str:
+    """What is known of the runs behind a stated figure."""
+    runs = "one run" if figure.seeds == 1 else f"mean of {figure.seeds} runs"
+    spread = "spread not known" if figure.sd is None else f"standard deviation {figure.sd:.4f}"
+    return f" ({runs}, {spread})"
 
 
 def recipe(cfg: Config) -> Config:
@@ -114,8 +155,16 @@ def departures(
             neither of two composed configurations may say what they differ in.
     """
     written = recipe(cfg)
-    before = _described(written, written, resolve)
-    after = _described(cfg, written, resolve)
+    before = _described(
+        written,
+        written,
+        resolve,
+    )
+    after = _described(
+        cfg,
+        written,
+        resolve,
+    )
     changed: list[str] = []
     unverified: list[str] = []
     noted: list[str] = []
@@ -130,21 +179,37 @@ def departures(
             changed.append(line)
     counts = written.figure.examples if written.figure else {}
     sizes = {split: examples.get(split) for split in counts}
-    changed += differences(counts, sizes, "examples")
-    return Departures(tuple(changed), tuple(unverified), tuple(noted))
+    changed += differences(
+        counts,
+        sizes,
+        "examples",
+    )
+    return Departures(
+        tuple(changed),
+        tuple(unverified),
+        tuple(noted),
+    )
 
 
 def _described(
     cfg: Config, written: Config, resolve: Callable[[Config], Mapping[str, Any]]
 ) -> dict[str, Any]:
     # The seed is in several of the parameters; it is weighed once, where it is set.
-    alike = replace(cfg, seed=written.seed, determinism=written.determinism)
+    alike = replace(
+        cfg,
+        seed=written.seed,
+        determinism=written.determinism,
+    )
     params = resolve(alike)
     document = config.plain(cfg)
     for node in config.GARDEN_NODES:
         text = json.dumps(params[node], default=str)
         document[node] = json.loads(text)
-    return config.settings(document, config.RESULT, config.GUARD)
+    return config.settings(
+        document,
+        config.RESULT,
+        config.GUARD,
+    )
 
 
 def _is_chance(key: str, old: str) -> bool:
@@ -163,25 +228,71 @@ def choice(cfg: Config) -> str:
     raise UsageError(f"name: there is no experiment file {cfg.name}.yaml")
 
 
-def judge(cfg: Config, metrics: dict[str, float], departures: Departures) -> Verdict:
-    """Weighs the metrics of a finished run against the stated figure: at least that good, less the tolerance.
+def judge(
+    figure: Figure, runs: Mapping[int, Mapping[str, float]], departures: Departures
+) -> Verdict:
+    """Weighs finished runs against a stated figure, by its margin.
+
+    Args:
+        runs: the metrics of each, by seed.
 
     Raises:
-        UsageError: the run has no such metric.
+        UsageError: a run has no such metric.
     """
-    figure = stated(cfg)
-    if figure.metric not in metrics:
-        raise UsageError(
-            f"figure.metric: the run has no {figure.metric!r}; it has: {', '.join(sorted(metrics))}"
-        )
-    value = metrics[figure.metric]
-    reached = value >= figure.value - figure.tolerance
-    return Verdict(
-        word=departures.word or (REPRODUCED if reached else MISSED),
-        metric=figure.metric,
-        value=value,
-        stated=figure.value,
-        tolerance=figure.tolerance,
-        source=figure.source,
-        departures=departures,
+    values = {}
+    for seed, metrics in runs.items():
+        if figure.metric not in metrics:
+            raise UsageError(
+                f"figure.metric: the run has no {figure.metric!r}; it has: {', '.join(sorted(metrics))}"
+            )
+        values[seed] = metrics[figure.metric]
+    weighed = statistics.equivalence(
+        statistics.sample(list(values.values())), as_sample(figure), figure.margin
     )
+    return Verdict(
+        departures.word or weighed.verdict,
+        values,
+        figure,
+        weighed,
+        departures,
+    )
+
+
+def as_sample(figure: Figure) -> Sample:
+    """The runs behind a stated figure."""
+    return Sample(
+        figure.seeds,
+        figure.value,
+        figure.sd,
+    )
+
+
+def plan(figure: Figure, seeds: int) -> str | None:
+    """What so many seeds can show, said before they are trained; None: the spread is not known."""
+    spread = statistics.pooled([as_sample(figure)])
+    if spread is None:
+        return None
+    planned = replace(spread, freedom=spread.freedom + seeds - 1)
+    smallest = statistics.provable(
+        planned,
+        seeds,
+        figure.seeds,
+    )
+    return (
+        f"{seeds} seeds show a margin of {smallest:.4f} with a probability of {statistics.POWER:.0%} where nothing differs; "
+        f"declared is {figure.margin:.4f}"
+    )
+
+
+def redeclared(figure: Figure, recorded: str) -> tuple[str, ...]:
+    """In what a figure differs from that of the configuration that a run recorded: it was declared after the run."""
+    before = config.from_yaml(recorded).figure
+    now = asdict(figure)
+    then = asdict(before) if before else {}
+    declared = {name: now[name] for name in DECLARED}
+    changes = differences(
+        {name: then.get(name) for name in DECLARED},
+        declared,
+        "figure",
+    )
+    return tuple(f"{change}, declared after the run" for change in changes)

@@ -30,6 +30,7 @@ VARIABLES = {
     "runtime": "RUNTIME",
     "sweep": "SWEEP",
     "run": "RUN",
+    "seeds": "SEEDS",
 }
 
 

@@ -196,7 +196,7 @@ def test_the_kubernetes_manifest_is_an_indexed_job_behind_a_headless_service(cap
     [
         ("worker", ExitCode.FAILED, "FailJob"),
         ("worker", ExitCode.REFUSED, "FailJob"),
-        ("worker", ExitCode.RESCALED, "FailJob"),
+        ("worker", ExitCode.UNDECIDED, "FailJob"),
         (
             "worker",
             ExitCode.IN_USE,

@@ -102,7 +102,7 @@ def departures(name: str, *overrides: str) -> figure.Departures:
     [
         ("trainer.train_steps=3", "trainer.train_steps: 33264 -> 3"),
         ("figure.value=0", "figure.value: 0.368 -> 0.0"),
-        ("figure.tolerance=1", "figure.tolerance: 0.005 -> 1.0"),
+        ("figure.margin=1", "figure.margin: 0.005 -> 1.0"),
         ("figure.metric=AP50", "figure.metric: AP -> AP50"),
         ("figure.examples={train:24}", "figure.examples.train: 118287 -> 24"),
         ("scale_learning_rate=1", "scale_learning_rate: None -> 1"),
@@ -127,12 +127,9 @@ def test_whatever_departs_from_the_recipe_is_listed_and_makes_it_a_rescaled_run(
     assert any(changed.startswith(line) for changed in found.changed), found
     cfg = config.compose(["experiment=published/coco_retinanet_r50fpn_640_72ep", override])
     for value in (0.001, 0.99):
-        verdict = figure.judge(cfg, {"AP": value, "AP50": value}, found)
-        assert (verdict.word, verdict.stated, verdict.tolerance) == (
-            figure.RESCALED,
-            0.368,
-            0.005,
-        )
+        verdict = figure.judge(figure.stated(cfg), {0: {"AP": value, "AP50": value}}, found)
+        declared = verdict.figure
+        assert (verdict.word, declared.value, declared.margin) == (figure.RESCALED, 0.368, 0.005)
         assert any(text.startswith(f"changed: {line}") for text in verdict.lines())
 
 
@@ -149,8 +146,8 @@ def test_a_copy_of_the_starting_weights_cannot_be_told_from_others_and_the_verdi
     found = departures(name, "task.init_checkpoint=/copy/ckpt-1", "runtime=tpu")
     assert found.changed == () and found.word == figure.UNVERIFIED
     assert found.unverified[0].endswith(" -> /copy/ckpt-1, content not verified")
-    cfg = config.compose([f"experiment=published/{name}"])
-    assert figure.judge(cfg, {"AP": 0.4}, found).lines()[-1] == "not verified"
+    stated = figure.stated(config.compose([f"experiment=published/{name}"]))
+    assert figure.judge(stated, {0: {"AP": 0.4}}, found).lines()[-1] == "not verified"
 
 
 @pytest.mark.parametrize(
@@ -160,8 +157,9 @@ def test_another_seed_or_machine_is_no_departure_but_is_said(override):
     found = departures("imagenet_resnet50_90ep", override)
     assert found.word is None and found.noted
     cfg = config.compose(["experiment=published/imagenet_resnet50_90ep", override])
-    lines = figure.judge(cfg, {"accuracy": 0.759}, found).lines()
-    assert lines[-1] == figure.REPRODUCED and any("no departure: " in line for line in lines)
+    verdict = figure.judge(figure.stated(cfg), {0: {"accuracy": 0.759}}, found)
+    assert verdict.word not in (figure.RESCALED, figure.UNVERIFIED)
+    assert any("no departure: " in line for line in verdict.lines())
 
 
 def test_thread_counts_that_a_recipe_states_belong_to_it():
@@ -185,12 +183,44 @@ def test_other_data_make_it_a_rescaled_run():
     assert found.changed == ("examples.train: 118287 -> 24", "examples.validation: 5000 -> 10")
 
 
-def test_the_recipe_itself_is_judged_by_its_tolerance():
-    cfg = config.compose(["experiment=published/imagenet_resnet50_90ep", "runtime=cpu"])
-    found = departures("imagenet_resnet50_90ep")
-    assert found == figure.Departures()
-    assert figure.judge(cfg, {"accuracy": 0.759}, found).word == figure.REPRODUCED
-    assert figure.judge(cfg, {"accuracy": 0.757}, found).word == figure.MISSED
+def test_runs_of_the_recipe_itself_are_weighed_by_its_margin_and_their_spread():
+    stated = figure.stated(config.compose(["experiment=published/imagenet_resnet50_90ep"]))
+
+    def verdict(*values: float) -> figure.Verdict:
+        runs = {seed: {"accuracy": value} for seed, value in enumerate(values)}
+        return figure.judge(stated, runs, figure.Departures())
+
+    narrow = verdict(stated.value, stated.value + 0.0002, stated.value - 0.0002)
+    assert narrow.word == figure.REPRODUCED
+    for far in (-0.02, 0.02):  # Too good is no reproduction either.
+        off = stated.value + far
+        missed = verdict(off, off + 0.001, off - 0.001)
+        assert missed.lines()[-1] == figure.NOT_REPRODUCED
+    assert verdict(stated.value, stated.value + 0.001).sentence().startswith("inconclusive: ")
+    assert verdict(stated.value + 0.01).word == figure.INCONCLUSIVE
+    document = json.loads(json.dumps(narrow.document()))
+    assert document["figure"]["margin"] == stated.margin
+    assert document["values"] == {"0": 0.761, "1": 0.7612, "2": 0.7608}
+
+
+def test_a_margin_declared_after_the_run_is_a_departure():
+    cfg = config.compose(["experiment=resnet"])
+    recorded = config.to_yaml(cfg).replace("margin: 0.018", "margin: 0.005")
+    stated = figure.stated(cfg)
+    assert figure.redeclared(stated, config.to_yaml(cfg)) == ()
+    assert figure.redeclared(stated, recorded) == (
+        "figure.margin: 0.005 -> 0.018, declared after the run",
+    )
+    earlier = recorded.replace("margin: 0.005", "tolerance: 0.018")
+    assert figure.redeclared(stated, earlier) == ()
+
+
+def test_what_so_many_seeds_can_show_is_said_before_they_are_trained():
+    stated = figure.stated(config.compose(["experiment=resnet"]))
+    line = figure.plan(stated, 3)
+    assert line.startswith("3 seeds show a margin of 0.017") and line.endswith("0.0180")
+    unknown = figure.stated(config.compose(["experiment=maskrcnn"]))
+    assert figure.plan(unknown, 3) is None
 
 
 def test_a_checkpoint_that_does_not_answer_is_not_replaced_by_another_training(monkeypatch):
@@ -257,5 +287,5 @@ def test_the_whole_path_runs_on_a_fixture_in_the_published_layout(name, trellis,
     )
     assert printed.strip().splitlines()[-1] == "rescaled"
     document = json.loads((run_dir / "reproduction.json").read_text())
-    assert document["word"] == "rescaled" and document["stated"] == recipe.figure.value
+    assert document["word"] == "rescaled" and document["figure"]["value"] == recipe.figure.value
     assert any(change.startswith("examples.train") for change in document["departures"]["changed"])

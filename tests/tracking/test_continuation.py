@@ -73,7 +73,7 @@ def test_what_the_result_depends_on_may_not_change_and_both_wishes_get_a_command
 @pytest.mark.parametrize(
     "override",
     ["flight=off", "trainer.max_to_keep=2", "trainer.checkpoint_interval=3", "runner=dask", "jobs=3", "restarts=1",
-     "dataset.max_reject_fraction=0.5", "dataset.validate=full", "figure.tolerance=0.5", "runtime.tpu=there",
+     "dataset.max_reject_fraction=0.5", "dataset.validate=full", "figure.margin=0.5", "runtime.tpu=there",
      "task.train_data.input_path=x"],
 )  # fmt: skip
 def test_what_it_does_not_depend_on_may(run, override, tmp_path):
