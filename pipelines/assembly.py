@@ -3,6 +3,7 @@
 A floor of its own, above the subjects and below the commands: whatever trains, evaluates, checks or shows asks here.
 """
 
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from types import ModuleType
@@ -13,8 +14,9 @@ from pipelines import config
 from pipelines.config import Config, Dataset
 from pipelines.data import manifest, store
 from pipelines.data.manifest import Manifest
-from pipelines.tracking import runs
+from pipelines.tracking import continuation, runs
 from pipelines.tracking.record import RunRecord
+from pipelines.usage import UsageError
 
 
 @dataclass(frozen=True)
@@ -39,6 +41,7 @@ class Built:
         cfg: the configuration, its thread counts those in force instead of "all cores".
         params: Model Garden's experiment configuration.
         devices: the strategy that `params.runtime` asks for.
+        determinism_class: what, beside configuration, data and seed, the bits of the result depend on.
     """
 
     cfg: Config
@@ -46,6 +49,7 @@ class Built:
     data: Manifest
     params: Any
     devices: Any
+    determinism_class: Mapping[str, Any]
 
 
 def prepared(cfg: Config) -> Prepared:
@@ -102,7 +106,8 @@ def built(prepared: Prepared) -> Built:
     devices = strategy.build(params.runtime, cfg.logical_cpus)
     examples = prepared.data.splits["validation"].examples
     strategy.refuse_uneven(params, devices, examples)
-    return Built(cfg, prepared.task, prepared.data, params, devices)
+    described = {**determinism.describe(cfg), **strategy.describe(devices)}
+    return Built(cfg, prepared.task, prepared.data, params, devices, described)
 
 
 def recorded(cfg: Config) -> tuple[RunRecord, Config]:
@@ -113,6 +118,21 @@ def recorded(cfg: Config) -> tuple[RunRecord, Config]:
     """
     record = runs.find(cfg.run, cfg)
     return record, config.from_yaml(record.texts["config.yaml"])
+
+
+def to_train(cfg: Config) -> Config:
+    """The configuration that a training starts under, or resumes under where its run directory holds a run.
+
+    Raises:
+        UsageError: the run that `cfg.run` names is not there, or what it has so far came of other settings.
+    """
+    if cfg.run:
+        if cfg.garden:
+            raise UsageError("run: a recorded run has its own experiment; leave EXP out")
+        recorded = to_resume(cfg, f"to make it again: make reproduce RUN={cfg.run}")
+        cfg = continuation.resumed(cfg, recorded)
+    cfg = config.anchored(cfg)
+    return continuation.settled(Path(cfg.run_dir), cfg)
 
 
 def to_resume(cfg: Config, instead: str) -> Config:

@@ -27,7 +27,7 @@ from pipelines.tracking import continuation, environment, journal, session
 from pipelines.tracking.record import read_run_id, read_summary
 from pipelines.tracking.recording import Recorder
 from pipelines.training import process
-from pipelines.usage import ExitCode, UsageError
+from pipelines.usage import ExitCode
 
 
 class Laps:
@@ -48,9 +48,8 @@ def run(cfg: Config) -> int:
     """Returns 0, 128 plus the number of the signal that interrupted the run, or 75 when another worker has gone."""
     laps = Laps()
     environment.at_start()  # Building data may take hours, in which somebody edits.
-    cfg = config.anchored(_resumed(cfg) if cfg.run else cfg)
+    cfg = assembly.to_train(cfg)
     run_dir = Path(cfg.run_dir)
-    cfg = continuation.settled(run_dir, cfg)
     number = _number_as_follower(cfg)
     if number is None:
         with _without_empty(run_dir):
@@ -83,19 +82,16 @@ def _train(cfg: Config, folder: Path, chief_dir: Path | None, laps: Laps) -> int
     with process.prepared(cfg, folder):
         # Imports MLflow while this process imports TensorFlow.
         sender = session.start_sender(cfg) if chief_dir is None else None
-        from pipelines.training import strategy  # TensorFlow: 10 s.
-
         built = assembly.built(prepared)
         if chief_dir is None:
-            described = strategy.describe(built.devices)
-            continuation.refuse_other_devices(folder, cfg, described)
+            continuation.refuse_other_devices(folder, cfg, built.determinism_class)
         return _train_built(built, folder, chief_dir, sender, laps)
 
 
 def _train_built(
     built: Built, folder: Path, chief_dir: Path | None, sender: Any, laps: Laps
 ) -> int:
-    from pipelines.training import faults, loop, strategy, workers  # TensorFlow, imported by now.
+    from pipelines.training import faults, loop, workers  # TensorFlow, imported by now.
 
     cfg = built.cfg
     outcome = loop.Outcome()
@@ -117,7 +113,7 @@ def _train_built(
             )
             loop.train(plan, outcome)
     except Interrupted as stop:
-        verb = "train" if strategy.describe(built.devices)["workers"] == 1 else "launch"
+        verb = "train" if built.determinism_class["workers"] == 1 else "launch"
         resume = f"to go on: make {verb} RUN={cfg.run_dir}"
         print(f"interrupted ({stop}) {_reached(outcome)}; {resume}")
         return stop.exit_code
@@ -169,9 +165,6 @@ def _reporting(
 
 def _describe(recorder: Recorder, built: Built) -> None:
     """Records what is trained, on what and where."""
-    from pipelines.training import strategy  # TensorFlow, imported by now.
-    from pipelines.training.exact import determinism  # Likewise.
-
     cfg, data, params = built.cfg, built.data, built.params
     manifest = data.to_json()
     recorder.file("params.yaml", yaml.safe_dump(params.as_dict(), sort_keys=False))
@@ -185,8 +178,7 @@ def _describe(recorder: Recorder, built: Built) -> None:
     recorder.parameters(_chosen(built))
     # A tag, not a parameter: MLflow keeps the first of a parameter, and this may change with determinism=off.
     recorder.tags({"strategy": params.runtime.distribution_strategy})
-    described = {**determinism.describe(cfg), **strategy.describe(built.devices)}
-    recorder.environment(determinism_class=described)
+    recorder.environment(determinism_class=dict(built.determinism_class))
     recorder.summary.update(experiment=cfg.name, run_dir=cfg.run_dir, seed=cfg.seed)
 
 
@@ -287,16 +279,6 @@ def _chosen(built: Built) -> dict[str, Any]:
         ).strip(),
         "precision": params.runtime.mixed_precision_dtype,
     }
-
-
-def _resumed(cfg: Config) -> Config:
-    """The configuration of a recorded run, to resume it."""
-    if cfg.garden:
-        raise UsageError(
-            "run: goes on with a recorded run, which has its experiment; leave EXP out"
-        )
-    recorded = assembly.to_resume(cfg, f"to make it again: make reproduce RUN={cfg.run}")
-    return continuation.resumed(cfg, recorded)
 
 
 def _warn_of_another_class(run_dir: Path) -> None:

@@ -67,20 +67,18 @@ def refuse_other_data(run_dir: Path, cfg: Config, fingerprint: str) -> None:
     _refuse(run_dir, cfg, "other data", differences(before, after))
 
 
-def refuse_other_devices(run_dir: Path, cfg: Config, described: Mapping[str, int]) -> None:
-    """Refuses to resume on other numbers of replicas or workers.
-
-    A batch's sums are split between them.
-    """
+def refuse_other_devices(run_dir: Path, cfg: Config, determinism_class: Mapping[str, Any]) -> None:
+    """Refuses to resume on other numbers of replicas or workers: a batch's sums are split between them."""
     if not cfg.determinism:
         return
     recorded = _document(run_dir / "environment.json").get("determinism_class") or {}
-    before = {name: recorded.get(name, count) for name, count in described.items()}
+    after = {name: determinism_class[name] for name in ("replicas", "workers")}
+    before = {name: recorded.get(name, count) for name, count in after.items()}
     _refuse(
         run_dir,
         cfg,
         "other devices",
-        differences(before, dict(described)),
+        differences(before, after),
     )
 
 
