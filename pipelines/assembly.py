@@ -3,6 +3,7 @@
 A floor of its own, above the subjects and below the commands: whatever trains, evaluates, checks or shows asks here.
 """
 
+import json
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -108,6 +109,16 @@ def built(prepared: Prepared) -> Built:
     strategy.refuse_uneven(params, devices, examples)
     described = {**determinism.describe(cfg), **strategy.describe(devices)}
     return Built(cfg, prepared.task, prepared.data, params, devices, described)
+
+
+def images_shared_out(manifest_text: str, metric: str | None) -> int | None:
+    """Number of images of a validation split, where the figure is a share of them; None where it is not."""
+    data = json.loads(manifest_text or "{}")
+    if data.get("task") not in tasks.names():
+        return None
+    if metric not in tasks.load(data["task"]).SHARES:
+        return None
+    return data["splits"]["validation"]["examples"]
 
 
 def recorded(cfg: Config) -> tuple[RunRecord, Config]:

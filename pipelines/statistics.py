@@ -105,6 +105,12 @@ def binomial_error(share: float, examples: int) -> float:
     return math.sqrt(share * (1 - share) / examples)
 
 
+def of_images(first: float, second: float, examples: int) -> Spread:
+    """The error that the choice of the images brings to each of two shares, in place of a spread over seeds."""
+    error = binomial_error((first + second) / 2, examples)
+    return Spread(error, math.inf)
+
+
 def bootstrap(
     outcomes: Any,
     statistic: Callable[[Any], float] = np.mean,

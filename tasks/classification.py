@@ -11,6 +11,8 @@ from tasks import _wire
 
 VERSION = 1
 METRIC = "accuracy"
+# Figures of the evaluation that are a share of its images, each right or wrong by itself.
+SHARES = ("accuracy", "top_5_accuracy")
 # Model Garden task configurations that read these records.
 GARDEN_TASKS = {"ImageClassificationTask"}
 FIRST_LABEL = 0

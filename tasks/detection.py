@@ -13,6 +13,8 @@ from tasks import _wire
 
 VERSION = 1
 METRIC = "AP"
+# No figure of the evaluation is a share of its images.
+SHARES: tuple[str, ...] = ()
 # Model Garden task configurations that read these records.
 GARDEN_TASKS = {
     "RetinaNetTask",

@@ -1,6 +1,8 @@
 """Compares two recorded runs: config, data, code, environment, results.    make compare RUN=<run> ARGS="against=<run>" """
 
-from pipelines import config
+import json
+
+from pipelines import assembly, config
 from pipelines.config import Config
 from pipelines.reproduction import comparison
 from pipelines.tracking import runs
@@ -16,7 +18,17 @@ def run(cfg: Config) -> int:
     before = runs.find(cfg.run, cfg)
     after = runs.find(cfg.against, cfg)
     figures = (before.metrics, after.metrics)
-    compared = comparison.compare(before.texts, after.texts, figures)
+    headline = json.loads(before.texts.get("summary.json", "{}")).get("headline", {})
+    images = assembly.images_shared_out(
+        before.texts.get("manifest.json", ""),
+        headline.get("metric"),
+    )
+    compared = comparison.compare(
+        before.texts,
+        after.texts,
+        figures,
+        images=images,
+    )
     print("\n".join(compared.lines()))
     identical = compared.verdict == comparison.IDENTICAL
     return ExitCode.DONE if identical else ExitCode.FAILED

@@ -83,6 +83,10 @@ def _reproduce_run(cfg: Config) -> int:
         again.texts,
         figures,
         tolerance,
+        assembly.images_shared_out(
+            record.texts["manifest.json"],
+            summary["headline"]["metric"],
+        ),
     )
     print("\n".join(compared.lines()))
     _link(

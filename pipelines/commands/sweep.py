@@ -14,15 +14,23 @@ from pathlib import Path
 from typing import Any
 
 import tasks
-from pipelines import config
+from pipelines import assembly, config
 from pipelines.config import Config
 from pipelines.data import store
-from pipelines.sweeps import circumstances, commandline, picture, ranking, space
+from pipelines.sweeps import (
+    circumstances,
+    commandline,
+    picture,
+    ranking,
+    space,
+    ties,
+)
 from pipelines.sweeps.commandline import Request
 from pipelines.sweeps.display import Display
 from pipelines.sweeps.job import OUTPUT
 from pipelines.sweeps.labels import short
 from pipelines.sweeps.ledger import Ledger
+from pipelines.sweeps.ranking import Row
 from pipelines.sweeps.schedule import Schedule
 from pipelines.sweeps.space import Point, Space
 from pipelines.sweeps.trial import Trial
@@ -246,20 +254,33 @@ def _placed(cfg: Config, request: Request) -> Config:
 
 
 def _report(recorder: Any, schedule: Schedule, goal: str, name: str) -> None:
-    """Writes and prints the ranking and how to train the best again."""
+    """Writes and prints the ranking, what in it is chance, and how to train the best again."""
     rows = ranking.rank(schedule.trials, goal)
-    recorder.file("ranking.csv", ranking.as_csv(rows))
+    tied = ties.find(rows, _images_shared_out(rows))
+    text = ranking.as_csv(rows, tied.positions)
+    recorder.file("ranking.csv", text)
     recorder.file("ledger.jsonl")
     recorder.summary.update(
-        experiment=name, run_dir=str(recorder.run_dir), **ranking.as_summary(schedule.trials, rows)
+        experiment=name,
+        run_dir=str(recorder.run_dir),
+        tied=[rows[position].settings for position in tied.positions],
+        yardstick=tied.yardstick,
+        **ranking.as_summary(schedule.trials, rows),
     )
-    print(ranking.as_text(rows))
+    print(ranking.as_text(rows, tied.positions))
+    for line in tied.lines():
+        print(line)
     for trial in schedule.trials:
         if trial.state == "failed":
             output = trial.run_dir / OUTPUT
             print(f"failed: {trial.label}: {trial.reason}; {output}")
-    if not rows:
-        return
+    if rows:
+        _report_best(recorder, schedule, rows, name, bool(tied.positions))
+
+
+def _report_best(
+    recorder: Any, schedule: Schedule, rows: Sequence[Row], name: str, tied: bool
+) -> None:
     metric = rows[0].best.metric
     title = f"{name}: {metric} of {len(rows)} settings"
     picture.draw(
@@ -269,10 +290,21 @@ def _report(recorder: Any, schedule: Schedule, goal: str, name: str) -> None:
     )
     recorder.file("ranking.png")
     best = ranking.winner(rows)
-    if best:
-        finished = sum(trial.state == "finished" for trial in schedule.trials)
-        recorder(finished, {f"validation/{metric}": best.mean})
-        print(
-            f"best: {best.label}: {metric} {best.mean:.4f}; ranking.png, ranking.csv in {recorder.run_dir}"
-        )
-        print(f"train it again: {commandline.make('train', best.best.recipe)}")
+    if best is None:
+        return
+    finished = sum(trial.state == "finished" for trial in schedule.trials)
+    recorder(finished, {f"validation/{metric}": best.mean})
+    word = "first of a tie" if tied else "best"
+    print(
+        f"{word}: {best.label}: {metric} {best.mean:.4f}; ranking.png, ranking.csv in {recorder.run_dir}"
+    )
+    print(f"train it again: {commandline.make('train', best.best.recipe)}")
+
+
+def _images_shared_out(rows: Sequence[Row]) -> int | None:
+    """Images of the validation split, where the ranked figure is a share of them; None where it is not."""
+    file = rows[0].best.run_dir / "manifest.json" if rows else None
+    if file is None or not file.exists():
+        return None
+    metric = rows[0].best.metric
+    return assembly.images_shared_out(file.read_text(), metric)

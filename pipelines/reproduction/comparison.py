@@ -8,10 +8,11 @@ from typing import Any
 
 import yaml
 
-from pipelines import config
+from pipelines import config, statistics
 from pipelines.config import differences
 from pipelines.reproduction import classes
 from pipelines.reproduction.classes import Classes
+from pipelines.statistics import Sample, Spread
 
 IDENTICAL, EQUIVALENT, DIFFERENT = "identical", "equivalent", "different"
 TOLERANCE = 0.01  # between headline metrics that are "equivalent", where no stated figure has one
@@ -56,11 +57,15 @@ def compare(
     after: Mapping[str, str],
     figures: tuple[Figures, Figures],
     tolerance: float = TOLERANCE,
+    images: int | None = None,
 ) -> Comparison:
     """Compares two runs by their recorded texts (by file name) and figures (by name, then step).
 
     identical: equal weights, and every loss and metric equal at every step. equivalent: the headline metrics lie within
     `tolerance`. different: anything else.
+
+    Args:
+        images: of the validation split, where the headline is a share of them.
     """
     same_class = classes.between(before, after)
     inputs = {
@@ -77,6 +82,9 @@ def compare(
     value = old.get("value")
     again = new.get("value")
     results.append(f"{old.get('metric')}: {value} -> {again}")
+    if None not in (value, again) and value != again:
+        spread = _spread(before, old.get("metric"))
+        results.append(_chance(value, again, spread, images))
     if weights_equal and steps_equal:
         verdict = IDENTICAL
     elif None not in (value, again) and abs(value - again) <= tolerance:
@@ -84,6 +92,32 @@ def compare(
     else:
         verdict = DIFFERENT
     return Comparison(verdict, same_class, inputs, results)
+
+
+def _spread(texts: Mapping[str, str], metric: str | None) -> Spread | None:
+    """The spread over seeds that a recorded recipe states for its figure."""
+    document = yaml.safe_load(texts.get("config.yaml", "{}")) or {}
+    figure = document.get("figure") or {}
+    if figure.get("metric") != metric:
+        return None
+    stated = Sample(figure.get("seeds", 1), figure.get("value", 0.0), figure.get("sd"))
+    return statistics.pooled([stated])
+
+
+def _chance(value: float, again: float, spread: Spread | None, images: int | None) -> str:
+    """Whether two headline figures, of a run each, can be told apart, by what, and what would tell."""
+    if spread:
+        yardstick = f"the recipe's spread over seeds (standard deviation {spread.sd:.4f})"
+    elif images:
+        yardstick = f"the error of {images} images"
+        spread = statistics.of_images(value, again, images)
+    else:
+        return "one run each: no spread is known that would tell chance from effect"
+    gap = statistics.gap(Sample(1, value), Sample(1, again), spread)
+    if gap.apart:
+        return f"more than chance, by {yardstick}"
+    line = f"cannot be told apart, by {yardstick}"
+    return f"{line}; about {gap.runs} seeds each would tell" if gap.runs else line
 
 
 def _document(texts: Mapping[str, str], name: str) -> dict[str, Any]:

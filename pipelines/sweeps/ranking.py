@@ -6,7 +6,7 @@ would rank settings by their luck. The other rows follow below, with how many ar
 
 import csv
 import io
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -15,7 +15,16 @@ from pipelines.sweeps.labels import brief, label, short
 from pipelines.sweeps.trial import Trial
 
 MOST_ROWS = 25  # in the picture and the table on screen; ranking.csv has them all
-COLUMNS = ("rank", "metric", "mean", "min", "max", "trials", "missing")  # before the settings
+COLUMNS = (
+    "rank",
+    "metric",
+    "mean",
+    "min",
+    "max",
+    "trials",
+    "missing",
+    "tied",
+)  # before the settings
 
 
 @dataclass(frozen=True)
@@ -83,8 +92,12 @@ def _row(group: Sequence[Trial], sign: int) -> Row:
     return Row(_settings(group[0]), tuple(best_first), missing)
 
 
-def as_csv(rows: Sequence[Row]) -> str:
-    """All rows: place, figures, settings, the best trial's run."""
+def as_csv(rows: Sequence[Row], tied: Collection[int] = ()) -> str:
+    """All rows: place, figures, settings, the best trial's run.
+
+    Args:
+        tied: positions, from 0, of rows that cannot be told from the first.
+    """
     names = parameters(rows)
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
@@ -97,6 +110,7 @@ def as_csv(rows: Sequence[Row]) -> str:
             max(row.values),
             len(row.values),
             row.missing,
+            "=" if position - 1 in tied else "",
         ]
         settings = [row.settings.get(name, "") for name in names]
         run = [row.best.run_dir, row.best.run_id]
@@ -105,8 +119,12 @@ def as_csv(rows: Sequence[Row]) -> str:
     return text.getvalue()
 
 
-def as_text(rows: Sequence[Row]) -> str:
-    """The best rows as an aligned table, rows without a rank at its end."""
+def as_text(rows: Sequence[Row], tied: Collection[int] = ()) -> str:
+    """The best rows as an aligned table, rows without a rank at its end.
+
+    Args:
+        tied: positions, from 0, of rows that cannot be told from the first; they are marked `=`.
+    """
     if not rows:
         return "no trial has finished"
     names = parameters(rows)
@@ -127,7 +145,8 @@ def as_text(rows: Sequence[Row]) -> str:
             high = max(row.values)
             spread = [f"{low:.4f} .. {high:.4f}", _count(row)]
         settings = [brief(row.settings.get(name, "")) for name in names]
-        rank = "-" if row.missing else str(position)
+        mark = "=" if position - 1 in tied else ""
+        rank = "-" if row.missing else f"{position}{mark}"
         lines.append(
             [
                 rank,

@@ -88,6 +88,33 @@ def test_other_weights_are_equivalent_only_within_the_tolerance(value, verdict):
     assert compare(texts(), texts(weights="bb", value=value), (FIGURES, FIGURES)).verdict == verdict
 
 
+def chance(before: dict, value: float, images: int | None = None) -> str:
+    """The line about chance of two runs whose headlines differ."""
+    after = texts(weights="bb", value=value)
+    return compare(before, after, (FIGURES, FIGURES), images=images).results[-1]
+
+
+def test_two_figures_of_a_run_each_are_told_apart_only_where_a_spread_is_known():
+    assert chance(texts(), 0.42).startswith("one run each: no spread is known")
+    shared = chance(texts(value=0.9833), 0.9722, 360)
+    assert shared == (
+        "cannot be told apart, by the error of 360 images; about 4 seeds each would tell"
+    )
+    assert chance(texts(value=0.9833), 0.8, 360) == "more than chance, by the error of 360 images"
+
+
+def test_a_recipe_that_states_its_spread_is_the_yardstick_of_its_runs():
+    stated = texts()
+    stated["config.yaml"] += "figure: {metric: AP, value: 0.4, margin: 0.02, seeds: 5, sd: 0.01}\n"
+    assert chance(stated, 0.42).startswith(
+        "cannot be told apart, by the recipe's spread over seeds (standard deviation 0.0100); about "
+    )
+    assert chance(stated, 0.5).startswith("more than chance")
+    other = stated["config.yaml"].replace("metric: AP", "metric: AP50")
+    stated["config.yaml"] = other
+    assert chance(stated, 0.42).startswith("one run each")
+
+
 def test_one_loss_that_differs_is_not_identical_and_its_first_step_is_named():
     other = {**FIGURES, "train/loss": {1: 0.5, 2: 0.26}}
     found = compare(texts(), texts(), (FIGURES, other))
