@@ -7,14 +7,15 @@ RUNTIME ?=
 SWEEP ?=
 RUN ?=
 SEEDS ?=
+FORMAT ?=
 ARGS ?=
 FUZZ_SECONDS ?= 300
 
 READY := .venv/ready
 TRELLIS := .venv/bin/trellis
-CHOICE = $(if $(EXP),experiment=$(EXP)) $(if $(DATA),dataset=$(DATA)) $(if $(RUNTIME),runtime=$(RUNTIME)) $(if $(SWEEP),sweep=$(SWEEP)) $(if $(RUN),run=$(RUN)) $(if $(SEEDS),seeds=$(SEEDS)) $(ARGS)
+CHOICE = $(if $(EXP),experiment=$(EXP)) $(if $(DATA),dataset=$(DATA)) $(if $(RUNTIME),runtime=$(RUNTIME)) $(if $(SWEEP),sweep=$(SWEEP)) $(if $(RUN),run=$(RUN)) $(if $(FORMAT),formats=[$(FORMAT)]) $(if $(SEEDS),seeds=$(SEEDS)) $(ARGS)
 
-.PHONY: setup lock data preview train launch evaluate sweep reproduce compare bisect sync list show check doctor ui test test-slow test-chaos test-fuzz lint format golden bench bench-data bench-train help
+.PHONY: setup lock data preview train launch evaluate predict export serve register sweep reproduce compare bisect sync list show check doctor ui test test-slow test-chaos test-fuzz lint format golden bench bench-data bench-train help
 
 $(READY): requirements.lock bootstrap.lock
 	$(PYTHON) -m venv .venv
@@ -43,6 +44,18 @@ launch: $(READY)          ## train with several workers:    make launch EXP=resn
 
 evaluate: $(READY)        ## evaluate a run's best model:  make evaluate RUN=<run id or directory>
 	$(TRELLIS) evaluate $(CHOICE)
+
+predict: $(READY)         ## show a run's model pictures:   make predict RUN=<run> ARGS="images=<folder>"
+	$(TRELLIS) predict $(CHOICE)
+
+export: $(READY)          ## files that run elsewhere, held against the checkpoint: make export RUN=<run> FORMAT=saved_model,tflite_int8
+	$(TRELLIS) export $(CHOICE)
+
+serve: $(READY)           ## answer requests with pictures: make serve RUN=<run> ARGS=port=5001
+	$(TRELLIS) serve $(CHOICE)
+
+register: $(READY)        ## a version in MLflow's registry: make register RUN=<run> ARGS=name=<model>
+	$(TRELLIS) register $(CHOICE)
 
 sweep: $(READY)           ## launch a sweep:               make sweep EXP=resnet SWEEP=learning_rate
 	$(TRELLIS) sweep $(CHOICE)
@@ -108,4 +121,4 @@ bench-train: $(READY)     ## steps per second and time to the first ones against
 
 help:                     ## this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):[^#]*## */  \1\t/' | expand -t 16
-	@echo; echo "variables: EXP DATA RUNTIME SWEEP RUN SEEDS ARGS; ARGS are Hydra overrides: ARGS=\"trainer.train_steps=50 seed=3\""
+	@echo; echo "variables: EXP DATA RUNTIME SWEEP RUN FORMAT SEEDS ARGS; ARGS are Hydra overrides: ARGS=\"trainer.train_steps=50 seed=3\""

@@ -4,17 +4,22 @@ A floor of its own, above the subjects and below the commands: whatever trains, 
 """
 
 import json
-from collections.abc import Mapping
+import shutil
+import tempfile
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from types import ModuleType
 from typing import Any
+
+from etils import epath
 
 import tasks
 from pipelines import config
 from pipelines.config import Config, Dataset
 from pipelines.data import manifest, store
 from pipelines.data.manifest import Manifest
+from pipelines.shipping import metadata
 from pipelines.tracking import continuation, runs
 from pipelines.tracking.record import RunRecord
 from pipelines.usage import UsageError
@@ -144,6 +149,180 @@ def to_train(cfg: Config) -> Config:
         cfg = continuation.resumed(cfg, recorded)
     cfg = config.anchored(cfg)
     return continuation.settled(Path(cfg.run_dir), cfg)
+
+
+@dataclass(frozen=True)
+class Trained:
+    """A recorded run's model with its best weights; its data need not be there.
+
+    Attributes:
+        cfg: as it was recorded.
+        data: what it was trained on, as its record says.
+        run_dir: where the run lies, or would.
+        model: the official task and model (`inference.Restored`).
+    """
+
+    record: RunRecord
+    cfg: Config
+    task: ModuleType
+    data: Manifest
+    run_dir: Path
+    model: Any
+
+
+def trained_on(record: RunRecord) -> Manifest:
+    """What a recorded run was trained on, as its record says.
+
+    Raises:
+        UsageError: the record does not say it.
+    """
+    if "manifest.json" not in record.texts:
+        raise UsageError("run: its record has no manifest.json, so nothing knows its classes")
+    return manifest.from_json(record.texts["manifest.json"])
+
+
+def trained(cfg: Config, say: Callable[[str], None] = print) -> Trained:
+    """The model of the run that `cfg.run` names, with the weights of its best checkpoint.
+
+    Sets up TensorFlow's threads, which can be done once in a process, before its first operation.
+
+    Raises:
+        UsageError: there is no such run, or it has saved no checkpoint.
+    """
+    from pipelines.training import checkpoints, inference  # TensorFlow: 10 s.
+    from pipelines.training.exact import determinism  # Likewise.
+
+    record, configuration = recorded(cfg)
+    data = trained_on(record)
+    task = tasks.load(data.task)
+    params = resolved(configuration, task, data)
+    input_size = getattr(params.task.model, "input_size", ())
+    threads = determinism.pin_threads(configuration.threads, input_size)
+    configuration = replace(configuration, threads=threads)
+    run_dir = record.run_dir or Path(config.absolute(configuration.run_dir))
+    best = checkpoints.best(runs.checkpoints(record, tempfile.gettempdir()), say)
+    model = inference.restore(params, best)
+    return Trained(record, configuration, task, data, run_dir, model)
+
+
+def predictor(trained: Trained, exported: str | None = None) -> Any:
+    """What shows pictures to a run's model as its evaluations do (`prediction.Predictor`).
+
+    Args:
+        exported: a file of `make export` to show them to instead.
+    """
+    from pipelines.shipping import prediction, results, running  # TensorFlow: 10 s.
+    from pipelines.training import inference  # Likewise.
+
+    kind = trained.data.task
+    forward = trained.model.forward
+    if exported:
+        forward = running.forward(Path(exported), trained.model.model)
+    return prediction.Predictor(
+        inference.Preprocessing(trained.model, kind),
+        forward,
+        results.reading(kind, trained.model.params),
+    )
+
+
+@dataclass(frozen=True)
+class Shipped:
+    """What an export needs of a run: its model, and the data that it is held against.
+
+    Attributes:
+        params: as for an evaluation, with the places of the data.
+        source: what is exported (`conversion.Source`).
+    """
+
+    trained: Trained
+    params: Any
+    source: Any
+
+    def figures(self, forward: Any, seen: Callable[[Any], None]) -> Mapping[str, float]:
+        """The official evaluation of whatever answers as the model would."""
+        from pipelines.training import evaluation  # TensorFlow: 10 s.
+
+        return evaluation.figures(self.params, forward, seen)
+
+
+def shipped(cfg: Config, pictures: int) -> Shipped:
+    """What an export of the run that `cfg.run` names needs.
+
+    Args:
+        pictures: of the training data, for a calibration; chosen by the run's seed.
+
+    Raises:
+        UsageError: there is no such run, it has saved no checkpoint, or its data cannot be had.
+    """
+    from pipelines.shipping import conversion  # TensorFlow: 10 s.
+    from pipelines.training import inference  # Likewise.
+
+    model = trained(cfg)
+    data = prepared(replace(model.cfg, data_dir=cfg.data_dir)).data
+    params = resolved(model.cfg, model.task, data)
+    source = conversion.Source(
+        kind=model.data.task,
+        params=params,
+        model=model.model.model,
+        preprocess=inference.Preprocessing(model.model, model.data.task),
+        document=_document(model, cfg, params),
+        calibration=_training_pictures(model, data, pictures),
+    )
+    return Shipped(model, params, source)
+
+
+def _document(trained: Trained, cfg: Config, params: Any) -> dict[str, Any]:
+    """The metadata of whatever is exported of a run."""
+    return {
+        "written_by": "trellis",
+        "experiment": trained.cfg.name,
+        "run": trained.record.run_id or str(trained.run_dir),
+        "checkpoint_step": trained.model.step,
+        "task": trained.data.task,
+        "dataset": trained.data.dataset,
+        "fingerprint": trained.data.fingerprint,
+        "labels": list(trained.data.labels),
+        "first_label": trained.task.FIRST_LABEL,
+        "min_score": cfg.min_score,
+        "licence": cfg.licence,
+        "input": metadata.shown(trained.data.task, params),
+    }
+
+
+def _training_pictures(trained: Trained, data: Manifest, count: int) -> list[bytes]:
+    """Bytes of some training pictures, drawn by the run's seed."""
+    if not count:
+        return []
+    from pipelines.training.exact import order  # Likewise.
+
+    pattern = epath.Path(data.patterns()["train"])
+    shards = [str(shard) for shard in pattern.parent.glob(pattern.name)]
+    records = order.Records(shards)
+    chosen = order.Stream(trained.cfg.seed).order(0, len(records))[:count]
+    contents = []
+    for index in sorted(chosen):
+        record, _ = records.read(int(index))
+        contents.append(trained.task.decode(record)["image"])
+    return contents
+
+
+def servable(exports: Path, export: Callable[[], None]) -> Path:
+    """The folder of a run's model in MLflow's own format, made of its SavedModel.
+
+    Args:
+        exports: where `make export` writes.
+        export: called where there is no SavedModel yet.
+    """
+    from pipelines.tracking import registry  # MLflow takes seconds to import.
+
+    saved_model = exports / "saved_model" / "saved_model"
+    if not saved_model.is_dir():
+        export()
+    folder = exports / "served"
+    shutil.rmtree(folder, ignore_errors=True)
+    code = Path(metadata.__file__).with_name("served.py")
+    registry.save(folder, code, saved_model, metadata.read(saved_model))
+    return folder
 
 
 def to_resume(cfg: Config, instead: str) -> Config:

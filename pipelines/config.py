@@ -193,8 +193,29 @@ class Config:
     restarts: int = role(VERB, default=3, verb="launch")
     # `slurm` or `kubernetes`, printed instead of started.
     print: str | None = role(VERB, default=None, verb="launch")
-    # On this machine; null: the first that is free from 5000.
+    # Of `ui` and `serve`, on this machine; null: the first that is free from 5000.
     port: int | None = role(VERB, default=None, verb="ui")
+    # Give back the alias `champion` to the version that had it before.
+    rollback: bool = role(VERB, default=False, verb="register")
+    # Pictures without annotations: a file, a folder, a pattern or a bucket.
+    images: str | None = role(VERB, default=None, verb="predict")
+    # A file or folder that `make export` wrote, in place of the run's checkpoint.
+    model: str | None = role(VERB, default=None, verb="predict")
+    # Boxes that are less sure are not drawn.
+    min_score: float = role(VERB, default=0.3, verb="predict")
+    # What to write: see docs/shipping.md.
+    formats: list[str] = role(VERB, factory=list, verb="export")
+    # Of the weights, as it is to stand in the file.
+    licence: str | None = role(VERB, default=None, verb="export")
+    # Limits of the ship card: milliseconds (p95, all threads), megabytes, points of the figure.
+    max_ms: float | None = role(VERB, default=None, verb="export")
+    max_mb: float | None = role(VERB, default=None, verb="export")
+    max_drop: float | None = role(VERB, default=None, verb="export")
+    # Training pictures that int8 is calibrated on.
+    calibration: int = role(VERB, default=200, verb="export")
+    # What the process of one format may take, in minutes and gigabytes.
+    export_minutes: float = role(VERB, default=60.0, verb="export")
+    export_gb: float = role(VERB, default=16.0, verb="export")
     threads: Threads = role(RESULT, factory=Threads)
     # mirrored: devices that the CPU is split into, to try it without GPUs.
     logical_cpus: int | None = role(RESULT, default=None)

@@ -62,7 +62,7 @@ def sheet(pictures: Iterable[Picture], names: Sequence[str], file: epath.Path) -
     return len(tiles)
 
 
-def _colour(label: int) -> tuple[int, int, int]:
+def colour(label: int) -> tuple[int, int, int]:
     """A colour that neighbours in number do not share."""
     red, green, blue = colorsys.hsv_to_rgb(label * 0.381966 % 1, 0.9, 1.0)
     return int(255 * red), int(255 * green), int(255 * blue)
@@ -97,15 +97,25 @@ def _tile(picture: Picture, names: Sequence[str]) -> Image.Image:
     return tile
 
 
+def drawn(picture: Picture, names: Sequence[str]) -> Image.Image:
+    """The picture in its own size with its boxes, masks and classes over it."""
+    canvas = Image.fromarray(_painted(picture))
+    draw = ImageDraw.Draw(canvas)
+    for box, label in zip(picture.boxes, picture.labels, strict=True):
+        corners = [round(float(side)) for side in box]
+        _draw_box(draw, corners, label, names)
+    return canvas
+
+
 def _painted(picture: Picture) -> np.ndarray:
     """The image, with half of a colour over the pixels of each mask or class."""
     pixels = picture.image.astype(np.float32)
     for label, mask in zip(picture.labels, picture.masks, strict=False):
         inside = mask > 0
-        colour = np.array(_colour(label), np.float32)
-        pixels[inside] = 0.5 * pixels[inside] + 0.5 * colour
+        shade = np.array(colour(label), np.float32)
+        pixels[inside] = 0.5 * pixels[inside] + 0.5 * shade
     if picture.classes is not None:
-        colours = np.array([_colour(label) for label in range(256)], np.float32)
+        colours = np.array([colour(label) for label in range(256)], np.float32)
         shown = (picture.classes > 0) & (picture.classes != IGNORED)
         pixels[shown] = 0.5 * pixels[shown] + 0.5 * colours[picture.classes[shown]]
     return pixels.astype(np.uint8)
@@ -119,7 +129,7 @@ def _draw_box(
     last_row = max(top, bottom - 1)
     draw.rectangle(
         (left, top, last_column, last_row),
-        outline=_colour(label),
+        outline=colour(label),
         width=2,
     )
     draw.text(

@@ -1,17 +1,22 @@
 """Evaluates one checkpoint, without a training around it."""
 
+import copy
 import sys
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
 import orbit
 import tensorflow as tf
-from official.core import config_definitions
+from official.core import config_definitions, task_factory, train_utils
 
 from pipelines.training import checkpoints, official, weights
 from pipelines.training.exact.order import Stream
 from pipelines.training.loop import Outcome
 from pipelines.training.progress import Meter, quiet
+
+Forward = Callable[[tf.Tensor, Mapping[str, Any]], Mapping[str, Any]]
+Seen = Callable[[Any], None]
 
 
 def evaluate(
@@ -55,3 +60,46 @@ def _restore(trainer: Any, checkpoint: str) -> None:
     trainer.checkpoint.restore(checkpoint).expect_partial()
     if checkpoints.is_best(checkpoint):
         weights.settle_averages(trainer)
+
+
+class Answering(tf.Module):
+    """Stands for the model in an official evaluation: whatever answers as it would."""
+
+    def __init__(self, forward: Forward) -> None:
+        super().__init__()
+        self._forward = forward
+        self.losses: list[tf.Tensor] = []
+        self.metrics: list[Any] = []
+
+    def __call__(self, images: tf.Tensor, training: bool = False, **shapes: Any) -> Any:
+        """What `forward` says of a batch."""
+        outputs = dict(self._forward(images, shapes))
+        return outputs["logits"] if set(outputs) == {"logits"} else outputs
+
+
+def figures(
+    params: config_definitions.ExperimentConfig, forward: Forward, seen: Seen
+) -> dict[str, float]:
+    """Evaluates what answers in a model's place on the validation data, by the official trainer.
+
+    Args:
+        forward: from a batch of images, and the keywords that the model would be called with, to its outputs.
+        seen: told of the labels of every batch.
+    """
+    params = copy.deepcopy(params)
+    # What answers is no part of a graph.
+    params.trainer.eval_tf_function = False
+    params.trainer.eval_tf_while_loop = False
+    params.trainer.optimizer_config.ema = None
+    task = task_factory.get_task(params.task)
+    step = task.validation_step
+
+    def validation_step(inputs: Any, *args: Any, **kwargs: Any) -> Any:
+        seen(inputs[1])
+        return step(inputs, *args, **kwargs)
+
+    task.validation_step = validation_step
+    task.build_model = lambda: Answering(forward)
+    trainer = train_utils.create_trainer(params, task, train=False, evaluate=True)
+    steps = tf.constant(params.trainer.validation_steps)
+    return official.scalars(trainer.evaluate(steps))

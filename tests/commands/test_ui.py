@@ -14,14 +14,15 @@ import pytest
 
 from pipelines.commands import ui
 from pipelines.config import compose
+from pipelines.system import ports
 from pipelines.usage import UsageError
 
 
 def test_a_port_in_use_is_not_free() -> None:
     with socket.socket() as taken:
-        taken.bind((ui.HOST, 0))
+        taken.bind((ports.HOST, 0))
         taken.listen()
-        assert not ui._free(taken.getsockname()[1])
+        assert not ports._free(taken.getsockname()[1])
 
 
 def test_a_port_that_is_in_use_is_named_with_the_command_for_another(
@@ -29,12 +30,12 @@ def test_a_port_that_is_in_use_is_named_with_the_command_for_another(
 ) -> None:
     monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
     with socket.socket() as taken:
-        taken.bind((ui.HOST, 0))
+        taken.bind((ports.HOST, 0))
         taken.listen()
         port = taken.getsockname()[1]
         with pytest.raises(UsageError, match=rf"^port: {port} .*make ui ARGS=port=\d+$"):
             ui.run(compose([f"runs_dir={tmp_path}", f"port={port}"]))
-    assert ui._port(port) == port
+    assert ports.port(port, "make ui ARGS=") == port
     with pytest.raises(UsageError, match="port: 70000 is no port"):
         ui.run(compose([f"runs_dir={tmp_path}", "port=70000"]))
     assert not list(tmp_path.iterdir())

@@ -1,0 +1,268 @@
+"""Writes a recorded run's model as files that run elsewhere.    make export RUN=<run> FORMAT=saved_model,tflite_int8
+
+Formats: saved_model, tflite, tflite_fp16, tflite_dynamic, tflite_int8, tfhub, onnx. Each is held against the checkpoint on
+the run's validation data, in a process of its own; what it gives and costs is the ship card. max_ms=, max_mb=, max_drop=
+are limits: exit code 1 when one is broken.
+"""
+
+import json
+import platform
+import shutil
+import subprocess
+import sys
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import psutil
+from rich.console import Console
+
+from pipelines import assembly, config
+from pipelines.config import Config
+from pipelines.outside import printable
+from pipelines.system import arithmetic, durable, processes
+from pipelines.training import process
+from pipelines.usage import ExitCode, UsageError, nearest
+
+ALONE = "--alone="  # begins what makes this the process of one format
+FORMATS = (
+    "saved_model",
+    "tflite",
+    "tflite_fp16",
+    "tflite_dynamic",
+    "tflite_int8",
+    "tfhub",
+    "onnx",
+)
+INT8 = "tflite_int8"
+SAMPLES = {
+    True: "sample_saved_model.py",
+    False: "sample_tflite.py",
+}  # whether it is a folder
+LOOK_S = 0.2  # between two looks at a process
+
+
+def main(overrides: Sequence[str]) -> int:
+    """Exports; or is the process of one format, which says so by its first word."""
+    if overrides and overrides[0].startswith(ALONE):
+        first, *others = overrides
+        return _alone(config.compose(others), first.removeprefix(ALONE))
+    return run(config.compose(overrides), overrides)
+
+
+def run(cfg: Config, overrides: Sequence[str]) -> int:
+    """Writes `exports/` in the run directory; 1 where a format failed, was refused or breaks a limit."""
+    _check(cfg)
+    record, configuration = assembly.recorded(cfg)
+    folder = _folder(record, configuration)
+    folder.mkdir(parents=True, exist_ok=True)
+    rows = []
+    for form in cfg.formats:
+        row = _exported(cfg, form, folder, overrides)
+        if row["status"] == "ok":
+            row |= _measured(folder / row["file"], row["size"])
+            _put_sample(folder / row["file"])
+        rows.append(row)
+    return _tell(cfg, folder, configuration, rows)
+
+
+def _check(cfg: Config) -> None:
+    if not cfg.formats:
+        raise UsageError(f"formats: name some: FORMAT={','.join(FORMATS)}")
+    for form in cfg.formats:
+        if form not in FORMATS:
+            raise UsageError(f"formats: there is no {form!r}{nearest(form, FORMATS)}")
+
+
+def _folder(record: Any, configuration: Config) -> Path:
+    run_dir = record.run_dir or Path(config.absolute(configuration.run_dir))
+    return run_dir / "exports"
+
+
+def _exported(cfg: Config, form: str, folder: Path, overrides: Sequence[str]) -> dict[str, Any]:
+    """The card's row of one format, which a process of its own has written."""
+    print(f"{form}: exporting", flush=True)
+    file = folder / f"{form}.json"
+    file.unlink(missing_ok=True)
+    command, environment = processes.this_tool("export", f"{ALONE}{form}", *overrides)
+    log = folder / f"{form}.log"
+    with log.open("w") as words:
+        child = subprocess.Popen(
+            command,
+            env=environment,
+            stdout=words,
+            stderr=subprocess.STDOUT,
+        )
+        trouble = _watched(child, 60 * cfg.export_minutes, 1e9 * cfg.export_gb)
+    if trouble is None and child.returncode == 0 and file.exists():
+        return json.loads(file.read_text())
+    if trouble is None:
+        trouble = _last_words(child.returncode, log)
+    return {"format": form, "status": trouble}
+
+
+def _watched(child: processes.Process, most_s: float, most_bytes: float) -> str | None:
+    """Waits for a process; kills it where it takes too much, and says of what."""
+    until = time.monotonic() + most_s
+    try:
+        while child.poll() is None:
+            if time.monotonic() > until:
+                return f"failed: it took more than export_minutes={most_s / 60:g}"
+            if _memory(child.pid) > most_bytes:
+                return f"failed: it took more memory than export_gb={most_bytes / 1e9:g}"
+            time.sleep(LOOK_S)
+    finally:
+        processes.kill([child])
+    return None
+
+
+def _memory(pid: int) -> int:
+    try:
+        return psutil.Process(pid).memory_info().rss
+    except psutil.Error:
+        return 0
+
+
+def _last_words(code: int, log: Path) -> str:
+    """Why a process ended as it did, in one line."""
+    if code < 0:
+        return f"failed: the converter was ended by signal {-code}; {log}"
+    lines = log.read_text(errors="replace").strip().splitlines()
+    said = lines[-1] if lines else f"exit code {code}"
+    return f"failed: {printable(said, 300)}"
+
+
+def _alone(cfg: Config, form: str) -> int:
+    """Writes one format, holds it against its checkpoint, and leaves the card's row beside it."""
+    record, configuration = assembly.recorded(cfg)
+    folder = _folder(record, configuration)
+    with process.prepared(configuration, folder / "work" / form):
+        from pipelines.shipping import (
+            conversion,
+        )  # TensorFlow: 10 s.
+
+        calibration = cfg.calibration if form == INT8 else 0
+        shipped = assembly.shipped(cfg, calibration)
+        try:
+            row = _written(shipped, form, folder)
+        except conversion.Refused as refusal:
+            row = {
+                "format": form,
+                "status": f"refused: {refusal}",
+            }
+    shutil.rmtree(folder / "work" / form, ignore_errors=True)
+    durable.write_whole(folder / f"{form}.json", json.dumps(row, indent=1) + "\n")
+    return ExitCode.DONE
+
+
+def _written(shipped: assembly.Shipped, form: str, folder: Path) -> dict[str, Any]:
+    from pipelines.shipping import (
+        conversion,
+        proof,
+        running,
+    )  # Likewise.
+
+    source = shipped.source
+    _remove(folder / form)
+    exported = conversion.write(source, form, folder / form)
+    described = proof.described(exported, folder)
+    if form == "tfhub":
+        return {"format": form, "status": "ok", **described}
+    metric = shipped.params.trainer.best_checkpoint_eval_metric
+    official = shipped.trained.model
+    reference = proof.evaluated(source.kind, shipped.figures, official.forward)
+    answers = running.forward(exported, official.model)
+    found = proof.evaluated(source.kind, shipped.figures, answers)
+    row = proof.row(
+        form,
+        source.kind,
+        metric,
+        reference=reference,
+        exported=found,
+    )
+    if row["status"] != "ok":
+        if form == INT8:
+            row["status"] += f"; most is lost in {conversion.most_lost(source)}"
+        _remove(folder / form)
+    return {
+        **row,
+        **described,
+        "size": source.document["input"]["size"],
+    }
+
+
+def _remove(folder: Path) -> None:
+    shutil.rmtree(folder, ignore_errors=True)
+
+
+def _measured(exported: Path, size: Sequence[int]) -> dict[str, Any]:
+    """Times and memory of a file, at one thread and at all."""
+    cores = processes.cores()
+    measured = {}
+    for name, threads in (
+        ("one_thread", 1),
+        ("all_threads", cores),
+    ):
+        command, environment = processes.this_tool(
+            str(exported),
+            str(threads),
+            *map(str, size),
+            module="pipelines.shipping.latency",
+        )
+        answer = subprocess.run(
+            command,
+            env=environment,
+            capture_output=True,
+            text=True,
+        )
+        if answer.returncode == 0:
+            measured[name] = json.loads(answer.stdout.splitlines()[-1])
+    return measured
+
+
+def _put_sample(exported: Path) -> None:
+    """Lays a script beside a file that shows how it is asked, without this tool."""
+    name = SAMPLES[exported.is_dir()]
+    source = Path(__file__).parents[1] / "shipping" / name
+    shutil.copyfile(source, exported.parent / "sample.py")
+
+
+def _tell(
+    cfg: Config,
+    folder: Path,
+    configuration: Config,
+    rows: list[dict[str, Any]],
+) -> int:
+    from pipelines.shipping import (
+        card,
+    )  # Its table is drawn at the end.
+
+    cores = processes.cores()
+    machine = f"{arithmetic.model_name()}, {cores} cores, {platform.system()}"
+    title = f"{configuration.name}: {machine}"
+    document = {
+        "title": title,
+        "run": str(cfg.run),
+        "machine": machine,
+        "formats": rows,
+    }
+    files = card.write(document, folder)
+    card.show(
+        rows,
+        title,
+        Console(width=None if sys.stdout.isatty() else 200),
+    )
+    limits = {
+        "max_ms": cfg.max_ms,
+        "max_mb": cfg.max_mb,
+        "max_drop": cfg.max_drop,
+    }
+    broken: list[str] = []
+    for row in rows:
+        broken += card.broken(row, limits)
+    for line in broken:
+        print(line)
+    print(f"{folder}: {', '.join(file.name for file in files)}")
+    failed = any(row["status"] != "ok" for row in rows)
+    return ExitCode.FAILED if failed or broken else ExitCode.DONE

@@ -1,0 +1,61 @@
+"""Answers requests with pictures on this machine.    make serve RUN=<run>    make serve RUN=<run> ARGS=port=5001
+
+MLflow serves the run's exported SavedModel, which is exported first where it is not there.
+"""
+
+import os
+import subprocess
+from pathlib import Path
+
+from pipelines import assembly, config
+from pipelines.config import Config
+from pipelines.system import ports, processes
+from pipelines.usage import UsageError
+
+
+def run(cfg: Config) -> int:
+    """Becomes the server."""
+    port = ports.port(cfg.port, f"make serve RUN={cfg.run} ARGS=")
+    folder = served(cfg)
+    print(f"http://{ports.HOST}:{port}/invocations    stop: Ctrl-C")
+    body = '{"dataframe_records": [{"image": "\'$(base64 -w0 picture.jpg)\'"}]}'
+    print(
+        f"curl -s http://{ports.HOST}:{port}/invocations "
+        f"-H 'Content-Type: application/json' -d '{body}'",
+        flush=True,
+    )
+    command, environment = processes.this_tool(
+        *f"models serve --env-manager local --host {ports.HOST} --port {port}".split(),
+        "--model-uri",
+        str(folder),
+        module="mlflow",
+    )
+    os.execve(command[0], command, environment)
+
+
+def served(cfg: Config) -> Path:
+    """The folder of the run's model in MLflow's own format, made where it is not there.
+
+    Raises:
+        UsageError: the run cannot be exported.
+    """
+    record, configuration = assembly.recorded(cfg)
+    run_dir = record.run_dir or Path(config.absolute(configuration.run_dir))
+    return assembly.servable(run_dir / "exports", lambda: _export(cfg))
+
+
+def _export(cfg: Config) -> None:
+    overrides = [
+        f"run={cfg.run}",
+        f"data_dir={cfg.data_dir}",
+        f"runs_dir={cfg.runs_dir}",
+    ]
+    command, environment = processes.this_tool("export", "formats=[saved_model]", *overrides)
+    code = subprocess.run(command, env=environment).returncode
+    if code:
+        raise UsageError(
+            f"run: {cfg.run} was not exported; see: make export RUN={cfg.run} FORMAT=saved_model"
+        )
+
+
+main = config.composed(run)

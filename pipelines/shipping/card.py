@@ -1,0 +1,144 @@
+"""The ship card: what each format of a model gives and costs, on the terminal, as JSON and as a picture."""
+
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+from rich.table import Table
+
+from pipelines.outside import printable
+from pipelines.system import durable
+
+COLUMNS = (
+    "format",
+    "status",
+    "figure",
+    "change (95 %)",
+    "same",
+    "MB",
+    "ms 1 thread p50/p95",
+    "ms all threads p50/p95",
+    "peak MB",
+)
+OK = "ok"
+NONE = "-"
+
+
+def cells(row: Mapping[str, Any]) -> list[str]:
+    """The words of one format's row."""
+    if "figure" not in row:
+        return [
+            row["format"],
+            row["status"],
+            *[NONE] * (len(COLUMNS) - 2),
+        ]
+    change = f"{100 * row['change']:+.2f}"
+    if row.get("interval"):
+        low, high = (100 * side for side in row["interval"])
+        change = f"{change} ({low:+.2f} to {high:+.2f})"
+    return [
+        row["format"],
+        row["status"],
+        f"{row['figure']:.4f}",
+        change,
+        f"{row['agreement']:.3%}",
+        f"{row['bytes'] / 1e6:.2f}",
+        _times(row.get("one_thread")),
+        _times(row.get("all_threads")),
+        _peak(row.get("all_threads")),
+    ]
+
+
+def _times(measured: Mapping[str, float] | None) -> str:
+    return f"{measured['p50_ms']:.1f}/{measured['p95_ms']:.1f}" if measured else NONE
+
+
+def _peak(measured: Mapping[str, float] | None) -> str:
+    return f"{measured['peak_mb']:.0f}" if measured else NONE
+
+
+def broken(row: Mapping[str, Any], limits: Mapping[str, float | None]) -> list[str]:
+    """The limits that a format breaks, a sentence each.
+
+    Args:
+        limits: `max_ms` (p95 at all threads), `max_mb` (of the file), `max_drop` (in points), None where there is none.
+    """
+    if "figure" not in row:
+        return []
+    measured = row.get("all_threads") or {}
+    values = {
+        "max_ms": measured.get("p95_ms", 0.0),
+        "max_mb": row["bytes"] / 1e6,
+        "max_drop": -100 * row["change"],
+    }
+    lines = []
+    for name, most in limits.items():
+        if most is not None and values[name] > most:
+            lines.append(f"{row['format']}: {name}={most:g} is broken: {values[name]:.3g}")
+    return lines
+
+
+def show(
+    rows: Sequence[Mapping[str, Any]],
+    title: str,
+    console: Console,
+) -> None:
+    """Prints the card."""
+    table = Table(title=title, title_justify="left")
+    for name in COLUMNS:
+        table.add_column(name, overflow="fold")
+    for row in rows:
+        table.add_row(*(printable(cell, 300) for cell in cells(row)))
+    console.print(table)
+
+
+def write(document: Mapping[str, Any], folder: Path) -> list[Path]:
+    """Writes the card as `card.json`, `card.md` and `card.png`."""
+    texts = {
+        "card.json": json.dumps(document, indent=1) + "\n",
+        "card.md": markdown(document["formats"]),
+    }
+    files = []
+    for name, text in texts.items():
+        durable.write_whole(folder / name, text)
+        files.append(folder / name)
+    return [*files, _picture(document, folder / "card.png")]
+
+
+def markdown(rows: Sequence[Mapping[str, Any]]) -> str:
+    """The card as a table of Markdown."""
+    lines = [
+        COLUMNS,
+        ["---"] * len(COLUMNS),
+        *(cells(row) for row in rows),
+    ]
+    return "".join(f"| {' | '.join(line)} |\n" for line in lines)
+
+
+def _picture(document: Mapping[str, Any], file: Path) -> Path:
+    from matplotlib.figure import (
+        Figure,
+    )  # Half a second, where something is drawn.
+
+    rows = [_short(cells(row)) for row in document["formats"]]
+    figure = Figure(figsize=(15, 1.2 + 0.35 * len(rows)))
+    axes = figure.subplots()
+    axes.axis("off")
+    table = axes.table(
+        rows,
+        colLabels=list(COLUMNS),
+        loc="center",
+        cellLoc="left",
+    )
+    table.auto_set_font_size(False)
+    table.set_fontsize(8)
+    table.auto_set_column_width(list(range(len(COLUMNS))))
+    axes.set_title(document["title"], loc="left", fontsize=9)
+    figure.savefig(file, dpi=120)
+    return file
+
+
+def _short(words: list[str]) -> list[str]:
+    return [word if len(word) <= 42 else f"{word[:41]}…" for word in words]
