@@ -1,6 +1,6 @@
 """Puts a training together: task, data, parameters, devices; and takes a recorded run's configuration back.
 
-A floor of its own, above the subjects and below the commands: whatever trains, evaluates, checks or shows asks here.
+It stands above the subjects and below the commands: whatever trains, evaluates, checks or shows asks here.
 """
 
 import json

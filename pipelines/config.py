@@ -157,7 +157,7 @@ class Sweep:
 
 @dataclass
 class Config:
-    """Everything a command is told. `task`, `trainer` and `runtime` are overrides of the Model Garden experiment."""
+    """Everything that a command can be given. `task`, `trainer` and `runtime` are overrides of the Model Garden experiment."""
 
     name: str = role(RESULT, default="none")  # what a run is recorded as
     # Name registered in Model Garden's experiment factory.

@@ -1,13 +1,23 @@
-"""What a command answers: its exit code, the error shown without a traceback, the nearest name that would do."""
+"""What a command answers: its exit code, the error shown without a traceback, the nearest name that would do, what to type next."""
 
 import difflib
 import enum
+import shlex
 from collections.abc import Sequence
 
 # They part paths, or mean something to a shell or a pattern.
 NOT_IN_NAMES = frozenset("/\\:*?[]{}<>|\"'$`")
 MOST_NAMES = 20  # that a message lists
 LONGEST_NAME = 120  # bytes; with what is added to it, a file system takes 255
+# Variables of the Makefile, by the override that each stands for.
+VARIABLES = {
+    "experiment": "EXP",
+    "dataset": "DATA",
+    "runtime": "RUNTIME",
+    "sweep": "SWEEP",
+    "run": "RUN",
+    "seeds": "SEEDS",
+}
 
 
 class ExitCode(enum.IntEnum):
@@ -27,7 +37,7 @@ def stopped_by(signum: int) -> int:
 
 
 class UsageError(ValueError):
-    """Something the user can put right; the message says what and how, and is shown without a traceback."""
+    """An error that the user can correct; the message says what and how, and is shown without a traceback."""
 
     exit_code = ExitCode.REFUSED
 
@@ -46,6 +56,24 @@ def nearest(word: str, names: Sequence[str]) -> str:
     if not 0 < len(names) <= MOST_NAMES:
         return ""
     return f"; there are: {', '.join(sorted(names))}"
+
+
+def make_command(verb: str, overrides: Sequence[str]) -> str:
+    """The command, as it can be typed, that gives `verb` these overrides."""
+    words: list[str] = []
+    rest: list[str] = []
+    for text in overrides:
+        name, _, value = text.partition("=")
+        if name in VARIABLES and shlex.quote(value) == value:
+            words.append(f"{VARIABLES[name]}={value}")
+        else:
+            rest.append(shlex.quote(text))
+    if rest:
+        # What the shell reads inside double quotes; Make reads $$ as a dollar.
+        arguments = " ".join(rest).replace("\\", "\\\\").replace('"', '\\"')
+        arguments = arguments.replace("$", "\\$\\$")
+        words.append(f'ARGS="{arguments}"')
+    return " ".join(["make", verb, *words])
 
 
 def file_name(word: str, what: str) -> str:

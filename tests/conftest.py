@@ -3,6 +3,7 @@
 import json
 import os
 import resource
+import shlex
 import signal
 import subprocess
 import sys
@@ -30,6 +31,19 @@ def pytest_runtest_setup():
 def scratch(tmp_path_factory):
     """A temporary folder of the session's own: TensorFlow leaves a file for every function it traces."""
     os.environ["TMPDIR"] = str(tmp_path_factory.mktemp("tmp"))
+
+
+def typed(command: str) -> list[str]:
+    """What the Makefile makes of a command that a message names: a verb and its overrides."""
+    printed = subprocess.run(
+        command.replace("make ", "make --dry-run --old-file=.venv/ready ", 1),
+        shell=True,
+        cwd=ROOT,
+        check=True,
+        capture_output=True,
+        text=True,
+    ).stdout
+    return shlex.split(printed.splitlines()[-1])[1:]
 
 
 def _heed_interrupts() -> None:

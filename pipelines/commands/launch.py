@@ -75,7 +75,7 @@ def _key(override: str) -> str:
 
 
 def _of_each_worker(cfg: Config, overrides: Sequence[str], share: int) -> list[str]:
-    """What each worker is told besides the overrides: its threads, and where the run is."""
+    """Further overrides for each worker: its threads, and the run directory."""
     recorded = continuation.threads(Path(cfg.run_dir))
     more = list(config.thread_overrides(cfg.threads, share, recorded))
     if not {"run", "run_dir"} & {_key(text) for text in overrides}:

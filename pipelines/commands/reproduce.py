@@ -25,7 +25,7 @@ from pipelines.system import processes
 from pipelines.system.signals import Interrupted
 from pipelines.tracking import environment, mlflow_store, runs
 from pipelines.tracking.record import read_summary
-from pipelines.usage import ExitCode, UsageError
+from pipelines.usage import ExitCode, UsageError, make_command
 
 CODES = {
     figure.REPRODUCED: ExitCode.DONE,
@@ -214,7 +214,7 @@ def _reproduce_with_seeds(cfg: Config, stated: Figure, overrides: Sequence[str])
     seeds = range(cfg.seed, cfg.seed + cfg.seeds)
     request = commandline.read([*others, f"seed={','.join(map(str, seeds))}"])
     together = config.compose([*request.fixed, *request.own])
-    again = commandline.make("reproduce", overrides)
+    again = make_command("reproduce", overrides)
     swept = sweep.run(
         config.anchored(together),
         request,

@@ -38,7 +38,7 @@ from pipelines.system import durable, processes
 from pipelines.system.signals import Interrupted, Interruption
 from pipelines.tracking import continuation, environment, journal, mlflow_store, session
 from pipelines.tracking.record import read_summary
-from pipelines.usage import ExitCode, UsageError
+from pipelines.usage import ExitCode, UsageError, make_command
 
 
 def main(overrides: Sequence[str]) -> int:
@@ -49,7 +49,7 @@ def main(overrides: Sequence[str]) -> int:
     return run(
         config.anchored(cfg),
         request,
-        commandline.make("sweep", overrides),
+        make_command("sweep", overrides),
     ).code
 
 
@@ -298,7 +298,7 @@ def _report_best(
     print(
         f"{word}: {best.label}: {metric} {best.mean:.4f}; ranking.png, ranking.csv in {recorder.run_dir}"
     )
-    print(f"train it again: {commandline.make('train', best.best.recipe)}")
+    print(f"train it again: {make_command('train', best.best.recipe)}")
 
 
 def _images_shared_out(rows: Sequence[Row]) -> int | None:

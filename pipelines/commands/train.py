@@ -1,7 +1,7 @@
 """Trains one experiment on its data, evaluates and records it.    make train EXP=retinanet
 
-Data that are missing are built first. Running again in the same run directory goes on where it stopped
-(run_dir=<directory> again, or run=<MLflow run id or run directory> alone).
+Builds missing data first. The same run directory again resumes where the run stopped: RUN=<run directory or MLflow's id>, or the
+first command once more with run_dir=<directory>.
 """
 
 import contextlib
@@ -114,7 +114,7 @@ def _train_built(
             loop.train(plan, outcome)
     except Interrupted as stop:
         verb = "train" if built.determinism_class["workers"] == 1 else "launch"
-        resume = f"to go on: make {verb} RUN={cfg.run_dir}"
+        resume = f"to resume: make {verb} RUN={cfg.run_dir}"
         print(f"interrupted ({stop}) {_reached(outcome)}; {resume}")
         return stop.exit_code
     except workers.PeerGone as fault:
@@ -124,7 +124,7 @@ def _train_built(
         print(f"trellis: training stopped: {fault}", file=sys.stderr)
         return ExitCode.FAILED
     except faults.NotSaved as fault:
-        resume = f"to go on, once that is put right: make train RUN={cfg.run_dir}"
+        resume = f"to resume, once that is repaired: make train RUN={cfg.run_dir}"
         print(f"trellis: training stopped: {fault}; {resume}", file=sys.stderr)
         return ExitCode.FAILED
     if chief_dir is None:

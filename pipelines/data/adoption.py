@@ -44,7 +44,7 @@ WHOLE_IMAGE = (0, 0, 1, 1)  # the box of what has none
 
 @dataclass(frozen=True)
 class Adoption:
-    """What every worker is told."""
+    """What every worker needs to know."""
 
     folder: str
     decode: Callable[[bytes], dict[str, Any]]

@@ -40,7 +40,7 @@ from pipelines.system import durable
 from pipelines.usage import UsageError
 
 SHARDS = "shards.json"  # the summaries of a finished build: a later one takes over the shards that did not change
-# What is told of a failed build in one line, wherever it was met.
+# Errors that are shown in one line, wherever a build met them.
 STOPPED = re.compile(rf"[^\n]*(?:{lookup.CHANGED}|{records.OTHERWISE})[^\n]*")
 OUT_OF_REACH = re.compile(r"\w+://[^\n]*: cannot be fetched: [^\n]*")
 DISK_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
@@ -251,11 +251,11 @@ def _explained(target: epath.Path) -> Iterator[None]:
 
 
 def _advice(error: str, target: epath.Path) -> str:
-    """What a user is told about an error that they can put right; nothing for others."""
+    """The message for an error that the user can correct; empty for others."""
     if stopped := STOPPED.search(error):
         return stopped.group()
     if lost := OUT_OF_REACH.search(error):
-        return f"{lost.group()}\nrun the same command to go on: what is written is kept"
+        return f"{lost.group()}\nrun the same command to resume; what is written is kept"
     for reason in map(os.strerror, DISK_FULL):
         if reason in error:
             free = shutil.disk_usage(target).free if "://" not in str(target) else 0

@@ -127,7 +127,7 @@ def upload(folder: str, address: str) -> None:
 
 @contextmanager
 def _answering(place: str) -> Iterator[None]:
-    """Names the place where a store fails: out of reach, or without the right to it. Each library has errors of its own."""
+    """Names the place where a store fails: out of reach, or without the right to it. Each library raises its own errors."""
     try:
         yield
     except (FileNotFoundError, UsageError):

@@ -1,6 +1,6 @@
 """What an image file is, from its header; whether it is whole; and the conversions that a data set may ask for.
 
-Bytes pass through as they are. What Model Garden cannot decode is rejected with the conversion that would mend it,
+Bytes pass through as they are. What Model Garden cannot decode is rejected with the conversion that would help,
 and converted where `dataset.convert` says so.
 """
 

@@ -61,7 +61,7 @@ class _Text:
         while True:
             try:
                 value, end = _DECODER.raw_decode(self.text, self.at)
-                # A number could go on in the next chunk.
+                # A number may continue in the next chunk.
                 if end < len(self.text) or not self.more(size):
                     self.at = end
                     return value

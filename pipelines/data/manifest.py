@@ -2,7 +2,6 @@
 
 import json
 import re
-import shlex
 from collections import Counter
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
@@ -16,7 +15,7 @@ from pipelines.data import checks, content, locations
 from pipelines.data.checks import Stamp
 from pipelines.outside import printable
 from pipelines.system import tfrecord
-from pipelines.usage import UsageError
+from pipelines.usage import UsageError, make_command
 
 FILE = "manifest.json"
 REJECTS = "rejects.jsonl"
@@ -147,7 +146,7 @@ def find(
     for shard in damaged(built):
         file = epath.Path(built.directory) / shard.file
         repair = command(data_dir, dataset)
-        raise UsageError(f"{file} is missing or damaged; repair it with: {repair}")
+        raise UsageError(f"{file} is missing or damaged; to repair it: {repair}")
     return built
 
 
@@ -161,7 +160,8 @@ def command(data_dir: str, dataset: Dataset) -> str:
         value = getattr(dataset, name)
         if value != getattr(plain, name):
             overrides.append(f"dataset.{name}={_spelled(value)}")
-    return shlex.join(["trellis", "data", *overrides, f"data_dir={_spelled(absolute(data_dir))}"])
+    overrides.append(f"data_dir={_spelled(absolute(data_dir))}")
+    return make_command("data", overrides)
 
 
 def _spelled(value: Any) -> str:

@@ -1,6 +1,6 @@
 """Reads records back through Model Garden's own decoder and parser before a manifest says that they are there.
 
-TensorFlow lives in a process of its own, started with the build, so that its import costs no time of its own. It is asked
+TensorFlow runs in a second process, started with the build, so that its import costs no time of its own. It is asked
 and answers in lines of JSON.
 """
 

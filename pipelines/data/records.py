@@ -40,7 +40,7 @@ MARK = (-1, -1)  # no position of an example
 
 @dataclass(frozen=True)
 class Job:
-    """What every worker is told."""
+    """What every worker needs to know."""
 
     folder: str  # the data set's
     index: Index

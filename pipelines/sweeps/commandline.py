@@ -4,7 +4,6 @@ Read with Hydra's own parser, so that `seed=1,2`, `choice(a,b)`, `range(1,10)`, 
 `tag(log,interval(0.01,1))` mean here what they mean to Hydra's multirun.
 """
 
-import shlex
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -24,14 +23,6 @@ from pipelines.usage import UsageError
 
 # About the sweep, not about its trials.
 OURS = (*config.names(config.Config, config.VERB, verb="sweep"), "run_dir")
-VARIABLES = {
-    "experiment": "EXP",
-    "dataset": "DATA",
-    "runtime": "RUNTIME",
-    "sweep": "SWEEP",
-    "run": "RUN",
-    "seeds": "SEEDS",
-}
 
 
 @dataclass(frozen=True)
@@ -73,24 +64,6 @@ def _add(request: Request, name: str, override: Override) -> None:
         request.ranges[name] = {**ends, "log": "log" in interval.tags}
     else:
         request.lists[name] = _values(override)
-
-
-def make(verb: str, overrides: Sequence[str]) -> str:
-    """The make command that gives `verb` these overrides."""
-    words: list[str] = []
-    rest: list[str] = []
-    for text in overrides:
-        name, _, value = text.partition("=")
-        if name in VARIABLES and shlex.quote(value) == value:
-            words.append(f"{VARIABLES[name]}={value}")
-        else:
-            rest.append(shlex.quote(text))
-    if rest:
-        # What the shell reads inside double quotes; Make reads $$ as a dollar.
-        arguments = " ".join(rest).replace("\\", "\\\\").replace('"', '\\"')
-        arguments = arguments.replace("$", "\\$\\$")
-        words.append(f'ARGS="{arguments}"')
-    return " ".join(["make", verb, *words])
 
 
 def _parse(text: str) -> Override | None:

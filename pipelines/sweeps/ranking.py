@@ -10,9 +10,9 @@ from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from pipelines.sweeps.commandline import make
 from pipelines.sweeps.labels import brief, label, short
 from pipelines.sweeps.trial import Trial
+from pipelines.usage import make_command
 
 MOST_ROWS = 25  # in the picture and the table on screen; ranking.csv has them all
 COLUMNS = (
@@ -191,7 +191,7 @@ def as_summary(trials: Sequence[Trial], rows: Sequence[Row]) -> dict[str, Any]:
 def _best(trial: Trial) -> dict[str, Any]:
     return {
         "settings": trial.settings,
-        "command": make("train", trial.recipe),
+        "command": make_command("train", trial.recipe),
         "run_dir": trial.run_dir,
     }
 

@@ -18,7 +18,7 @@ MOST_REASONS = 3  # that a line names
 
 
 class Audience(Protocol):
-    """Who is told how the sweep goes."""
+    """Receives the progress of a sweep."""
 
     def changed(self, trial: Trial) -> None:
         """A trial changed its state."""

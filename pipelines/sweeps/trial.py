@@ -18,7 +18,7 @@ class Trial:
 
     Attributes:
         identity: hash of the configuration, the data and the circumstances; `base` is that of the first two.
-        settings: what this trial has of its own: parameter and value.
+        settings: by parameter, the values that set this trial apart.
         recipe: overrides that train it again, the number of threads included.
         state: waiting, running, finished, failed or interrupted.
         value: the metric that is ranked.

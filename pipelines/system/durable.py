@@ -50,7 +50,7 @@ def whole(file: AnyPath, folder: AnyPath | None = None) -> Iterator[IO[bytes]]:
             yield content
         unfinished.replace(file)
     except BaseException:
-        with suppress(OSError):  # What went wrong is told, not that it could not be cleared away.
+        with suppress(OSError):  # Report the first error, not that clearing up failed too.
             unfinished.unlink(missing_ok=True)
         raise
 

@@ -57,7 +57,7 @@ def share(processes: int) -> int:
 
 
 def end_with(parent: int) -> Callable[[], None] | None:
-    """For `preexec_fn`: the new process is told to save and end when `parent` dies, even of a kill -9."""
+    """For `preexec_fn`: asks the new process to save and end when `parent` dies, even of a kill -9."""
     if not sys.platform.startswith("linux"):
         return None  # There it outlives its parent.
     library = ctypes.CDLL(None)

@@ -1,6 +1,6 @@
 """The journal of a run: every event, one JSON object a line, in the run directory.
 
-What MLflow is told is read from here:
+What is sent to MLflow is read from here:
 
     {"event": "open", "time": 1700000000000, "experiment": "resnet", "name": "20260101", ...}
     {"event": "metrics", "time": 1700000001000, "step": 10, "values": {"train/loss": 0.7}}

@@ -141,7 +141,7 @@ def repair(folder: Path, say: Say) -> None:
     if named == Path(whole[0]).name:
         return
     reason = "" if damaged else f"{state} names {named or 'no checkpoint'}; "
-    say(f"{reason}going on from {whole[0]}")
+    say(f"{reason}resuming from {whole[0]}")
     upstream.write_state(folder, whole)
 
 

@@ -26,5 +26,5 @@ def refuse_not_finite(values: Mapping[str, float], steps: range, last_good: str 
         where = f"steps {steps[0]} to {steps[-1]}"
     raise NotFinite(
         f"{', '.join(offending)} in {where}; last good checkpoint: {last_good or 'none'}; "
-        f"a lower learning rate (trainer.optimizer_config) or warm-up is the usual mend"
+        f"a lower learning rate (trainer.optimizer_config) or warm-up is the usual cure"
     )

@@ -1,7 +1,6 @@
 """One training: the official runner with hooks of ours, from the newest checkpoint to the last step."""
 
 import math
-import shlex
 import sys
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
@@ -19,7 +18,7 @@ from pipelines.training import checkpoints, faults, memory, official, upstream, 
 from pipelines.training.exact import flight
 from pipelines.training.exact.order import Stream
 from pipelines.training.progress import Meter, quiet
-from pipelines.usage import UsageError
+from pipelines.usage import UsageError, make_command
 
 BLOCK = "this block of steps, with a checkpoint"  # what a signal waits for
 ORBITS_OWN = "steps_per_second"  # what Orbit adds to the figures of an evaluation
@@ -337,5 +336,6 @@ def _first_not_finite(steps: range, losses: np.ndarray) -> range:
 
 def _repair(run_dir: Path) -> str:
     """What to type when a record has turned out damaged: the run's own configuration names the data."""
-    data = shlex.join(["trellis", "data", f"@{run_dir}/config.yaml", "verify=true"])
-    return f"find and repair it with: {data}, then resume with: make train RUN={run_dir}"
+    repair = make_command("data", [f"@{run_dir}/config.yaml", "verify=true"])
+    resume = make_command("train", [f"run={run_dir}"])
+    return f"to find and repair it: {repair}; then to resume: {resume}"

@@ -59,7 +59,7 @@ def build(
         data: manifest of the data to train on; None: what follows from the data stays as registered.
 
     Raises:
-        UsageError: unknown key, wrong leaf type, or a combination that cannot train, naming the key and the mend.
+        UsageError: unknown key, wrong leaf type, or a combination that cannot train, naming the key and what to do.
     """
     params = registered(cfg.garden, cfg.imports)
     nodes = {"task": cfg.task, "trainer": cfg.trainer, "runtime": cfg.runtime}

@@ -16,7 +16,7 @@ LOCK = "owner.lock"  # in a temporary folder: held while the process that it bel
 
 @contextmanager
 def prepared(cfg: Config, folder: Path) -> Iterator[None]:
-    """Gives the process a temporary folder of its own inside `folder`, and hides GPUs that the runtime does not use."""
+    """Gives the process its own temporary folder inside `folder`, and hides GPUs that the runtime does not use."""
     if not cfg.runtime.get("num_gpus") and cfg.runtime.get("distribution_strategy") != "tpu":
         os.environ.setdefault("CUDA_VISIBLE_DEVICES", "-1")
     folder.mkdir(parents=True, exist_ok=True)

@@ -137,9 +137,9 @@ def _unshared(
     node: str, batch: int, replicas: int, fitting: list[int], where: str = ""
 ) -> UsageError:
     sizes = " or ".join(str(size) for size in fitting if size)
-    mend = f"set it to {sizes}" if sizes else "no size can; take fewer devices"
+    advice = f"set it to {sizes}" if sizes else "no size can; take fewer devices"
     return UsageError(
-        f"task.{node}.global_batch_size: {batch} cannot be shared by {replicas} replicas{where}; {mend}"
+        f"task.{node}.global_batch_size: {batch} cannot be shared by {replicas} replicas{where}; {advice}"
     )
 
 

@@ -40,7 +40,7 @@ class Agreement(Interruption):
         self._signum = signum
 
     def release(self) -> None:
-        """Signals go on waiting, for the next `check` of all workers."""
+        """Signals keep waiting for the next `check` of all workers."""
         self.held = None
 
     def check(self) -> None:
@@ -170,5 +170,5 @@ def watched(devices: tf.distribute.Strategy) -> Iterator[None]:
             raise
         reason = " ".join(str(error).split())[:300]
         raise PeerGone(
-            f"another worker has gone ({reason}); the same command on every worker goes on from the newest checkpoint"
+            f"another worker has gone ({reason}); the same command on every worker resumes from the newest checkpoint"
         ) from error

@@ -1,4 +1,4 @@
-"""Records on disk: equal for equal input, whole or absent, and mended."""
+"""Records on disk: equal for equal input, whole or absent, and repaired."""
 
 import glob
 import io
@@ -6,7 +6,6 @@ import json
 import logging
 import os
 import resource
-import shlex
 import shutil
 import subprocess
 import sys
@@ -27,6 +26,7 @@ from pipelines.data.summary import Summary
 from pipelines.system import tfrecord
 from pipelines.usage import UsageError
 from tasks import _wire
+from tests.conftest import typed
 from tests.data.conftest import coco, save
 
 Build = Callable[..., Manifest]
@@ -185,12 +185,12 @@ def test_find_names_a_damaged_shard_and_the_command_it_names_repairs_it(
     assert dataset is not None
     with pytest.raises(
         UsageError,
-        match=f"{shard.name} is missing or damaged; repair it with: trellis data dataset=coco ",
+        match=f"{shard.name} is missing or damaged; to repair it: make data DATA=coco ARGS=",
     ) as refused:
         manifest.find(str(tmp_path / "data"), dataset, built.version)
-    command = shlex.split(str(refused.value).partition("with: ")[2])
+    command = str(refused.value).partition("to repair it: ")[2]
     subprocess.run(
-        [sys.executable, "-m", "pipelines", *command[1:]], check=True, capture_output=True
+        [sys.executable, "-m", "pipelines", *typed(command)], check=True, capture_output=True
     )
     assert shard.read_bytes() == content
     assert manifest.find(str(tmp_path / "data"), dataset, built.version) == built

@@ -6,7 +6,7 @@ import pytest
 
 from pipelines import config
 from pipelines.sweeps import commandline, proposals, space
-from pipelines.usage import UsageError
+from pipelines.usage import UsageError, make_command
 
 EMBEDDED = [name for name in config.options("experiment") if "/" not in name]
 
@@ -192,7 +192,7 @@ def test_tpe_suggests_the_same_for_the_same_past_and_learns_from_it():
 
 
 def test_the_command_to_train_again_survives_the_shell():
-    made = commandline.make(
+    made = make_command(
         "train", ["experiment=resnet", "task.model.input_size=[32,32,3]", "name='a b'", "seed=1"]
     )
     words = shlex.split(made)

@@ -1,7 +1,6 @@
 """A record that a disk has spoilt stops the training; the commands that it names repair the data and resume."""
 
 import re
-import shlex
 from pathlib import Path
 
 import pytest
@@ -9,6 +8,7 @@ from etils import epath
 
 from pipelines.data import checks, manifest
 from pipelines.system import tfrecord
+from tests.conftest import typed
 
 SHORT = [
     "trainer.train_steps=6",
@@ -45,13 +45,9 @@ def test_the_commands_named_repair_the_data_and_resume_the_run(trellis, tiny, tm
     places = [f"run_dir={tmp_path}/run", f"runs_dir={tmp_path}/runs"]
     printed = trellis("train", "experiment=resnet", *given, *SHORT, *places, code=2)
     repair, resume = re.search(
-        r"repair it with: (trellis data .*), then resume with: make train (RUN=.*)", printed
+        r"to find and repair it: (make data .*); then to resume: (make train .*)", printed
     ).groups()
     assert "Traceback" not in printed
-    assert f"{shard.name} is missing or damaged; writing it again" in trellis(
-        *shlex.split(repair)[1:]
-    )
+    assert f"{shard.name} is missing or damaged; writing it again" in trellis(*typed(repair))
     assert shard.read_bytes() == whole
-    assert "after 6 steps" in trellis(
-        "train", resume.replace("RUN=", "run="), f"runs_dir={tmp_path}/runs"
-    )
+    assert "after 6 steps" in trellis(*typed(resume), f"runs_dir={tmp_path}/runs")

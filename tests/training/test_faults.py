@@ -62,7 +62,7 @@ def test_a_full_disk_leaves_the_checkpoint_before_and_a_damaged_one_is_set_aside
         'model_checkpoint_path: "ckpt-9"\nall_model_checkpoint_paths: "ckpt-9"\n'
     )
     printed = trellis("train", *command)
-    assert "ckpt-9 is damaged" in printed and "going on from" in printed and "ckpt-2" in printed
+    assert "ckpt-9 is damaged" in printed and "resuming from" in printed and "ckpt-2" in printed
     assert check_run(runs, "run", "accuracy")["weights_sha256"] == straight["weights_sha256"]
 
 
@@ -263,7 +263,7 @@ def test_a_run_goes_on_from_the_newest_whole_checkpoint_whatever_the_list_says(t
     said: list[str] = []
     checkpoints.repair(tmp_path, said.append)
     assert tf.train.latest_checkpoint(str(tmp_path)) == str(tmp_path / "ckpt-4")
-    assert len(said) == 1 and f"going on from {tmp_path / 'ckpt-4'}" in said[0]
+    assert len(said) == 1 and f"resuming from {tmp_path / 'ckpt-4'}" in said[0]
     said.clear()
     checkpoints.repair(tmp_path, said.append)
     assert said == []

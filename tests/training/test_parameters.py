@@ -1,4 +1,4 @@
-"""The Model Garden configuration: built strictly, refused with the mend."""
+"""The Model Garden configuration: built strictly, refused with advice."""
 
 import dataclasses
 from collections.abc import Sequence
@@ -105,7 +105,7 @@ def test_png_images_are_not_read_as_jpeg():
         (["trainer.train_steps=0"], "trainer.train_steps: must be at least 1"),
     ],
 )
-def test_what_cannot_train_is_refused_with_the_mend(overrides, says):
+def test_what_cannot_train_is_refused_with_advice(overrides, says):
     with pytest.raises(UsageError, match=says):
         built("experiment=retinanet", *overrides)
 

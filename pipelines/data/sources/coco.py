@@ -271,7 +271,7 @@ def _add_category(
         raise UsageError(
             f"{scan.file}: two categories have the id {number}: "
             f"{quoted(known_name)} at byte {starts[number]}, "
-            f"{quoted(name)} at byte {element.start}; give each an id of its own"
+            f"{quoted(name)} at byte {element.start}; give each its own id"
         )
     starts.setdefault(number, element.start)
 
@@ -371,7 +371,7 @@ def items(
         try:
             if entry["id"] in claimed:
                 spans = []  # They belong to the first image of this id.
-                advice = "two images have this id; give each one of its own"
+                advice = "two images have this id; give each its own"
                 raise Rejected("duplicate_image_id", advice)
             claimed.add(entry["id"])
             digests = sorted(int(table.digest[row]) for row in rows)
@@ -403,7 +403,7 @@ def _repeated(scan: Scan, table: Table) -> Iterator[tuple[Reject, Span]]:
             file=names.get(int(table.image[row]), "no image") or lookup.NAMELESS,
             record=str(table.id[row]),
             code="duplicate_annotation_id",
-            advice="give each annotation an id of its own",
+            advice="give each annotation its own id",
             whole=False,
         )
         yield reject, table.span(row)

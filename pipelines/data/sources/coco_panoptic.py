@@ -197,7 +197,7 @@ def _segments(annotations: Sequence[Any]) -> tuple[list[Segment], str]:
         says = "an annotation has file_name and segments_info, and each segment an id"
         raise Rejected("annotation_malformed", f"{says}; correct or remove it")
     if len({segment["id"] for segment in segments}) < len(segments):
-        advice = "give each segment of the image an id of its own"
+        advice = "give each segment of the image its own id"
         raise Rejected("duplicate_segment_id", advice)
     return segments, name
 
