@@ -16,7 +16,7 @@ from typing import Any
 from pipelines import assembly, config
 from pipelines.config import Config
 from pipelines.data.manifest import Manifest
-from pipelines.reproduction import bisection
+from pipelines.reproduction import bisection, levels
 from pipelines.system import processes
 from pipelines.usage import ExitCode, UsageError
 
@@ -77,13 +77,19 @@ def prove(cfg: Config) -> int:
             "killed",
             [signal.SIGKILL, signal.SIGTERM],
         )
+        recorded = {}
+        for file in ("config.yaml", "environment.json"):
+            recorded[file] = Path(folder, "alone", file).read_text()
     compared = [
         _print_last("left alone", alone),
         _print_last(f"killed after step {KILLED_AT} and resumed", killed),
     ]
     parting = bisection.bisect(alone, killed)
     print("\n".join(parting.lines()) if parting else "equal in every bit")
-    return ExitCode.FAILED if parting or not all(compared) else ExitCode.DONE
+    if parting or not all(compared):
+        return ExitCode.FAILED
+    levels.witness(Path(cfg.runs_dir), "check", recorded)
+    return ExitCode.DONE
 
 
 def _flight_record(cfg: Config, folder: Path, name: str, stops: Sequence[signal.Signals]) -> str:

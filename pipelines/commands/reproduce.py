@@ -18,13 +18,14 @@ from typing import Any
 from pipelines import assembly, config
 from pipelines.commands import sweep, train
 from pipelines.config import Config, Figure
-from pipelines.reproduction import classes, comparison, figure, worktree
+from pipelines.reproduction import classes, comparison, figure, levels, worktree
 from pipelines.reproduction.comparison import Comparison
 from pipelines.sweeps import commandline
 from pipelines.system import processes
+from pipelines.system.processes import ROOT
 from pipelines.system.signals import Interrupted
 from pipelines.tracking import environment, mlflow_store, runs
-from pipelines.tracking.record import read_summary
+from pipelines.tracking.record import read_summary, SUMMARY, RunRecord, write_summary
 from pipelines.usage import ExitCode, UsageError, make_command
 
 CODES = {
@@ -96,7 +97,41 @@ def _reproduce_run(cfg: Config) -> int:
         compared,
     )
     identical = compared.verdict == comparison.IDENTICAL
+    if identical:
+        _note_repeat(
+            record,
+            again.texts,
+            Path(recorded.run_dir),
+            cfg,
+        )
     return ExitCode.DONE if identical else ExitCode.FAILED
+
+
+def _note_repeat(record: RunRecord, texts: Mapping[str, str], again: Path, cfg: Config) -> None:
+    """Writes back to a run that it was made again with equal bits; prints the level that it has by that."""
+    runs_dir = Path(config.absolute(cfg.runs_dir))
+    levels.witness(runs_dir, "repeat", texts)
+    if record.run_dir is None:
+        return  # Its directory is gone, and with it what could be written to.
+    summary = read_summary(record.run_dir)
+    repeat = {"run_dir": str(again), "class": levels.of_class(texts)}
+    summary["repeats"] = [*summary.get("repeats", []), repeat]
+    level = levels.of_directory(
+        record.run_dir,
+        ROOT,
+        runs_dir,
+        summary,
+    )
+    summary["level"] = {"reached": level.name, "next": level.lacking, "line": level.line()}
+    write_summary(record.run_dir, summary)
+    print(level.line())
+    tags = {"level": level.name, "repeated": len(summary["repeats"])}
+    runs.annotate(
+        record.run_dir,
+        mlflow_store.address(cfg),
+        tags,
+        files=(SUMMARY,),
+    )
 
 
 def _again(cfg: Config, recorded: Config) -> Config:

@@ -20,8 +20,9 @@ from pipelines import assembly, config
 from pipelines.assembly import Built
 from pipelines.cluster import membership
 from pipelines.config import Config
-from pipelines.reproduction import classes
+from pipelines.reproduction import classes, levels
 from pipelines.system import kernels
+from pipelines.system.processes import ROOT
 from pipelines.system.signals import Interrupted, Interruption
 from pipelines.tracking import continuation, environment, journal, session
 from pipelines.tracking.record import read_run_id, read_summary
@@ -202,6 +203,15 @@ def _summarise(recorder: Recorder, built: Built, outcome: Any, seconds: dict[str
         recorder.file("flight.jsonl")
     for which, (path, step) in outcome.checkpoints.items():
         recorder.checkpoint(which, path, step)
+    runs_dir = Path(built.cfg.runs_dir)
+    level = levels.of_directory(
+        recorder.run_dir,
+        ROOT,
+        runs_dir,
+        summary,
+    )
+    summary["level"] = {"reached": level.name, "next": level.lacking, "line": level.line()}
+    recorder.tags({"level": level.name})
 
 
 def _recorded_figures(built: Built) -> dict[int, float]:
@@ -234,7 +244,7 @@ def _finished(built: Built) -> str:
     run_id = read_run_id(run_dir)
     return (
         f"{built.cfg.name}: {headline} {shown} after {summary['steps']} steps; "
-        f"{run_dir}; MLflow run {run_id} (make ui)"
+        f"{run_dir}; MLflow run {run_id} (make ui)\n{summary['level']['line']}"
     )
 
 

@@ -7,6 +7,7 @@ import pytest
 
 from pipelines import config
 from pipelines.commands import reproduce
+from pipelines.reproduction import levels
 from pipelines.tracking import session
 from pipelines.usage import UsageError
 from tests.training.test_experiment import arguments, summary
@@ -15,9 +16,14 @@ from tests.training.test_experiment import arguments, summary
 @pytest.mark.slow
 def test_a_recorded_run_comes_out_identical_and_changes_show(trellis, tiny, tmp_path):
     common = [f"runs_dir={tmp_path}", *tiny["classification"][-1:]]
-    trellis("train", *arguments(tiny, tmp_path, "resnet", "first"))
+    printed = trellis("train", *arguments(tiny, tmp_path, "resnet", "first"))
+    assert re.fullmatch(r"level R[12] of R4: .*; for R[23]: .*", printed.splitlines()[-1])
     printed = trellis("reproduce", f"run={tmp_path / 'first'}", *common)
-    assert printed.strip().splitlines()[-1] == "identical"
+    assert printed.strip().splitlines()[-2] == "identical"
+    assert printed.strip().splitlines()[-1] == summary(tmp_path / "first")["level"]["line"]
+    assert len(summary(tmp_path / "first")["repeats"]) == 1
+    (witness,) = levels.shown(tmp_path)
+    assert (witness["how"], witness["experiment"]) == ("repeat", "resnet")
     (again,) = (tmp_path / "reproductions").iterdir()
     assert summary(again)["weights_sha256"] == summary(tmp_path / "first")["weights_sha256"]
     assert json.loads((again / "reproduction.json").read_text())["verdict"] == "identical"
