@@ -7,15 +7,16 @@ RUNTIME ?=
 SWEEP ?=
 RUN ?=
 SEEDS ?=
+BUNDLE ?=
 FORMAT ?=
 ARGS ?=
 FUZZ_SECONDS ?= 300
 
 READY := .venv/ready
 TRELLIS := .venv/bin/trellis
-CHOICE = $(if $(EXP),experiment=$(EXP)) $(if $(DATA),dataset=$(DATA)) $(if $(RUNTIME),runtime=$(RUNTIME)) $(if $(SWEEP),sweep=$(SWEEP)) $(if $(RUN),run=$(RUN)) $(if $(FORMAT),formats=[$(FORMAT)]) $(if $(SEEDS),seeds=$(SEEDS)) $(ARGS)
+CHOICE = $(if $(EXP),experiment=$(EXP)) $(if $(DATA),dataset=$(DATA)) $(if $(RUNTIME),runtime=$(RUNTIME)) $(if $(SWEEP),sweep=$(SWEEP)) $(if $(RUN),run=$(RUN)) $(if $(FORMAT),formats=[$(FORMAT)]) $(if $(SEEDS),seeds=$(SEEDS)) $(if $(BUNDLE),bundle=$(BUNDLE)) $(ARGS)
 
-.PHONY: setup lock data preview train launch evaluate predict export serve register sweep reproduce compare bisect sync list show check doctor ui test test-slow test-chaos test-fuzz lint format golden bench bench-data bench-train help
+.PHONY: setup lock data preview train launch evaluate predict export serve register sweep reproduce bundle compare bisect sync list show check doctor ui test test-slow test-chaos test-fuzz lint format golden bench bench-data bench-train help
 
 $(READY): requirements.lock bootstrap.lock
 	$(PYTHON) -m venv .venv
@@ -62,6 +63,9 @@ sweep: $(READY)           ## launch a sweep:               make sweep EXP=resnet
 
 reproduce: $(READY)       ## make a run or figure again:   make reproduce RUN=<run>   EXP=resnet SEEDS=3
 	$(TRELLIS) reproduce $(CHOICE)
+
+bundle: $(READY)          ## a run in one file:           make bundle RUN=<run>; again: make reproduce BUNDLE=<file>
+	$(TRELLIS) bundle $(CHOICE)
 
 compare: $(READY)         ## two runs side by side:        make compare RUN=<run> ARGS="against=<run>"
 	$(TRELLIS) compare $(CHOICE)
@@ -121,4 +125,4 @@ bench-train: $(READY)     ## steps per second and time to the first ones against
 
 help:                     ## this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):[^#]*## */  \1\t/' | expand -t 16
-	@echo; echo "variables: EXP DATA RUNTIME SWEEP RUN FORMAT SEEDS ARGS; ARGS are Hydra overrides: ARGS=\"trainer.train_steps=50 seed=3\""
+	@echo; echo "variables: EXP DATA RUNTIME SWEEP RUN FORMAT SEEDS BUNDLE ARGS; ARGS are Hydra overrides: ARGS=\"trainer.train_steps=50 seed=3\""

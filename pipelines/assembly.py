@@ -17,7 +17,7 @@ from etils import epath
 import tasks
 from pipelines import config
 from pipelines.config import Config, Dataset
-from pipelines.data import manifest, store
+from pipelines.data import manifest, portable, store
 from pipelines.data.manifest import Manifest
 from pipelines.shipping import metadata
 from pipelines.tracking import continuation, runs
@@ -124,6 +124,27 @@ def images_shared_out(manifest_text: str, metric: str | None) -> int | None:
     if metric not in tasks.load(data["task"]).SHARES:
         return None
     return data["splits"]["validation"]["examples"]
+
+
+def source_files(cfg: Config) -> dict[str, dict[str, str]] | None:
+    """Files of the source of a recorded run's data, by place; as `portable.source_files`.
+
+    Raises:
+        UsageError: they are no longer what the run learned from.
+    """
+    return portable.source_files(cfg.data_dir, config.given_dataset(cfg))
+
+
+def with_data_at(cfg: Config, names: Mapping[str, str], root: Path) -> Config:
+    """The configuration with the source of its data laid out below `root`; `names` as for `portable.moved`."""
+    dataset = config.given_dataset(cfg)
+    return replace(cfg, dataset=portable.moved(dataset, names, str(root)))
+
+
+def with_places_of(cfg: Config, dataset: Dataset) -> Config:
+    """The configuration with its data where another description of the data set says that they lie."""
+    places = {name: getattr(dataset, name) for name in config.paths(Dataset)}
+    return replace(cfg, dataset=replace(config.given_dataset(cfg), **places))
 
 
 def recorded(cfg: Config) -> tuple[RunRecord, Config]:

@@ -180,6 +180,8 @@ class Config:
     # A recorded run: an MLflow run id or a run directory.
     run: str | None = role(PLACE, default=None)
     against: str | None = role(PLACE, default=None)  # another one to compare it with
+    # A run in one file: where `bundle` writes it, where `reproduce` takes it from.
+    bundle: str | None = role(PLACE, default=None)
     dataset: Dataset | None = role(RESULT, default=None)
     runner: dict[str, Any] = role(PLACE, factory=dict)
     sweep: Sweep | None = role(VERB, default=None, verb="sweep")
@@ -188,6 +190,8 @@ class Config:
     parent: str | None = role(PLACE, default=None)
     # Trainings of a stated figure's recipe, from `seed` on, each with the next.
     seeds: int = role(VERB, default=1, verb="reproduce")
+    # Kinds of difference that a run made again may have and still count: processor, environment, …
+    allow: list[str] = role(VERB, factory=list, verb="reproduce")
     workers: int = role(VERB, default=2, verb="launch")  # processes that train together
     # How often workers are started again when one has died.
     restarts: int = role(VERB, default=3, verb="launch")

@@ -17,6 +17,7 @@ VARIABLES = {
     "sweep": "SWEEP",
     "run": "RUN",
     "seeds": "SEEDS",
+    "bundle": "BUNDLE",
 }
 
 

@@ -1,32 +1,34 @@
 """Makes a recorded run again, or a stated figure.    make reproduce RUN=<run>    make reproduce EXP=resnet SEEDS=3
 
-A run: its recorded config, code, seed and thread counts, in a separate work tree; exit code 0 for identical only.
+A run (or BUNDLE=<file>, one in a file): its recorded config, code, seed and thread counts, in a separate work tree; exit code 0
+for identical, or for equivalent where all that differs was allowed: ARGS=allow=[processor].
 A figure: the experiment's own recipe, data and devices checked first; exit code 0 only where the figure is reproduced.
 Its recipe is trained once, or with SEEDS of them in a sweep, which the same command resumes.
 """
 
 import json
+import shutil
 import subprocess
 import time
 import urllib.error
 import urllib.request
-from collections.abc import Mapping, Sequence
-from dataclasses import replace
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from pipelines import assembly, config
 from pipelines.commands import sweep, train
 from pipelines.config import Config, Figure
-from pipelines.reproduction import classes, comparison, figure, levels, worktree
+from pipelines.reproduction import bundle, classes, comparison, figure, levels, worktree
 from pipelines.reproduction.comparison import Comparison
 from pipelines.sweeps import commandline
 from pipelines.system import processes
 from pipelines.system.processes import ROOT
 from pipelines.system.signals import Interrupted
 from pipelines.tracking import environment, mlflow_store, runs
-from pipelines.tracking.record import read_summary, SUMMARY, RunRecord, write_summary
-from pipelines.usage import ExitCode, UsageError, make_command
+from pipelines.tracking.record import SUMMARY, read_summary, write_summary
+from pipelines.usage import ExitCode, UsageError, make_command, nearest
 
 CODES = {
     figure.REPRODUCED: ExitCode.DONE,
@@ -46,103 +48,240 @@ def main(overrides: Sequence[str]) -> int:
 
 def run(cfg: Config, overrides: Sequence[str] = ()) -> int:
     """Returns the exit code that the module's docstring states."""
+    if cfg.bundle:
+        return _reproduce_bundle(cfg)
     return _reproduce_run(cfg) if cfg.run else _reproduce_figure(cfg, overrides)
+
+
+@dataclass(frozen=True)
+class Original:
+    """What is made again.
+
+    Attributes:
+        name: how it is called in what is printed and kept.
+        texts: what was recorded as text, by file name.
+        metrics: every figure: name, then step.
+        recorded: its configuration.
+        run_dir: where it can be told that it was made again; None: nowhere.
+        bundled: whether it comes from a bundle, whose source tree git knows nothing of.
+    """
+
+    name: str
+    texts: Mapping[str, str]
+    metrics: Mapping[str, Mapping[int, float]]
+    recorded: Config
+    run_dir: Path | None = None
+    bundled: bool = False
 
 
 def _reproduce_run(cfg: Config) -> int:
     record, recorded = assembly.recorded(cfg)
     name = str(record.run_id or cfg.run)
-    summary = json.loads(record.texts.get("summary.json", "{}"))
-    if summary.get("status") != "finished":
-        raise UsageError(
-            f"run: {cfg.run} has not finished; finish it first: make train RUN={cfg.run}"
-        )
-    environment = json.loads(record.texts["environment.json"])
-    if "determinism_class" not in environment:
-        raise UsageError(_trained_nothing(str(cfg.run), summary))
-    recorded = _again(cfg, recorded)
-    recorded.threads = config.Threads(**environment["determinism_class"]["threads"])
-    _refuse_other_data(recorded, json.loads(record.texts["manifest.json"]))
+    original = Original(
+        name,
+        record.texts,
+        record.metrics,
+        recorded,
+        record.run_dir,
+    )
+    environment = _environment(original, str(cfg.run))
+    _refuse_strange_kinds(cfg, environment)
     commit = environment["git"]["commit"]
+    again = _again(cfg, original)
     with worktree.checked_out(commit, record.texts.get("diff.patch", "")) as tree:
         print(f"reproducing {name} with the code of {commit[:12]}", flush=True)
-        machine = classes.here(record.texts)
-        if not machine.promised:  # Said before the hours that it takes.
-            print("\n".join(machine.lines()), flush=True)
-        code = _train_apart(
-            recorded,
-            record.texts["config.yaml"],
+        return _make_again(
+            cfg,
+            original,
+            again,
             tree,
         )
+
+
+def _reproduce_bundle(cfg: Config) -> int:
+    file = Path(config.absolute(str(cfg.bundle)))
+    with bundle.unpacked(file) as content:
+        recorded = config.from_yaml(content.texts["config.yaml"])
+        fingerprint = json.loads(content.texts["manifest.json"])["fingerprint"]
+        if content.names:
+            # Not where the bundle is laid out: the run that comes of it can be made again too.
+            root = Path(config.absolute(cfg.data_dir), "bundled", fingerprint)
+            shutil.copytree(content.folder / "data", root / "data", dirs_exist_ok=True)
+            recorded = assembly.with_data_at(recorded, content.names, root)
+        elif cfg.dataset is not None:
+            recorded = assembly.with_places_of(recorded, cfg.dataset)
+        original = Original(
+            file.name,
+            content.texts,
+            content.metrics,
+            recorded,
+            bundled=True,
+        )
+        environment = _environment(original, file.name)
+        _refuse_strange_kinds(cfg, environment)
+        again = _again(cfg, original)
+        print(f"reproducing {file.name} with the source in it", flush=True)
+        return _make_again(
+            cfg,
+            original,
+            again,
+            content.tree,
+        )
+
+
+def _environment(original: Original, name: str) -> dict[str, Any]:
+    """The recorded environment of a run.
+
+    Raises:
+        UsageError: the run has not finished, or has trained nothing.
+    """
+    summary = json.loads(original.texts.get("summary.json", "{}"))
+    if summary.get("status") != "finished":
+        raise UsageError(f"run: {name} has not finished; finish it first: make train RUN={name}")
+    environment = json.loads(original.texts["environment.json"])
+    if "determinism_class" not in environment:
+        raise UsageError(_trained_nothing(name, summary))
+    return environment
+
+
+def _refuse_strange_kinds(cfg: Config, environment: Mapping[str, Any]) -> None:
+    """Refuses to allow what is no kind of difference."""
+    kinds = [*comparison.KINDS, *environment["determinism_class"]]
+    for kind in cfg.allow:
+        if kind not in kinds:
+            raise UsageError(f"allow: no kind of difference {kind!r}{nearest(kind, kinds)}")
+
+
+def _make_again(cfg: Config, original: Original, recorded: Config, tree: Path) -> int:
+    """Trains `original` as `recorded` says with the code of `tree`, and compares."""
+    texts = original.texts
+    _refuse_other_data(recorded, json.loads(texts["manifest.json"]))
+    machine = classes.here(texts)
+    if not machine.promised:  # Said before the hours that it takes.
+        print("\n".join(machine.lines()), flush=True)
+    code = _train_apart(recorded, texts["config.yaml"], tree)
     if code != 0:
         return code
-    again = runs.find(recorded.run_dir, cfg)
-    tolerance = recorded.figure.margin if recorded.figure else comparison.TOLERANCE
-    figures = (record.metrics, again.metrics)
-    compared = comparison.compare(
-        record.texts,
-        again.texts,
-        figures,
-        tolerance,
-        assembly.images_shared_out(
-            record.texts["manifest.json"],
-            summary["headline"]["metric"],
-        ),
+    found = runs.find(recorded.run_dir, cfg)
+    again = found.texts
+    if original.bundled:
+        again = bundle.with_its_code(again, texts)
+        print(bundle.golden(texts, again))
+    compared = _compared(
+        original,
+        recorded,
+        again,
+        found.metrics,
     )
-    print("\n".join(compared.lines()))
-    _link(
+    kinds = {kind for kind, changes in compared.inputs.items() if changes}
+    kinds |= classes.kinds(texts, again)
+    accepted = _accepted(compared, kinds, cfg.allow)
+    lines = [*compared.lines(), *accepted.lines]
+    print("\n".join(lines))
+    tags = {"reproduces": original.name, "verdict": compared.verdict}
+    document = {
+        **tags,
+        "comparison": lines,
+        "differing": sorted(kinds),
+        "allowed": cfg.allow,
+        "accepted": accepted.code == ExitCode.DONE,
+    }
+    _annotate(
         Path(recorded.run_dir),
         mlflow_store.address(cfg),
-        name,
-        compared,
+        tags,
+        document,
     )
-    identical = compared.verdict == comparison.IDENTICAL
-    if identical:
+    if compared.verdict == comparison.IDENTICAL:
         _note_repeat(
-            record,
-            again.texts,
+            original,
+            again,
             Path(recorded.run_dir),
             cfg,
         )
-    return ExitCode.DONE if identical else ExitCode.FAILED
+    return accepted.code
 
 
-def _note_repeat(record: RunRecord, texts: Mapping[str, str], again: Path, cfg: Config) -> None:
+def _compared(
+    original: Original,
+    recorded: Config,
+    again: Mapping[str, str],
+    metrics: Mapping[str, Mapping[int, float]],
+) -> Comparison:
+    texts = original.texts
+    tolerance = recorded.figure.margin if recorded.figure else comparison.TOLERANCE
+    headline = json.loads(texts["summary.json"])["headline"]
+    images = assembly.images_shared_out(texts["manifest.json"], headline["metric"])
+    return comparison.compare(
+        texts,
+        again,
+        (original.metrics, metrics),
+        tolerance,
+        images,
+    )
+
+
+@dataclass(frozen=True)
+class Accepted:
+    """What a comparison comes to: the exit code, and what to say of differences that were allowed."""
+
+    code: int
+    lines: tuple[str, ...] = ()
+
+
+def _accepted(compared: Comparison, kinds: Collection[str], allow: Sequence[str]) -> Accepted:
+    """Accepts equal bits, and equivalent figures where all that differs was allowed before."""
+    if compared.verdict == comparison.IDENTICAL:
+        return Accepted(ExitCode.DONE)
+    if not allow:
+        return Accepted(ExitCode.FAILED)
+    differing = ", ".join(sorted(kinds)) or "nothing that is recorded"
+    stated = f"allow=[{','.join(allow)}]; differing: {differing}"
+    if compared.verdict == comparison.EQUIVALENT and kinds and set(kinds) <= set(allow):
+        return Accepted(ExitCode.DONE, (f"accepted: {compared.verdict}, {stated}",))
+    return Accepted(ExitCode.FAILED, (f"not accepted: {compared.verdict}, {stated}",))
+
+
+def _note_repeat(original: Original, texts: Mapping[str, str], again: Path, cfg: Config) -> None:
     """Writes back to a run that it was made again with equal bits; prints the level that it has by that."""
     runs_dir = Path(config.absolute(cfg.runs_dir))
     levels.witness(runs_dir, "repeat", texts)
-    if record.run_dir is None:
+    if original.run_dir is None:
         return  # Its directory is gone, and with it what could be written to.
-    summary = read_summary(record.run_dir)
+    summary = read_summary(original.run_dir)
     repeat = {"run_dir": str(again), "class": levels.of_class(texts)}
     summary["repeats"] = [*summary.get("repeats", []), repeat]
     level = levels.of_directory(
-        record.run_dir,
+        original.run_dir,
         ROOT,
         runs_dir,
         summary,
     )
     summary["level"] = {"reached": level.name, "next": level.lacking, "line": level.line()}
-    write_summary(record.run_dir, summary)
+    write_summary(original.run_dir, summary)
     print(level.line())
     tags = {"level": level.name, "repeated": len(summary["repeats"])}
     runs.annotate(
-        record.run_dir,
+        original.run_dir,
         mlflow_store.address(cfg),
         tags,
         files=(SUMMARY,),
     )
 
 
-def _again(cfg: Config, recorded: Config) -> Config:
-    """The recorded configuration, with its data and a new run directory where they are here."""
+def _again(cfg: Config, original: Original) -> Config:
+    """The recorded configuration, with its data and a new run directory where they are here, on as many threads."""
+    recorded = original.recorded
     time_of_day = time.strftime("%Y%m%d-%H%M%S")
     run_dir = f"{cfg.runs_dir}/reproductions/{recorded.name}-{time_of_day}"
+    environment = json.loads(original.texts["environment.json"])
+    threads = environment["determinism_class"]["threads"]
     moved = replace(
         recorded,
         data_dir=cfg.data_dir,
         runs_dir=cfg.runs_dir,
         run_dir=run_dir,
+        threads=config.Threads(**threads),
     )
     return config.anchored(moved)
 
@@ -180,17 +319,6 @@ def _train_apart(cfg: Config, text: str, tree: Path) -> int:
         except Interrupted as stop:  # The terminal may have sent it to the child too, which saves and says how to resume.
             child.send_signal(stop.signum)
             return child.wait()
-
-
-def _link(run_dir: Path, uri: str, original: str, compared: Comparison) -> None:
-    tags = {"reproduces": original, "verdict": compared.verdict}
-    document = {**tags, "comparison": compared.lines()}
-    _annotate(
-        run_dir,
-        uri,
-        tags,
-        document,
-    )
 
 
 def _annotate(run_dir: Path, uri: str, tags: dict[str, str], document: dict[str, Any]) -> None:

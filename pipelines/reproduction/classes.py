@@ -90,6 +90,13 @@ def compare(before: Mapping[str, Any], after: Mapping[str, Any]) -> Classes:
     return Classes(unknown, lines)
 
 
+def kinds(before: Mapping[str, str], after: Mapping[str, str]) -> set[str]:
+    """The parts of the class in which two runs differ, by the key that they are recorded under."""
+    old = _class(before)
+    new = _class(after)
+    return {key for key in {**old, **new} if old.get(key) != new.get(key)}
+
+
 def variables(before: Mapping[str, str], after: Mapping[str, str]) -> set[str]:
     """Names of the variables that are part of either run's class."""
     names: set[str] = set()
