@@ -12,24 +12,23 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 import apache_beam as beam
-import numpy as np
 from etils import epath
 
 from pipelines.data import (
     build,
     content,
     description,
+    fit,
     folders,
     images,
     index,
     manifest,
-    masks,
     runners,
     summary,
 )
 from pipelines.data.description import Commission, Origin
 from pipelines.data.example import Example, Rejected
-from pipelines.data.images import Image
+from pipelines.data.fit import Labels
 from pipelines.data.index import Index
 from pipelines.data.listing import Listing, Tally
 from pipelines.data.manifest import Manifest
@@ -39,7 +38,6 @@ from pipelines.system import durable, tfrecord
 from pipelines.usage import UsageError
 
 SHOWN = 100  # rejects of one file that are written down
-WHOLE_IMAGE = (0, 0, 1, 1)  # the box of what has none
 
 
 @dataclass(frozen=True)
@@ -68,7 +66,7 @@ def run(commission: Commission) -> Manifest:
         raise UsageError(
             "dataset.labels: masks carry no names; write dataset.labels=[background,…] in the order of the classes"
         )
-    with Readback(dataset, decoded_before(target)) as readback:
+    with Readback(dataset, decoded_before(target), task) as readback:
         _scan(
             Adoption(folder, task.decode, labels, task.FIRST_LABEL),
             files,
@@ -183,8 +181,9 @@ def _count(serialized: bytes, number: int, adoption: Adoption, counted: Summary)
         record = adoption.decode(serialized)
         objects = len(record.get("objects", ()))
         image = images.read(record["image"])
-        _check(record, image, adoption)
-        pixels = _check_masks(record, image, adoption)
+        fit.check(record, image, Labels(adoption.labels, adoption.first_label))
+        _name_labels(record, adoption)
+        pixels = fit.mask_pixels(record, image, _all_numbered(adoption.labels))
     except (ValueError, Rejected) as error:
         if len(counted.rejects) < SHOWN:
             counted.reject(_example(counted.file, str(number)), _reason(error))
@@ -203,31 +202,17 @@ def _reason(error: Exception) -> Rejected:
     return error if isinstance(error, Rejected) else Rejected("record_malformed", str(error))
 
 
-def _check(record: dict[str, Any], image: Image, adoption: Adoption) -> None:
-    """Checks sizes and labels; names the labels, by the data set's list or by number."""
-    height, width = record["height"], record["width"]
-    if (height, width) not in ((0, 0), (image.height, image.width)):
-        advice = f"the record says {width}x{height}, the image is {image.width}x{image.height}"
-        raise Rejected("image_size", advice)
-    labelled = record.get("objects", [record] if "label" in record else [])
-    for item in labelled:
-        _name_label(item, adoption)
-        top, left, bottom, right = item.get("box", WHOLE_IMAGE)
-        if not (0 <= top < bottom <= 1 and 0 <= left < right <= 1):
-            advice = f"box {item['box']} is not (ymin, xmin, ymax, xmax) as fractions of the image"
-            raise Rejected("box_malformed", advice)
-
-
-def _name_label(item: dict[str, Any], adoption: Adoption) -> None:
-    label = item["label"]
+def _name_labels(record: dict[str, Any], adoption: Adoption) -> None:
+    """Names labels by the data set's list; number and name travel together until every file has been read."""
     labels = adoption.labels
-    number = label - adoption.first_label
-    if number < 0 or (labels and number >= len(labels)):
-        start = adoption.first_label
-        advice = f"label {label} is not one of dataset.labels, which start at {start}"
-        raise Rejected("unknown_class", advice)
-    # Number and name travel together until every file has been read.
-    item["text"] = _numbered(label, labels[number] if labels else item["text"])
+    for item in fit.labelled(record):
+        label = item["label"]
+        name = labels[label - adoption.first_label] if labels else item["text"]
+        item["text"] = _numbered(label, name)
+
+
+def _all_numbered(labels: tuple[str, ...]) -> list[str]:
+    return [_numbered(number, label) for number, label in enumerate(labels)]
 
 
 def _numbered(number: int, name: str) -> str:
@@ -237,30 +222,6 @@ def _numbered(number: int, name: str) -> str:
 def _split_name(numbered: str) -> tuple[int, str]:
     number, _, name = numbered.partition("\0")
     return int(number), name
-
-
-def _check_masks(record: dict[str, Any], image: Image, adoption: Adoption) -> dict[str, int]:
-    """Checks sizes and values of masks, of classes or of objects; returns how many pixels each class has."""
-    pixels: dict[str, int] = {}
-    if "mask" in record:
-        classes = _mask(record["mask"], image)
-        # As with labels: number and name travel together.
-        numbered = [_numbered(number, label) for number, label in enumerate(adoption.labels)]
-        pixels = masks.pixels(classes, numbered)
-    for item in record.get("objects", ()):
-        if item["mask"] is None:
-            continue
-        most = int(_mask(item["mask"], image).max())
-        if most > 1:
-            advice = f"a mask has the value {most}; an object's pixels are 1, all others 0"
-            raise Rejected("mask_malformed", advice)
-    return pixels
-
-
-def _mask(content: bytes, image: Image) -> np.ndarray:
-    values = masks.as_tensorflow_reads(content)
-    masks.check_size(values, image.height, image.width)
-    return values
 
 
 def _refuse(summaries: list[Summary], target: epath.Path) -> None:

@@ -39,7 +39,6 @@ from pipelines.outside import printable, quoted
 from pipelines.system import durable
 from pipelines.usage import UsageError
 
-SHARDS = "shards.json"  # the summaries of a finished build: a later one takes over the shards that did not change
 # Errors that are shown in one line, wherever a build met them.
 STOPPED = re.compile(rf"[^\n]*(?:{lookup.CHANGED}|{records.OTHERWISE})[^\n]*")
 OUT_OF_REACH = re.compile(r"\w+://[^\n]*: cannot be fetched: [^\n]*")
@@ -65,7 +64,7 @@ def run(commission: Commission) -> Manifest:
     asked = Request(dataset, found.places, found.digests, parse=task.parse, unfit=found.unfit)
     listing = source.listing(asked)
     _check_labels(listing.labels)
-    with Readback(dataset, decoded_before(target)) as readback:
+    with Readback(dataset, decoded_before(target), task) as readback:
         with _explained(target):
             request = Request(dataset, found.places, {}, listing.shared, task.parse)
             job = _job(target, task, listing, request)
@@ -191,13 +190,16 @@ def _missing(target: epath.Path, shards: Mapping[str, str]) -> tuple[str, ...]:
 def _earlier(target: epath.Path) -> dict[epath.Path, Summaries]:
     """Summaries of the shards of finished builds, this one's own first, by their folders."""
     name = target.name.rsplit("-", 1)[0]
-    folders = [file.parent for file in target.parent.glob(f"{name}-*/{SHARDS}")]
+    folders = [file.parent for file in target.parent.glob(f"{name}-*/{summary.SHARDS}")]
     folders.sort(key=lambda folder: (folder != target, folder))
-    return {folder: json.loads((folder / SHARDS).read_text()) for folder in folders}
+    return {folder: summary.finished(folder) for folder in folders}
 
 
 def _kept(
-    target: epath.Path, shard: str, inputs: str, earlier: Mapping[epath.Path, Summaries]
+    target: epath.Path,
+    shard: str,
+    inputs: str,
+    earlier: Mapping[epath.Path, Summaries],
 ) -> bool:
     """Whether the shard is there: from this build interrupted or finished, or taken over from one of other content."""
     counted = summary.read(target, shard)
@@ -205,7 +207,9 @@ def _kept(
         return True
     for folder, summaries in earlier.items():
         entry = summaries.get(shard)
-        if entry and entry["inputs"] == inputs and _taken_over(folder, target, Summary(**entry)):
+        if not entry or entry["inputs"] != inputs:
+            continue
+        if _taken_over(folder, target, summary.from_entry(entry)):
             return True
     return False
 
@@ -272,10 +276,10 @@ def finish(target: epath.Path, built: Manifest, summaries: list[Summary], known:
     checks.write(target, known)
     beside = checks.place(target, "")
     counts = {counted.file: vars(counted) for counted in summaries}
-    durable.write_whole(target / SHARDS, json.dumps(counts), beside)
+    durable.write_whole(target / summary.SHARDS, json.dumps(counts), beside)
     durable.write_whole(target / manifest.FILE, built.to_json(), beside)
     (target / "index").rmtree(missing_ok=True)
-    _clear(target, {*counts, SHARDS, manifest.FILE, manifest.REJECTS, checks.BESIDE})
+    _clear(target, {*counts, summary.SHARDS, manifest.FILE, manifest.REJECTS, checks.BESIDE})
     lengths = {f"{shard}{manifest.LENGTHS}" for shard in counts}
     _clear(beside, {*lengths, checks.CHECKS, checks.UNDECODABLE})
 

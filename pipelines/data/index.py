@@ -5,7 +5,7 @@ lines are small and images are not.
 """
 
 import json
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import IO
 
@@ -21,6 +21,8 @@ SMALL_SHARDS = (
     8  # a small split is divided up to so many times, for the input pipeline and the cores
 )
 LARGE_SHARD_EXAMPLES = 2048
+DIGITS = 20  # of a position, with which a line begins
+HEAD = DIGITS + 64  # with a digest behind it
 DUPLICATE = ("duplicate_key", "an example with this key is there already; remove one")
 
 
@@ -84,7 +86,7 @@ def write(
             continue
         if split not in files:
             files[split] = index.file(split).open("w")
-        files[split].write(json.dumps(vars(item)) + "\n")
+        files[split].write(_line(item))
     for file in files.values():
         file.close()
     index.examples = {split: len(positions[split]) for split in sorted(files)}
@@ -134,13 +136,9 @@ def _add_shards(
 ) -> None:
     # A sum of digests does not depend on the order of the input.
     sums = [0] * count
-    for example in read(index.file(split)):
-        sha256 = keys.joint_digest(
-            example.key,
-            example.name,
-            example.content,
-        )
-        sums[keys.position(example.key) % count] += int(sha256, 16)
+    with index.file(split).open("rb") as lines:
+        for line in lines:
+            sums[position(line) % count] += int(line[DIGITS:HEAD], 16)
     for number, total in enumerate(sums):
         name = shard_name(split, number, count)
         index.shards[name] = keys.joint_digest(recipe, str(total))
@@ -156,13 +154,21 @@ def split_of(shard: str) -> str:
     return shard.rsplit("-", 3)[0]
 
 
-def read(file: epath.Path) -> Iterator[Example]:
-    """The examples of one split, in the order they were listed."""
-    with file.open() as lines:
-        for line in lines:
-            yield parse(line)
+def _line(example: Example) -> str:
+    """An example behind its position and a digest of it, which are asked for more often than the rest."""
+    sha256 = keys.joint_digest(
+        example.key,
+        example.name,
+        example.content,
+    )
+    return f"{keys.position(example.key):0{DIGITS}d}{sha256}{json.dumps(vars(example))}\n"
 
 
-def parse(line: str | bytes) -> Example:
-    """One line of an index."""
-    return Example(**json.loads(line))
+def position(line: bytes) -> int:
+    """The hash of the key of the example in a line."""
+    return int(line[:DIGITS])
+
+
+def parse(line: bytes) -> Example:
+    """The example in a line of an index."""
+    return Example(**json.loads(line[HEAD:]))

@@ -104,7 +104,7 @@ def positions(named: tuple[str, int, int], job: Job) -> Iterator[tuple[str, tupl
         part,
         parts,
     ):
-        position = keys.position(index.parse(line).key)
+        position = index.position(line)
         shard = index.shard_name(split, position % count, count)
         if shard in wanted:
             yield shard, (position, at)
@@ -198,8 +198,11 @@ def _record(example: Example, job: Job, counted: Summary) -> dict[str, Any] | No
     objects = sources.objects_of(source, example, job.request)
     counted.read(objects)
     try:
-        image = images.read(_content(example, job), job.request.dataset.convert)
-        sha256 = hashlib.sha256(image.content).hexdigest()
+        content = _content(example, job)
+        image = images.read(content, job.request.dataset.convert)
+        listed = example.files.get(example.file) if image.content is content else None
+        # What was read is what was listed, or the build has stopped: no second digest of it.
+        sha256 = listed or hashlib.sha256(image.content).hexdigest()
         if sha256 in job.undecodable:
             raise Rejected(*images.undecodable(job.undecodable[sha256]))
         loaded = source.load(example, image, job.request)

@@ -52,7 +52,7 @@ def obtain(cfg: Config, task: ModuleType) -> Manifest:
     )
     with _alone(folder):
         built = manifest.load_if_built(folder)
-        if built and _is_usable(built, dataset, thorough=cfg.verify):
+        if built and _is_usable(built, dataset, task, thorough=cfg.verify):
             manifest.check_rejects(built, dataset.max_reject_fraction)
             print(f"data: {_described(built)}")
             return built
@@ -77,7 +77,13 @@ def _tell(built: Manifest) -> None:
         print(f"data: warning: {warning}")
 
 
-def _is_usable(built: Manifest, dataset: Dataset, *, thorough: bool) -> bool:
+def _is_usable(
+    built: Manifest,
+    dataset: Dataset,
+    task: ModuleType,
+    *,
+    thorough: bool,
+) -> bool:
     """Whether data that were built are whole, and checked as far as the data set asks; what is not will be written again."""
     folder = epath.Path(built.directory)
     damaged = manifest.damaged(built, thorough=thorough)
@@ -89,7 +95,7 @@ def _is_usable(built: Manifest, dataset: Dataset, *, thorough: bool) -> bool:
     known = checks.read(folder)
     stamps = manifest.stamps(built)
     if not is_enough(dataset, known):
-        refused = _check(built, dataset, known)
+        refused = _check(built, dataset, known, task)
         for image in refused:
             record = f"{image.shard} record {image.record}"
             print(f"data: {record}: TensorFlow cannot decode the image ({image.reason})")
@@ -103,13 +109,15 @@ def _is_usable(built: Manifest, dataset: Dataset, *, thorough: bool) -> bool:
     return True
 
 
-def _check(built: Manifest, dataset: Dataset, known: checks.Checks) -> list[Undecodable]:
+def _check(
+    built: Manifest, dataset: Dataset, known: checks.Checks, task: ModuleType
+) -> list[Undecodable]:
     """Reads back what was not read back before; returns the images that the shards must do without."""
     print(
         f"data: checking the records of {built.directory} (dataset.validate={dataset.validate})",
         flush=True,
     )
-    with Readback(dataset, known) as readback:
+    with Readback(dataset, known, task) as readback:
         refused = readback.undecodable(built)
         if refused and not sources.facts(dataset.source).adopted:
             reasons = {image.sha256: image.reason for image in refused}

@@ -9,13 +9,14 @@ from typing import Any
 
 from etils import epath
 
-from pipelines.data import checks, keys
+from pipelines.data import checks, keys, ordinary
 from pipelines.data.boxes import Box
 from pipelines.data.example import Example, Reject, Rejected
 from pipelines.data.images import Image
 from pipelines.system import durable
 
 SUFFIX = ".summary.json"
+SHARDS = "shards.json"  # the summaries of a finished build, by file name
 
 
 @dataclass
@@ -41,6 +42,8 @@ class Summary:
         default_factory=list
     )  # of images, as the first digits of their digests
     rejects: list[list] = field(default_factory=list)
+    # Numbers of the records whose picture only TensorFlow can judge; None: nobody has looked.
+    unusual: list[int] | None = field(default_factory=list)
 
     def read(self, objects: int) -> None:
         """Notes an example that was read, with the objects that its annotation has."""
@@ -80,6 +83,8 @@ class Summary:
             clipped: boxes of it that were cut.
             pixels: of its mask of classes, by class.
         """
+        if self.unusual is not None and not ordinary.is_ordinary(image):
+            self.unusual.append(self.examples)
         self.examples += 1
         self.clipped += clipped
         self.formats[image.format] += 1
@@ -122,7 +127,28 @@ def write(summary: Summary, folder: epath.Path) -> None:
 def read(folder: epath.Path, shard: str) -> Summary | None:
     """The summary of a shard, or None."""
     file = checks.place(folder, shard + SUFFIX)
-    return Summary(**json.loads(file.read_text())) if file.exists() else None
+    return from_entry(json.loads(file.read_text())) if file.exists() else None
+
+
+def from_entry(entry: Mapping[str, Any]) -> Summary:
+    """A summary as it was written; nobody has looked for unusual pictures where it does not list them."""
+    return Summary(**{"unusual": None, **entry})
+
+
+def finished(folder: epath.Path) -> dict[str, dict[str, Any]]:
+    """What a finished build has written of its shards, by file name; nothing where there is none."""
+    file = folder / SHARDS
+    return json.loads(file.read_text()) if file.exists() else {}
+
+
+def unusual(folder: epath.Path, shards: Iterable[str]) -> dict[str, list[int] | None]:
+    """Numbers of the records that only TensorFlow can judge, by shard; None: all of a shard's."""
+    earlier = finished(folder)
+    numbers: dict[str, list[int] | None] = {}
+    for shard in shards:
+        counted = read(folder, shard)
+        numbers[shard] = counted.unusual if counted else earlier.get(shard, {}).get("unusual")
+    return numbers
 
 
 def remove(folder: epath.Path, shard: str) -> None:

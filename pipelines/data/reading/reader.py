@@ -27,7 +27,7 @@ def main() -> None:
 
 def _answer(request: dict[str, Any]) -> dict[str, Any]:
     if "decode" in request:
-        return {"undecodable": undecodable(request["decode"])}
+        return {"undecodable": undecodable(request["decode"], request["numbers"])}
     built = manifest.from_json(request["check"], request["directory"])
     return {"problems": check(built, request["limit"])}
 
@@ -62,9 +62,15 @@ def records(built: Manifest, limit: int) -> Iterator[tuple[str, int, tf.Tensor]]
                 yield shard.file, number, record
 
 
-def undecodable(shard: str) -> list[Refusal]:
-    """Every image in a shard that the operation in the official decoders refuses."""
-    numbered = enumerate(tf.data.TFRecordDataset(shard).as_numpy_iterator())
+def undecodable(shard: str, numbers: list[int] | None) -> list[Refusal]:
+    """The images in a shard that the operation in the official decoders refuses.
+
+    Args:
+        numbers: of the records to look at; None: all of them.
+    """
+    asked = None if numbers is None else set(numbers)
+    every = enumerate(tf.data.TFRecordDataset(shard).as_numpy_iterator())
+    numbered = (entry for entry in every if asked is None or entry[0] in asked)
     refusals: list[Refusal] = []
     with ThreadPoolExecutor() as pool:  # TensorFlow decodes outside Python's lock.
         while some := list(itertools.islice(numbered, TOGETHER)):

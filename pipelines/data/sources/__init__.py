@@ -15,6 +15,7 @@ One whose files are adopted has its FACTS alone. What was read is counted where 
 rejected, and a build in which the two differ fails.
 """
 
+import functools
 import importlib
 import pkgutil
 from types import ModuleType
@@ -29,8 +30,9 @@ def names() -> list[str]:
     return sorted(module.name for module in pkgutil.iter_modules(__path__))
 
 
+@functools.cache
 def load(name: str) -> ModuleType:
-    """Imports one source.
+    """Imports one source; asked for every record.
 
     Raises:
         UsageError: there is no such source.

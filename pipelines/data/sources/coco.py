@@ -495,7 +495,7 @@ def load(example: Example, image: Image, request: Request) -> Loaded:
     digest = request.shared["digests"][given]
     annotations = [annotation(file, digest, *span) for span in example.own["spans"]]
     loaded = Loaded({"objects": []})
-    for entry in sorted(annotations, key=_annotation_order):
+    for entry in _in_order(annotations):
         try:
             item, clipped = describe(entry, image, request)
             if request.shared["masks"]:
@@ -508,10 +508,20 @@ def load(example: Example, image: Image, request: Request) -> Loaded:
     return loaded
 
 
+def _in_order(annotations: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """By id, and by all that they say where ids are equal: the order in the file must not reach the record."""
+    if len({_number(annotation) for annotation in annotations}) == len(annotations):
+        return sorted(annotations, key=_number)
+    return sorted(annotations, key=_annotation_order)
+
+
 def _annotation_order(annotation: Mapping[str, Any]) -> tuple[int, str]:
-    """By id: the order in the file must not reach the record."""
+    return (_number(annotation), json.dumps(annotation, sort_keys=True))
+
+
+def _number(annotation: Mapping[str, Any]) -> int:
     number = annotation.get("id")
-    return (number if isinstance(number, int) else 0, json.dumps(annotation, sort_keys=True))
+    return number if isinstance(number, int) else 0
 
 
 def describe(
