@@ -131,7 +131,7 @@ def _is_ordinary_png(image: Image) -> bool:
         kinds.append(kind)
     depth, colour, *methods = image.content[24:29]
     layout = [b"IHDR", *[b"PLTE"] * (colour == PALETTE), *[b"IDAT"] * len(packed), b"IEND"]
-    if kinds != layout or depth != 8 or any(methods):
+    if kinds != layout or depth != 8 or colour not in CHANNELS or any(methods):
         return False
     row = 1 + image.width * CHANNELS[colour]
     return _is_unpacked(b"".join(packed), row, image.height * row)

@@ -17,7 +17,7 @@ os.environ.setdefault("TF_USE_LEGACY_KERAS", "1")
 import tensorflow as tf
 
 import tasks
-from pipelines.data import checks, images, manifest, masks
+from pipelines.data import checks, images, manifest, masks, readback
 from pipelines.data.example import Rejected
 from pipelines.data.manifest import Manifest
 from pipelines.system import tfrecord
@@ -272,3 +272,31 @@ def test_adopted_images_that_cannot_be_decoded_are_named(build: Build, tmp_path:
             f"dataset.images={{train:'{shard.parent}'}}",
             "dataset.validate=sample",
         )
+
+
+def test_only_pictures_out_of_the_ordinary_are_for_tensorflow(
+    build: Build, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(readback, "READER", "no.such.module")  # Starting it would fail.
+    root = folder(tmp_path / "images", {"b.jpg": picture(format="JPEG")}, fill=9)
+    given = ["dataset=image_folder", f"dataset.images={root}", "dataset.shards={train:2}"]
+    built = build(*given, "dataset.validate=sample")
+    known = checks.read(epath.Path(built.directory))
+    assert known.level == "sample" and known.decoded == []
+    (root / "a" / "c.bmp").write_bytes(picture(format="BMP"))
+    with pytest.raises(RuntimeError, match=r"no.such.module"):
+        build(*given, "dataset.validate=sample")
+
+
+def test_a_sample_of_every_shard_is_read_from_the_disk(build: Build, tmp_path: Path) -> None:
+    task = tasks.load("segmentation")
+    built = build(*segmentation(tmp_path))
+    shard = Path(built.directory, built.splits["train"].shards[0].file)
+    whole = shard.read_bytes()
+    assert list(readback._problems(built, task)) == []
+    with_class(shard, 2, masks.encode_classes(np.full((24, 32), 77, np.uint8)))
+    (line,) = readback._problems(built, task)
+    assert line.startswith(f"{shard.name} record 2: ") and "pixel values [77]" in line
+    shard.write_bytes(whole[:100] + bytes([whole[100] ^ 1]) + whole[101:])
+    (line,) = readback._problems(built, task)
+    assert line.startswith(f"{shard.name} record 0: record at byte 0 is cut short or corrupt")

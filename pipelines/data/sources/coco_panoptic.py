@@ -147,7 +147,7 @@ class _Reader:
     def _annotations(self, spans: Sequence[Span]) -> list[Any]:
         file = self.request.places["annotations"][self.scan.given]
         sha256 = self.request.digests["annotations"][self.scan.given][""]
-        return [coco.annotation(file, sha256, *span) for span in spans]
+        return coco.annotations_at(file, sha256, spans)
 
     def _rows(self, annotations: Iterable[Any]) -> list[int]:
         """Which segments of an image are to become objects."""
