@@ -28,7 +28,7 @@ class Checks:
     Attributes:
         level: of `LEVELS`: what was read back through Model Garden's decoder and parser.
         stamps: of each file when its content was last known to be right.
-        decoded: SHA-256 of the shards of which TensorFlow has decoded every image.
+        decoded: SHA-256 of the shards of which it is certain that TensorFlow decodes every image.
     """
 
     level: str = "none"

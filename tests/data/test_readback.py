@@ -281,8 +281,7 @@ def test_only_pictures_out_of_the_ordinary_are_for_tensorflow(
     root = folder(tmp_path / "images", {"b.jpg": picture(format="JPEG")}, fill=9)
     given = ["dataset=image_folder", f"dataset.images={root}", "dataset.shards={train:2}"]
     built = build(*given, "dataset.validate=sample")
-    known = checks.read(epath.Path(built.directory))
-    assert known.level == "sample" and known.decoded == []
+    assert checks.read(epath.Path(built.directory)).level == "sample"
     (root / "a" / "c.bmp").write_bytes(picture(format="BMP"))
     with pytest.raises(RuntimeError, match=r"no.such.module"):
         build(*given, "dataset.validate=sample")
