@@ -126,13 +126,18 @@ def images_shared_out(manifest_text: str, metric: str | None) -> int | None:
     return data["splits"]["validation"]["examples"]
 
 
-def source_files(cfg: Config) -> dict[str, dict[str, str]] | None:
+def source_files(cfg: Config, manifest_text: str) -> dict[str, dict[str, str]] | None:
     """Files of the source of a recorded run's data, by place; as `portable.source_files`.
 
     Raises:
         UsageError: they are no longer what the run learned from.
     """
-    return portable.source_files(cfg.data_dir, config.given_dataset(cfg))
+    built = json.loads(manifest_text)["source"]
+    return portable.source_files(
+        cfg.data_dir,
+        config.given_dataset(cfg),
+        built,
+    )
 
 
 def with_data_at(cfg: Config, names: Mapping[str, str], root: Path) -> Config:

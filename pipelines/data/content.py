@@ -159,6 +159,14 @@ def _named(dataset: Dataset, paths: Mapping[str, Mapping[str, str]]) -> list[str
     return sorted(named)
 
 
+def by_place(found: Found) -> dict[str, dict[str, Digest]]:
+    """One digest for each place of a source, by field and split, as the manifest holds them."""
+    digests: dict[str, dict[str, Digest]] = {}
+    for field, by_split in found.digests.items():
+        digests[field] = {split: digest(files) for split, files in by_split.items()}
+    return digests
+
+
 def recipe(dataset: Dataset, version: int) -> Digest:
     """Digest over all that shapes a record beside the source's content.
 

@@ -69,7 +69,7 @@ def describe(origin: Origin, summaries: list[Summary]) -> Manifest:
         image_sizes=summary.total(summaries, "image_sizes"),
         box_sizes=summary.total(summaries, "box_sizes"),
         warnings=_warnings(origin, by_split),
-        source={"kind": dataset.source, "digests": _digests(commission.found)},
+        source={"kind": dataset.source, "digests": content.by_place(commission.found)},
         encoders=encoders.used(dataset),
         versions=versions | encoders.libraries(),
         directory=str(commission.target),
@@ -97,14 +97,6 @@ def shard(counted: Summary) -> Shard:
 def _split(summaries: list[Summary]) -> Split:
     examples = sum(counted.examples for counted in summaries)
     return Split(examples, tuple(shard(counted) for counted in summaries))
-
-
-def _digests(found: content.Found) -> dict[str, dict[str, str]]:
-    """One digest for each place of a source, by field and split."""
-    digests: dict[str, dict[str, str]] = {}
-    for field, by_split in found.digests.items():
-        digests[field] = {split: content.digest(files) for split, files in by_split.items()}
-    return digests
 
 
 def require_all(source: str, listing: Listing, listed: Index, summaries: list[Summary]) -> None:

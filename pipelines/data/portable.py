@@ -7,20 +7,31 @@ from typing import Any
 
 from pipelines.config import Dataset, absolute
 from pipelines.data import content, files, folders, locations, sources
+from pipelines.usage import UsageError
 
 Files = dict[str, dict[str, str]]  # by place, as an absolute path, then by the path inside
 
 
-def source_files(data_dir: str, dataset: Dataset) -> Files | None:
+def source_files(data_dir: str, dataset: Dataset, built: Mapping[str, Any]) -> Files | None:
     """The files of a source on this disk, by place; None where it is not made of such files.
 
     An embedded source has none: its generator writes it again.
+
+    Args:
+        built: what the manifest of the data says of their source.
+
+    Raises:
+        UsageError: it is not what they were built from any longer.
     """
     if dataset.embedded:
         return {}
     if hasattr(sources.load(dataset.source), "locations"):
         return None
     found = content.find(data_dir, dataset)
+    if content.by_place(found) != built.get("digests"):
+        raise UsageError(
+            f"dataset: the files of {dataset.name} are no longer what the run learned from; bring the old ones back"
+        )
     by_place: Files = {}
     for part, by_split in found.places.items():
         for split, place in by_split.items():

@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 import yaml
-from packaging.requirements import Requirement
+from packaging.requirements import InvalidRequirement, Requirement
 from packaging.utils import canonicalize_name
 
 from pipelines.outside import printable
@@ -149,7 +149,10 @@ def _unlocked(texts: Texts, lock: str | None) -> str | None:
         return "the source was edited while it was started; train again"
     if lock is None:
         return f"there is no {LOCK} beside the source"
-    strangers = _unlocked_packages(environment.get("packages", []), lock)
+    try:
+        strangers = _unlocked_packages(environment.get("packages", []), lock)
+    except InvalidRequirement as error:
+        return f"{LOCK} cannot be read: {printable(error)}; renew it: make lock"
     if strangers:
         named = ", ".join(strangers[:MOST_PACKAGES])
         return (

@@ -3,8 +3,11 @@
 import shutil
 from pathlib import Path
 
+import pytest
+
 from pipelines import config
 from pipelines.data import content, portable
+from pipelines.usage import UsageError
 
 
 def fingerprint(data_dir: Path, dataset: config.Dataset) -> str:
@@ -19,7 +22,8 @@ def test_a_source_laid_out_elsewhere_has_its_fingerprint(tmp_path):
         (folder / "one.jpg").write_bytes(b"pixels %d" % number)
     splits = f"{{train: {tmp_path}/photos/train, validation: {tmp_path}/photos/validation}}"
     dataset = config.compose(["dataset=image_folder", f"dataset.images={splits}"]).dataset
-    files = portable.source_files(str(tmp_path / "data"), dataset)
+    built = {"digests": content.by_place(content.find(str(tmp_path / "data"), dataset))}
+    files = portable.source_files(str(tmp_path / "data"), dataset, built)
     assert sorted(files) == [f"{tmp_path}/photos/train", f"{tmp_path}/photos/validation"]
     before = fingerprint(tmp_path / "data", dataset)
 
@@ -46,10 +50,14 @@ def test_relative_places_below_a_root_move_too(tmp_path):
     assert dataset.annotations == "a/list.csv"
 
 
-def test_generated_data_need_no_files_and_others_work_is_not_taken(tmp_path):
+def test_generated_data_need_no_files_and_what_lies_behind_a_pattern_is_not_taken(tmp_path):
     digits = config.compose(["dataset=digits"]).dataset
-    assert portable.source_files(str(tmp_path), digits) == {}
+    assert portable.source_files(str(tmp_path), digits, {}) == {}
     (tmp_path / "part-0.tfrecord").write_bytes(b"")
     shards = f"dataset.images={tmp_path}/part-*.tfrecord"
     adopted = config.compose(["dataset=tfrecord", shards]).dataset
-    assert portable.source_files(str(tmp_path), adopted) is None
+    built = {"digests": content.by_place(content.find(str(tmp_path), adopted))}
+    assert portable.source_files(str(tmp_path), adopted, built) is None
+    (tmp_path / "part-0.tfrecord").write_bytes(b"others")
+    with pytest.raises(UsageError, match="no longer what the run learned from"):
+        portable.source_files(str(tmp_path), adopted, built)

@@ -64,6 +64,8 @@ def test_a_run_has_the_level_below_the_first_thing_that_it_lacks(changes, level,
 
 def test_without_a_lock_the_environment_is_not_locked():
     assert levels.of(texts(), None, WITNESSES).name == "R1"
+    damaged = levels.of(texts(), "<<<<<<< HEAD\n", WITNESSES)
+    assert damaged.name == "R1" and "cannot be read" in damaged.lacking
 
 
 def test_what_was_shown_in_a_class_counts_for_later_runs_of_it(tmp_path):
