@@ -128,6 +128,7 @@ class Training:
         self._level = weights.leveller(plan.devices, self._official.model)
         self._runner = self._built_runner()
         self._done = self._step()
+        self._is_validation_open = False
         self._resume()
 
     # What a training is made of
@@ -240,13 +241,22 @@ class Training:
         self._meter.trained(step, values)
         self._plan.report(step, _under("train", values))
         self._done = step
+        # Not left to the first evaluation: data that cannot be evaluated on should show before hours of training.
+        self._open_validation()
         self._signals.check()
+
+    def _open_validation(self) -> None:
+        if not self._is_validation_open:
+            official.open_validation(self._official)
+            self._meter.prepared_to_evaluate()
+            self._is_validation_open = True
 
     def evaluate(self) -> None:
         """Saves, evaluates and reports; a signal stops an evaluation on the spot."""
         self._save()  # An evaluation may swap in averaged weights, and may be killed.
         self._signals.release()
         self._signals.check()
+        self._open_validation()
         self._averaged.keep()
         self._meter.evaluating()
         output = self._runner.controller.evaluate(self._trainer.validation_steps)

@@ -1,6 +1,8 @@
 """The official trainer: task, model and optimizer, and in which order ours lies around their methods."""
 
-from collections.abc import Mapping
+import contextlib
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -36,7 +38,8 @@ def trainer(
 
     Args:
         stream: the order that the data follow; None: whatever the official reader does.
-        folder: where checkpoints go; None: it will only evaluate.
+        folder: where checkpoints go; None: it will only evaluate. One that trains has no validation data before
+            `open_validation`.
     """
     if stream:
         exact.install()
@@ -46,16 +49,42 @@ def trainer(
             determinism.repeatable(task, stream)
         workers.whole_validation(task, devices)
         exporter = checkpoints.best_exporter(params.trainer, folder) if folder else None
-        built = train_utils.create_trainer(
-            params,
-            task,
-            train=folder is not None,
-            evaluate=True,
-            checkpoint_exporter=exporter,
-        )
+        with _validation_put_off(task) if folder else contextlib.nullcontext():
+            built = train_utils.create_trainer(
+                params,
+                task,
+                train=folder is not None,
+                evaluate=True,
+                checkpoint_exporter=exporter,
+            )
         if stream and folder:
             determinism.stepwise(task, stream, built.global_step)
         return built
+
+
+@contextmanager
+def _validation_put_off(task: Any) -> Iterator[None]:
+    """Inside, a task gives nothing for its validation data: the first steps need not wait until their pipeline is traced."""
+    official = task.build_inputs
+
+    def build_inputs(
+        params: Any, input_context: tf.distribute.InputContext | None = None
+    ) -> tf.data.Dataset:
+        if params.is_training:
+            return official(params, input_context=input_context)
+        return tf.data.Dataset.range(0)
+
+    task.build_inputs = build_inputs
+    try:
+        yield
+    finally:
+        task.build_inputs = official
+
+
+def open_validation(trainer: Any) -> None:
+    """Gives a trainer its validation data; to be called inside the strategy's scope."""
+    data = trainer.config.task.validation_data
+    trainer.eval_dataset = trainer.distribute_dataset(trainer.task.build_inputs, data)
 
 
 def scalars(output: Mapping[str, Any], prefix: str = "") -> dict[str, float]:

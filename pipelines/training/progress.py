@@ -82,6 +82,12 @@ class Meter:
         else:
             self.say(f"step {step}/{self.total}  {note}")
 
+    def prepared_to_evaluate(self) -> None:
+        """Counts the time since the last block of steps to the evaluations."""
+        now = time.monotonic()
+        self.seconds["evaluate"] += now - (self._since or now)
+        self._since = now
+
     def evaluating(self) -> None:
         """Takes note that an evaluation begins."""
         self._since = time.monotonic()
