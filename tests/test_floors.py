@@ -188,11 +188,7 @@ def test_what_the_ground_does_is_written_there_alone(word: str) -> None:
 @pytest.mark.parametrize("file", FILES, ids=str)
 def test_a_library_belongs_to_one_subject(file: Path) -> None:
     libraries = {module.split(".")[0] for module, _ in imports(file)} & set(LIBRARIES)
-    strangers = [
-        name
-        for name in sorted(libraries)
-        if not any(file.is_relative_to(place) for place in LIBRARIES[name])
-    ]
+    strangers = [name for name in libraries if not any(map(file.is_relative_to, LIBRARIES[name]))]
     assert strangers == []
 
 

@@ -81,8 +81,77 @@ WORDS = [
     "1_000",
     "${x}",
 ]
-INTERPOLATIONS = ["${name}", "${task}", "${sweep}", "${dataset}", "${threads}", "${seed}", "${run_dir}", "${dataset.name}", "${trainer.train_steps}", "${.x}", "${...x}", "${${name}}", "${", "${}", "$", "${oc.env:HOME}", "${oc.env:NOT_SET}", "${oc.env:X,1}", "${oc.decode:'[1'}", "${oc.create:{a:1}}", "${oc.select:x}", "${oc.deprecated:seed}", "${oc.dict.keys:task}", "${now:%Y}", "${now:%}", "${now:}", "${hydra:runtime.cwd}", "${unknown:1}", "\\${name}"]  # fmt: skip
-SWEEPS = ["1,2", "1,", ",1", "a,,b", "range(1,4)", "range(3)", "range(1,0)", "range(0,1,0)", "range(a)", "range(0,1e9,1)", "choice(a,b)", "choice()", "choice([1],{a:1})", "glob(*)", "glob([a*,b*],exclude=c)", "interval(0,1)", "interval(1)", "interval(b,a)", "interval(2,1)", "interval(0,inf)", "interval(nan,1)", "tag(log,interval(1,2))", "tag(log,interval(-1,2))", "tag(a,b)", "tag()", "int(interval(1,9))", "int(3)", "int(x)", "int({a:x})", "float([1,2])", "float(null)", "str([1])", "bool(7)", "json_str({a:1})", "sort(3,1)", "sort(1,a)", "shuffle(1,2)", "unknown(1)"]  # fmt: skip
+INTERPOLATIONS = [
+    "${name}",
+    "${task}",
+    "${sweep}",
+    "${dataset}",
+    "${threads}",
+    "${seed}",
+    "${run_dir}",
+    "${dataset.name}",
+    "${trainer.train_steps}",
+    "${.x}",
+    "${...x}",
+    "${${name}}",
+    "${",
+    "${}",
+    "$",
+    "${oc.env:HOME}",
+    "${oc.env:NOT_SET}",
+    "${oc.env:X,1}",
+    "${oc.decode:'[1'}",
+    "${oc.create:{a:1}}",
+    "${oc.select:x}",
+    "${oc.deprecated:seed}",
+    "${oc.dict.keys:task}",
+    "${now:%Y}",
+    "${now:%}",
+    "${now:}",
+    "${hydra:runtime.cwd}",
+    "${unknown:1}",
+    "\\${name}",
+]
+SWEEPS = [
+    "1,2",
+    "1,",
+    ",1",
+    "a,,b",
+    "range(1,4)",
+    "range(3)",
+    "range(1,0)",
+    "range(0,1,0)",
+    "range(a)",
+    "range(0,1e9,1)",
+    "choice(a,b)",
+    "choice()",
+    "choice([1],{a:1})",
+    "glob(*)",
+    "glob([a*,b*],exclude=c)",
+    "interval(0,1)",
+    "interval(1)",
+    "interval(b,a)",
+    "interval(2,1)",
+    "interval(0,inf)",
+    "interval(nan,1)",
+    "tag(log,interval(1,2))",
+    "tag(log,interval(-1,2))",
+    "tag(a,b)",
+    "tag()",
+    "int(interval(1,9))",
+    "int(3)",
+    "int(x)",
+    "int({a:x})",
+    "float([1,2])",
+    "float(null)",
+    "str([1])",
+    "bool(7)",
+    "json_str({a:1})",
+    "sort(3,1)",
+    "sort(1,a)",
+    "shuffle(1,2)",
+    "unknown(1)",
+]
 
 
 def altered(text: str, changes: list[tuple[str, int, str]]) -> str:
@@ -160,7 +229,7 @@ def bounded() -> Any:
 def same(one: Any, other: Any) -> bool:
     """Whether two plain values are equal, NaN being equal to itself, and 1 not to True."""
     if isinstance(one, dict) and isinstance(other, dict):
-        return [*one] == [*other] and all(same(one[key], other[key]) for key in one)
+        return [*one] == [*other] and same([*one.values()], [*other.values()])
     if isinstance(one, list) and isinstance(other, list):
         return len(one) == len(other) and all(map(same, one, other))
     if isinstance(one, float) and isinstance(other, float) and math.isnan(one):

@@ -213,9 +213,9 @@ def _distributions(module: str) -> set[str]:
     if not module.startswith("google."):
         return {canonicalize_name(name) for name in candidates}
     inside = f"{module.replace('.', '/')}/"
-    holding = (
-        name
-        for name in candidates
-        if any(str(file).startswith(inside) for file in metadata.files(name) or ())
-    )
-    return {canonicalize_name(name) for name in holding}
+    holding = set()
+    for name in candidates:
+        files = metadata.files(name) or ()
+        if any(str(file).startswith(inside) for file in files):
+            holding.add(canonicalize_name(name))
+    return holding

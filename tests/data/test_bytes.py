@@ -57,7 +57,7 @@ PICTURES = [
 CONVERSIONS: list[dict[str, str] | None] = [
     None,
     {
-        trait: next(name for name in names if name in ("png", "apply"))
+        trait: "png" if "png" in names else "apply"
         for trait, names in images.TREATMENTS.items()
         if {"png", "apply"} & {*names}
     },

@@ -30,7 +30,9 @@ def test_one_seed_gives_the_same_bytes_and_another_gives_others(tmp_path: Path) 
 
 def test_training_and_validation_share_no_digit() -> None:
     digits = embedded._digits(np.random.RandomState(0))
-    seen = {split: {image.tobytes() for image in images} for split, (images, _) in digits.items()}
+    seen: dict[str, set[bytes]] = {}
+    for split, (images, _) in digits.items():
+        seen[split] = {image.tobytes() for image in images}
     assert len(digits["train"][0]) == 1437 and len(digits["validation"][0]) == 360
     assert not seen["train"] & seen["validation"]
     assert np.bincount(digits["validation"][1]).min() >= 30

@@ -76,13 +76,10 @@ def test_csv_takes_labels_splits_and_groups_from_columns(build: Build, tmp_path:
         "dataset.columns={path:file,label:kind,group:patient}",
         "dataset.validation_fraction=0.5",
     )
-    names = {
-        split: {example["image/filename"][0].decode() for example in examples(grouped, split)}
-        for split in grouped.splits
-    }
-    groups = {
-        split: {int(name.split(".")[0]) // 4 for name in found} for split, found in names.items()
-    }
+    groups: dict[str, set[int]] = {}
+    for split in grouped.splits:
+        names = [example["image/filename"][0].decode() for example in examples(grouped, split)]
+        groups[split] = {int(name.split(".")[0]) // 4 for name in names}
     assert (
         groups["train"] | groups["validation"] == {0, 1, 2}
         and not groups["train"] & groups["validation"]

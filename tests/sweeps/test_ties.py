@@ -36,8 +36,7 @@ def test_four_images_of_360_do_not_make_a_winner():
 
 
 def test_seeds_tell_what_one_run_of_each_cannot():
-    spread = (-0.006, 0.0, 0.006)
-    several = {rate: [values[0] + each for each in spread] for rate, values in FOUR.items()}
+    several = {rate: [best - 0.006, best, best + 0.006] for rate, (best, *_) in FOUR.items()}
     tied = ties.find(rows_of(several), 360)
     assert "spread over seeds (standard deviation 0.0060)" in tied.yardstick
     assert tied.positions == (1, 2)

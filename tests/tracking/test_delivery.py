@@ -133,14 +133,12 @@ class Mortal:
 def everything(client: MlflowClient, run: Run) -> dict[str, Any]:
     """What MLflow holds of a run, but for its id and where it lies."""
     folders = [item.path for item in client.list_artifacts(run.info.run_id) if item.is_dir]
+    figures = {}
+    for name in "ab":
+        history = client.get_metric_history(run.info.run_id, name)
+        figures[name] = [(item.step, str(item.value)) for item in history]
     return {
-        "figures": {
-            name: [
-                (item.step, str(item.value))
-                for item in client.get_metric_history(run.info.run_id, name)
-            ]
-            for name in "ab"
-        },
+        "figures": figures,
         "parameters": run.data.params,
         "tags": {name: value for name, value in run.data.tags.items() if name != "journal"},
         "inputs": [item.dataset.digest for item in run.inputs.dataset_inputs],
@@ -223,9 +221,8 @@ def test_a_delivery_that_was_not_noted_is_repeated_without_doubles(
 
 
 def test_more_figures_than_a_batch_holds(cfg: Config, write_session: Session) -> None:
-    write_session(
-        lambda recorder: [recorder(step, {f"m{n}": n for n in range(30)}) for step in range(80)]
-    )
+    figures = {f"m{number}": number for number in range(30)}
+    write_session(lambda recorder: [recorder(step, figures) for step in range(80)])
     delivery.deliver(Path(cfg.run_dir), mlflow_store.address(cfg))
     client, run = stored(cfg)
     assert steps(client, run, "m29") == list(range(80))
@@ -364,7 +361,8 @@ def test_a_run_deleted_in_mlflow_while_it_runs_comes_back_at_once(
         )
         courier.advance()
     assert courier.refused == []
-    assert steps(client, stored(cfg)[1], "a") == [1, 2] and stored(cfg)[1].data.tags["a"] == "3"
+    _, run = stored(cfg)
+    assert steps(client, run, "a") == [1, 2] and run.data.tags["a"] == "3"
 
 
 def test_a_store_that_lost_the_run_gets_all_of_it_again(

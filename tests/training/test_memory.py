@@ -18,9 +18,10 @@ def model():
 def test_every_layer_counts_once_for_each_example(model):
     weights = (3 * 3 * 3 * 4 + 4) * 4
     image, maps = 8 * 8 * 3 * 4, 8 * 8 * 4 * 4
-    found = memory.estimate(model, 10)
-    assert found[0] == memory.COPIES * weights
-    assert memory.COPIES * 10 * 2 * maps <= found[1] <= memory.COPIES * 10 * (3 * maps + 2 * image)
+    constant, batch = memory.estimate(model, 10)
+    assert constant == memory.COPIES * weights
+    layers = batch / (memory.COPIES * 10)
+    assert 2 * maps <= layers <= 3 * maps + 2 * image
 
 
 def test_what_fits_is_stated_and_what_does_not_is_refused_with_what_would(model):
