@@ -1,6 +1,7 @@
 """Records from what users have, by Apache Beam."""
 
 import logging
+import os
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -18,6 +19,22 @@ def silenced(level: int) -> Iterator[None]:
         yield
     finally:
         logging.disable(before)
+
+
+@contextmanager
+def same_environment() -> Iterator[None]:
+    """For libraries that set variables when they are imported.
+
+    scikit-learn sets KMP_DUPLICATE_LIB_OK. A training that builds its data would record it among the variables that its bits depend on,
+    and so differ from the same training on data that were there.
+    """
+    before = dict(os.environ)
+    try:
+        yield
+    finally:
+        for name in os.environ.keys() - before.keys():
+            del os.environ[name]
+        os.environ.update(before)
 
 
 @contextmanager

@@ -17,6 +17,7 @@ from pipelines.data import (
     files,
     locations,
     manifest,
+    same_environment,
     silenced,
     sources,
     without_tables,
@@ -143,8 +144,9 @@ def _generate(data_dir: str, dataset: Dataset) -> None:
         if locations.is_whole(folder):
             return
         print(f"data: generating {dataset.embedded} in {folder}", flush=True)
-        # Imports scikit-learn, which takes seconds and is needed once.
-        from pipelines.data import embedded
+        with same_environment():
+            # Imports scikit-learn, which takes seconds and is needed once.
+            from pipelines.data import embedded
 
         if not files.is_remote(str(folder)):
             embedded.generate(

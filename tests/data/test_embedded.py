@@ -1,6 +1,9 @@
 """The embedded data: real digits, built by the sources of a user's own data."""
 
 import hashlib
+import os
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -26,6 +29,24 @@ def test_one_seed_gives_the_same_bytes_and_another_gives_others(tmp_path: Path) 
     for name, seed in (("a", 0), ("b", 0), ("c", 1)):
         embedded.generate("digits", tmp_path / name, seed)
     assert tree(tmp_path / "a") == tree(tmp_path / "b") != tree(tmp_path / "c")
+
+
+def test_the_environment_is_the_same_after_data_were_made(tmp_path: Path) -> None:
+    code = f"""
+import os, sys
+from pipelines import config
+from pipelines.data import store
+before = dict(os.environ)
+dataset = config.compose(["dataset=digits"]).dataset
+store._generate({str(tmp_path)!r}, dataset)
+assert "sklearn" in sys.modules
+print({{name for name in os.environ if os.environ[name] != before.get(name)}})
+"""
+    environment = {name: value for name, value in os.environ.items() if "KMP" not in name}
+    ran = subprocess.run(
+        [sys.executable, "-c", code], env=environment, capture_output=True, text=True, check=True
+    )
+    assert ran.stdout.endswith("set()\n")
 
 
 def test_training_and_validation_share_no_digit() -> None:
