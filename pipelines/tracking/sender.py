@@ -97,4 +97,7 @@ def _words(error: Exception) -> str:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    code = main()
+    sys.stdout.flush()
+    # All is delivered, and the run waits for this process: taking MLflow's modules down takes 0.7 s.
+    os._exit(code)
