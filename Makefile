@@ -16,7 +16,7 @@ READY := .venv/ready
 TRELLIS := .venv/bin/trellis
 CHOICE = $(if $(EXP),experiment=$(EXP)) $(if $(DATA),dataset=$(DATA)) $(if $(RUNTIME),runtime=$(RUNTIME)) $(if $(SWEEP),sweep=$(SWEEP)) $(if $(RUN),run=$(RUN)) $(if $(FORMAT),formats=[$(FORMAT)]) $(if $(SEEDS),seeds=$(SEEDS)) $(if $(BUNDLE),bundle=$(BUNDLE)) $(ARGS)
 
-.PHONY: setup lock data preview train launch evaluate predict export serve register sweep reproduce bundle compare bisect sync list show check doctor ui test test-slow test-chaos test-fuzz lint format golden bench bench-data bench-train help
+.PHONY: setup lock data preview train launch evaluate predict export serve register sweep reproduce bundle compare bisect sync list show check doctor ui test test-slow test-chaos test-fuzz lint format golden bench bench-data bench-train bench-waits help
 
 $(READY): requirements.lock bootstrap.lock
 	$(PYTHON) -m venv .venv
@@ -115,13 +115,17 @@ format: $(READY)         ## put the format right
 golden: $(READY)         ## renew tests/golden, and print what changed
 	GOLDEN=renew .venv/bin/python -m pytest -q -s -m "slow or not slow" tests/training/test_golden.py tests/data/test_encoders.py tests/tasks/test_encode.py $(ARGS)
 
-bench: bench-data bench-train         ## measure against the official tools, side by side
+bench: $(READY)           ## all of it against the official tools, beside what was recorded last (40 min)
+	.venv/bin/python -m benchmarks $(ARGS)
 
 bench-data: $(READY)      ## records per second and memory against create_coco_tf_record
 	.venv/bin/python -m benchmarks.data $(ARGS)
 
 bench-train: $(READY)     ## steps per second and time to the first ones against official/vision/train.py
 	.venv/bin/python -m benchmarks.train $(ARGS)
+
+bench-waits: $(READY)     ## the short commands, and where a sweep's trial spends its time
+	.venv/bin/python -m benchmarks.waits $(ARGS)
 
 help:                     ## this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):[^#]*## */  \1\t/' | expand -t 16

@@ -32,7 +32,10 @@ ENVIRONMENT = {
     "CUDA_VISIBLE_DEVICES": "-1",
     "TF_CPP_MIN_LOG_LEVEL": "3",
 }
-ANSWERS = (0, 1)  # `--helpshort` of absl leaves with 1, as does a comparison that finds a difference.
+ANSWERS = (
+    0,
+    1,
+)  # `--helpshort` of absl leaves with 1, as does a comparison that finds a difference.
 UNFAIR = "lists names, imports no TensorFlow; the official driver lists its flags"
 
 
@@ -51,7 +54,9 @@ def wait(command: Sequence[str]) -> Wait:
     done = subprocess.run(command, env=ENVIRONMENT, capture_output=True, text=True, check=False)
     wall = time.monotonic() - started
     if done.returncode not in ANSWERS:
-        raise RuntimeError(f"{' '.join(command)} failed:\n{done.stdout[-500:]}{done.stderr[-1500:]}")
+        raise RuntimeError(
+            f"{' '.join(command)} failed:\n{done.stdout[-500:]}{done.stderr[-1500:]}"
+        )
     return Wait(wall, _cpu_s() - before)
 
 
@@ -135,12 +140,16 @@ def sweep(root: Path) -> None:
     parts: list[dict[str, float]] = []
     for summary, session, life in zip(summaries, trials, lived, strict=True):
         parts.append(_parts(summary["seconds"], session, life))
-    print(f"a sweep of {TRIALS} trials of {STEPS} steps: {whole.wall_s:.1f} s, {whole.cpu_s:.1f} CPU s")
+    print(
+        f"a sweep of {TRIALS} trials of {STEPS} steps: {whole.wall_s:.1f} s, {whole.cpu_s:.1f} CPU s"
+    )
     for name in parts[0]:
         middle = statistics.median(part[name] for part in parts)
         print(f"  {name:<58} {middle:6.2f} s")
     own = whole.wall_s - sum(lived)
-    print(f"  {'once: the sweep itself, its own start and its ranking':<58} {own:6.2f} s", flush=True)
+    print(
+        f"  {'once: the sweep itself, its own start and its ranking':<58} {own:6.2f} s", flush=True
+    )
 
 
 def _seconds(journal: Path) -> float:

@@ -11,7 +11,6 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-from scipy.special import stdtrit
 
 REPRODUCED, NOT_REPRODUCED, INCONCLUSIVE = "reproduced", "not reproduced", "inconclusive"
 ERROR = 0.05  # probability of a false verdict that each test allows
@@ -88,6 +87,8 @@ def pooled(samples: Sequence[Sample]) -> Spread | None:
 def quantile(probability: float, freedom: Numbers) -> Numbers:
     """Student's t, or the normal distribution's value where the spread is known."""
     # The function takes no infinity; at so many the two agree to six digits.
+    from scipy.special import stdtrit  # Takes as long to import as all that a comparison needs.
+
     return stdtrit(np.minimum(freedom, 1e7), probability)
 
 

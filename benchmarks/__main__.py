@@ -1,0 +1,138 @@
+"""Measures everything against the official tools, side by side, and holds it against what was recorded last.    make bench
+
+Prints every ratio with its spread, and where one is below all that was recorded; it never fails for that, since machines are
+noisy. `--record` keeps the ratios of this run in benchmarks/recorded.json and draws docs/benchmarks.svg from them.
+"""
+
+import argparse
+import json
+import subprocess
+import sys
+import tempfile
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+from benchmarks import results
+from benchmarks.results import Measured
+from pipelines.system import arithmetic, processes
+
+PARTS = {"data": "2000 photographs", "train": "every experiment", "waits": "short commands"}
+RECORDED = Path(__file__).parent / "recorded.json"
+PICTURE = processes.ROOT / "docs" / "benchmarks.svg"
+MACHINE = ("vendor", "family", "model", "instruction_set")
+
+Ratios = dict[str, dict[str, float]]
+
+
+def machine() -> dict[str, Any]:
+    """What of this machine the figures depend on."""
+    processor = arithmetic.processor()
+    described = {name: processor[name] for name in MACHINE}
+    return {"name": arithmetic.model_name(), "cores": processes.cores(), **described}
+
+
+def in_words(here: Mapping[str, Any]) -> str:
+    """A machine in one line."""
+    return (
+        f"{here['name']} ({here['vendor']} family {here['family']} model {here['model']}, "
+        f"{here['instruction_set']}), {here['cores']} cores"
+    )
+
+
+def measured(part: str, folder: Path, more: Sequence[str]) -> list[Measured]:
+    """Runs one of the benchmarks in a process of its own, which prints as it goes."""
+    file = folder / f"{part}.json"
+    command = [sys.executable, "-m", f"benchmarks.{part}", f"--json={file}", *more]
+    subprocess.run(command, check=True)
+    return results.read(file)
+
+
+def ratios(rows: Sequence[Measured]) -> Ratios:
+    """The ratio of each figure, by its name."""
+    return {row.name: rounded(row) for row in rows}
+
+
+def rounded(row: Measured) -> dict[str, float]:
+    """A ratio as it is kept."""
+    stand = asdict(results.ratio(row))
+    return {name: round(value, 3) for name, value in stand.items()}
+
+
+def guard(now: Ratios, here: Mapping[str, Any], recorded: Mapping[str, Any]) -> list[str]:
+    """What a reader should know of a run beside the recorded one; a ratio counts as lower where the spreads lie apart."""
+    if not recorded:
+        return ["nothing is recorded yet: make bench ARGS=--record"]
+    lines = []
+    if recorded["machine"] != here:
+        lines.append(f"recorded on another machine: {in_words(recorded['machine'])}")
+    for name, row in now.items():
+        before = recorded["ratios"].get(name)
+        if before is None:
+            lines.append(f"new: {name}: {row['middle']:.2f}")
+        elif row["high"] < before["low"]:
+            lines.append(
+                f"LOWER: {name}: {row['middle']:.2f} ({row['low']:.2f} to {row['high']:.2f}), "
+                f"recorded {before['middle']:.2f} ({before['low']:.2f} to {before['high']:.2f})"
+            )
+        elif row["low"] > before["high"]:
+            lines.append(f"higher: {name}: {row['middle']:.2f}, recorded {before['middle']:.2f}")
+    return lines or ["every ratio is within the spread of what was recorded"]
+
+
+def read(file: Path = RECORDED) -> dict[str, Any]:
+    """What was recorded last, nothing where nothing was."""
+    return json.loads(file.read_text()) if file.exists() else {}
+
+
+def record(now: Ratios, here: Mapping[str, Any], file: Path = RECORDED) -> Ratios:
+    """Keeps these ratios in place of those of the same names; returns all that are kept now.
+
+    Those of another machine are forgotten: one picture shows one machine.
+    """
+    before = read(file)
+    kept = before["ratios"] if before and before["machine"] == here else {}
+    kept = {**kept, **now}
+    text = json.dumps({"machine": here, "ratios": kept}, indent=1)
+    file.write_text(text + "\n")
+    return kept
+
+
+def main() -> None:
+    """Runs what is asked for, and compares."""
+    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
+    parser.add_argument("--parts", nargs="+", default=list(PARTS), choices=list(PARTS))
+    parser.add_argument("--repeats", type=int, default=3)
+    parser.add_argument("--record", action="store_true", help="keep the ratios, draw the picture")
+    parser.add_argument("--draw", action="store_true", help="only draw what is recorded")
+    asked = parser.parse_args()
+    here = machine()
+    if asked.draw:
+        recorded = read()
+        draw(recorded["ratios"], recorded["machine"])
+        return
+    print(in_words(here), flush=True)
+    rows: list[Measured] = []
+    with tempfile.TemporaryDirectory(prefix="bench-") as folder:
+        for part in asked.parts:
+            rows += measured(part, Path(folder), [f"--repeats={asked.repeats}"])
+    print(f"\n{'':<34} {'trellis':>17} {'beside it':>17}   ratio, least to most")
+    print("\n".join(results.line(row) for row in rows))
+    now = ratios(rows)
+    print("\n".join(guard(now, here, read())))
+    if asked.record:
+        draw(record(now, here), here)
+
+
+def draw(kept: Ratios, here: Mapping[str, Any]) -> None:
+    """Draws what stands against an official tool; a wait has none."""
+    from benchmarks import picture  # Matplotlib, where something is to be drawn.
+
+    shown = {name: row for name, row in kept.items() if not name.startswith("wait, ")}
+    picture.draw(shown, in_words(here), PICTURE)
+    print(f"wrote {PICTURE}")
+
+
+if __name__ == "__main__":
+    main()
