@@ -17,7 +17,7 @@ import time
 from dataclasses import dataclass
 from pathlib import Path
 
-from benchmarks import HEIGHT, OBJECTS, WIDTH
+from benchmarks import HEIGHT, OBJECTS, WIDTH, results
 
 BYTES = 4260  # an image's share of the annotation file
 KINDS = {False: "boxes only", True: "boxes and masks"}  # by whether masks are written
@@ -170,14 +170,15 @@ def _show_ratio(cost: Cost, base: Cost) -> None:
     )
 
 
-def compare(root: Path, images: int, repeats: int) -> None:
-    """Builds boxes only, then boxes and masks, with both tools in turns."""
+def compare(root: Path, images: int, repeats: int) -> list[results.Measured]:
+    """Builds boxes only, then boxes and masks, with both tools in turns; returns what each run took."""
     sources = written(root / "corpus", images)
     print(
         f"{images} photographs of {WIDTH}x{HEIGHT}, {OBJECTS} polygons each; "
         f"{os.cpu_count()} cores; medians of {repeats} runs in turns; "
         "ratio: how many times as fast as the official tool"
     )
+    measured = []
     for masks in (False, True):
         print(KINDS[masks])
         theirs: list[Cost] = []
@@ -188,11 +189,13 @@ def compare(root: Path, images: int, repeats: int) -> None:
         base = show("official", theirs)
         middle = show("trellis", ours)
         _show_ratio(middle, base)
+        measured += results.of_costs(KINDS[masks], ours, theirs)
         compared = differences(root / "official", root / "trellis", masks=masks)
         print(f"  decoded    {json.dumps(compared)}", flush=True)
         shutil.rmtree(root / "official")
     unchecked = trellis(*sources, root / "trellis", "dataset.validate=none", masks=False)
     show("boxes only, check switched off", [unchecked])
+    return measured
 
 
 def alone(root: Path, images: int) -> dict[bool, Cost]:
@@ -292,6 +295,7 @@ def main() -> None:
         type=float,
         help="instead: boxes from an annotation file of so many GB, trellis alone",
     )
+    parser.add_argument("--json", type=Path, help="also write the comparison to a file")
     asked = parser.parse_args()
     with tempfile.TemporaryDirectory(prefix="bench-data-") as folder:
         root = Path(folder) / "data"
@@ -305,7 +309,8 @@ def main() -> None:
         elif asked.dask:
             distribute(root, asked.images)
         else:
-            compare(root, asked.images, asked.repeats)
+            measured = compare(root, asked.images, asked.repeats)
+            results.write(asked.json, measured)
 
 
 if __name__ == "__main__":

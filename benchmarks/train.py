@@ -16,6 +16,8 @@ import time
 from dataclasses import dataclass
 from pathlib import Path
 
+from benchmarks import results
+
 STEPS = {"resnet": 1500, "retinanet": 160, "deeplabv3plus": 300}
 BLOCK = 20
 STEP = re.compile(r"(?:train \| step:\s+|step )([1-9]\d*)\b.*(?:loss|steps/sec)")
@@ -156,16 +158,20 @@ def main() -> None:
         default=list(STEPS),
         choices=list(STEPS),
     )
+    parser.add_argument("--json", type=Path, help="also write what was measured to a file")
     asked = parser.parse_args()
     print(
         f"{os.cpu_count()} cores; medians of {asked.repeats} runs in turns; "
         "ratios to the official driver"
     )
+    measured = []
     for name in asked.experiments:
         with tempfile.TemporaryDirectory(prefix="bench-train-") as folder:
             paces = measure(name, Path(folder), asked.repeats)
         print(name)
         show(paces)
+        measured += results.of_paces(name, paces["trellis"], paces["official"])
+    results.write(asked.json, measured)
 
 
 if __name__ == "__main__":
