@@ -67,6 +67,11 @@ def save(folder: Path, document: dict[str, Any]) -> Path:
     return file
 
 
+def coco_at(file: Path) -> list[str]:
+    """The overrides of an annotation file that `coco` or `save` has written, and of its images."""
+    return ["dataset=coco", f"dataset.images={file.with_suffix('')}", f"dataset.annotations={file}"]
+
+
 def coco_panoptic(folder: Path, images: int = 10) -> dict[str, Any]:
     """Photographs of 32x24 whose PNGs show sky on top, below it a cat of id 70000 and a crowd of cats, and two rows of nothing."""
     (folder / "images").mkdir(parents=True)

@@ -9,7 +9,7 @@ import pytest
 
 from pipelines.data.manifest import Manifest
 from pipelines.usage import UsageError
-from tests.data.conftest import coco, coco_panoptic
+from tests.data.conftest import coco, coco_at, coco_panoptic
 
 Build = Callable[..., Manifest]
 CATS = [{"id": 3, "name": "cat"}, {"id": 8, "name": "dog"}]
@@ -128,13 +128,11 @@ def test_a_file_that_contradicts_itself_is_refused(
     write, says = CONTRADICTIONS[contradiction]
     file.write_text(write(document))
     with pytest.raises(UsageError, match=says):
-        build("dataset=coco", f"dataset.images={tmp_path}/images", f"dataset.annotations={file}")
+        build(*coco_at(file))
 
 
 def test_images_without_any_object_are_examples_all_the_same(build: Build, tmp_path: Path) -> None:
     file, document = coco(tmp_path / "images")
     file.write_text(spelled({**document, "annotations": []}))
-    built = build(
-        "dataset=coco", f"dataset.images={tmp_path}/images", f"dataset.annotations={file}"
-    )
+    built = build(*coco_at(file))
     assert built.counts["examples_written"] == 10 and not built.counts["objects_read"]

@@ -16,7 +16,7 @@ from pipelines.data import content, encoders, images, masks, records
 from pipelines.data.manifest import Manifest
 from pipelines.usage import UsageError
 from tests import golden
-from tests.data.conftest import coco
+from tests.data.conftest import coco, coco_at
 
 Build = Callable[..., Manifest]
 GOLDEN = golden.FOLDER / "encoders.txt"
@@ -125,9 +125,7 @@ def test_other_bytes_are_other_data_and_never_beside_the_first(
 ) -> None:
     file, _ = coco(tmp_path / "images", 30)
     overrides = [
-        "dataset=coco",
-        f"dataset.images={tmp_path}/images",
-        f"dataset.annotations={file}",
+        *coco_at(file),
         "dataset.shards={train:4}",
     ]
     one = build(*overrides)
@@ -156,7 +154,7 @@ def test_a_worker_that_encodes_otherwise_stops_the_build(
         UsageError,
         match=r"worker \S+ encodes otherwise than where the build was started \(object masks\); it has zlib [\d.]+",
     ):
-        build("dataset=coco", f"dataset.images={tmp_path}/images", f"dataset.annotations={file}")
+        build(*coco_at(file))
 
 
 @pytest.mark.parametrize("changed", ["images/003.jpg", "images.json"])
@@ -165,9 +163,7 @@ def test_a_file_that_changes_while_it_is_built_from_stops_the_build(
 ) -> None:
     annotations, _ = coco(tmp_path / "images")
     overrides = [
-        "dataset=coco",
-        f"dataset.images={tmp_path}/images",
-        f"dataset.annotations={annotations}",
+        *coco_at(annotations),
     ]
     file = tmp_path / changed
     whole, find = file.read_bytes(), content.find

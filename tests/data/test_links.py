@@ -12,7 +12,7 @@ import pytest
 from pipelines.data import folders
 from pipelines.data.manifest import Manifest
 from pipelines.usage import UsageError
-from tests.data.conftest import coco
+from tests.data.conftest import coco, coco_at
 from tests.data.test_sources import picture, voc
 
 Build = Callable[..., Manifest]
@@ -113,9 +113,7 @@ def test_an_annotated_image_behind_a_bad_link_says_so(build: Build, tmp_path: Pa
     document["images"][4]["file_name"] = f"{tmp_path}/images/005.jpg"
     file.write_text(json.dumps(document))
     given = [
-        "dataset=coco",
-        f"dataset.images={tmp_path}/images",
-        f"dataset.annotations={file}",
+        *coco_at(file),
         TOLERANT,
     ]
     built = build(*given)
@@ -197,7 +195,7 @@ def test_a_pattern_where_none_can_be_used_is_refused(build: Build, tmp_path: Pat
 
 def test_patterns_may_be_in_the_folders(build: Build, tmp_path: Path) -> None:
     file, _ = coco(tmp_path / "images")
-    made = build("dataset=coco", f"dataset.images={tmp_path}/images", f"dataset.annotations={file}")
+    made = build(*coco_at(file))
     for number, shard in enumerate(sorted(Path(made.directory).glob("*.tfrecord"))):
         folder = tmp_path / "parts [x]" / f"part{number}"
         folder.mkdir(parents=True)
@@ -245,9 +243,7 @@ def test_names_from_data_are_cut_and_spelled_out(
     document["categories"] += [{"id": 20 + place, "name": name} for place, name in enumerate(names)]
     document["images"][0]["file_name"] = "\x1b]0;title\x07" + "y" * 10_000
     file.write_text(json.dumps(document))
-    built = build(
-        "dataset=coco", f"dataset.images={tmp_path}/images", f"dataset.annotations={file}", TOLERANT
-    )
+    built = build(*coco_at(file), TOLERANT)
     out, lines = capsys.readouterr().out, (Path(built.directory) / "rejects.jsonl").read_text()
     assert "\x1b" not in out + lines and "\\x1b[2J\\nred" in out and "xx…" in out
     assert max(map(len, (out + lines).splitlines())) < 1500
@@ -263,8 +259,6 @@ def test_ids_that_are_no_short_numbers_are_counted(
         field = "image_id" if "image_id" in entry else "id"
         entry[field] = fresh.get(entry[field], entry[field])
     file.write_text(json.dumps(document))
-    built = build(
-        "dataset=coco", f"dataset.images={tmp_path}/images", f"dataset.annotations={file}"
-    )
+    built = build(*coco_at(file))
     assert built.counts["ids_hashed"] == 3 and built.counts["objects_written"] == 30
     assert "3 image ids are no whole numbers of up to 15 digits" in capsys.readouterr().out

@@ -15,7 +15,7 @@ from pipelines.data import preview
 from pipelines.data.manifest import Manifest
 from pipelines.data.preview import Picture
 from pipelines.usage import UsageError
-from tests.data.conftest import coco
+from tests.data.conftest import coco, coco_at
 
 Build = Callable[..., Manifest]
 
@@ -42,9 +42,7 @@ def test_a_sheet_shows_boxes_masks_and_classes(tmp_path: Path) -> None:
 
 def test_a_page_holds_the_manifests_figures_and_warnings(build: Build, tmp_path: Path) -> None:
     file, _ = coco(tmp_path / "images")
-    built = build(
-        "dataset=coco", f"dataset.images={tmp_path}/images", f"dataset.annotations={file}"
-    )
+    built = build(*coco_at(file))
     preview.page(built, "sheet.png", epath.Path(tmp_path / "page.html"))
     text = (tmp_path / "page.html").read_text()
     assert (
@@ -61,9 +59,7 @@ def test_a_page_shows_no_more_of_a_class_name_than_a_line_holds(
     file, document = coco(tmp_path / "images")
     document["categories"][0]["name"] = "\x1b[2J" + "x" * 5000
     file.write_text(json.dumps(document))
-    built = build(
-        "dataset=coco", f"dataset.images={tmp_path}/images", f"dataset.annotations={file}"
-    )
+    built = build(*coco_at(file))
     preview.page(built, "sheet.png", epath.Path(tmp_path / "page.html"))
     text = (tmp_path / "page.html").read_text()
     assert "\\x1b[2Jxxx" in text and "x" * 100 not in text and "\x1b" not in text
@@ -90,9 +86,7 @@ def test_the_verb_draws_data_and_what_a_model_learns_from(tmp_path: Path, experi
     chosen = [f"experiment={experiment}"] if experiment else []
     given = [
         *chosen,
-        "dataset=coco",
-        f"dataset.images={tmp_path}/images",
-        f"dataset.annotations={file}",
+        *coco_at(file),
         "dataset.validate=full",
         f"data_dir={tmp_path}/data",
     ]

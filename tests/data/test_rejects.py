@@ -17,7 +17,7 @@ from pipelines.data import images
 from pipelines.data.example import Rejected
 from pipelines.data.manifest import Manifest
 from pipelines.usage import UsageError
-from tests.data.conftest import coco, save
+from tests.data.conftest import coco, coco_at, save
 
 Build = Callable[..., Manifest]
 TOLERANT = "dataset.max_reject_fraction=1"
@@ -87,9 +87,7 @@ def test_every_broken_object_is_rejected_with_its_reason(build: Build, tmp_path:
     ):
         annotation.update(broken)
     file = save(tmp_path / "images", document)
-    built = build(
-        "dataset=coco", f"dataset.images={tmp_path}/images", f"dataset.annotations={file}", TOLERANT
-    )
+    built = build(*coco_at(file), TOLERANT)
     by_record = {reject["record"]: reject["code"] for reject in rejects(built)}
     expected = {
         str(annotation["id"]): code
@@ -106,9 +104,7 @@ def test_overhanging_boxes_are_clipped_and_counted(build: Build, tmp_path: Path)
     _, document = coco(tmp_path / "images")
     document["annotations"][0]["bbox"] = [-4, 4, 16, 100]
     file = save(tmp_path / "images", document)
-    built = build(
-        "dataset=coco", f"dataset.images={tmp_path}/images", f"dataset.annotations={file}"
-    )
+    built = build(*coco_at(file))
     assert built.counts["boxes_clipped"] == 1 and not built.rejects
 
 
@@ -121,9 +117,7 @@ def test_annotations_that_belong_nowhere_are_rejected(build: Build, tmp_path: Pa
     document["images"].append(dict(document["images"][0]))
     document["images"].append({"file_name": "x.jpg"})
     file = save(tmp_path / "images", document)
-    built = build(
-        "dataset=coco", f"dataset.images={tmp_path}/images", f"dataset.annotations={file}", TOLERANT
-    )
+    built = build(*coco_at(file), TOLERANT)
     assert sorted(codes(built)) == ["annotation_malformed"] * 2 + [
         "duplicate_annotation_id",
         "duplicate_image_id",
@@ -213,9 +207,7 @@ def test_missing_images_and_wrong_sizes_take_their_objects_with_them(
     document["images"][5]["file_name"] = "../images/006.jpg"
     document["images"][6]["file_name"] = "/etc/hostname"
     file = save(tmp_path / "images", document)
-    built = build(
-        "dataset=coco", f"dataset.images={tmp_path}/images", f"dataset.annotations={file}", TOLERANT
-    )
+    built = build(*coco_at(file), TOLERANT)
     assert sorted(codes(built)) == ["image_missing", "image_size", "path_escapes", "path_escapes"]
     assert add_up(built)
 
@@ -304,7 +296,7 @@ def test_a_broken_annotation_file_is_named_with_the_byte(
     build: Build, tmp_path: Path, text: str, message: str
 ) -> None:
     coco(tmp_path / "images", 1)
-    file = tmp_path / "broken.json"
+    file = tmp_path / "images.json"
     file.write_text(text)
     with pytest.raises(UsageError, match=message):
-        build("dataset=coco", f"dataset.images={tmp_path}/images", f"dataset.annotations={file}")
+        build(*coco_at(file))

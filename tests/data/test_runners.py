@@ -15,7 +15,7 @@ from pipelines.config import compose, options
 from pipelines.data import runners
 from pipelines.data.manifest import Manifest
 from pipelines.usage import UsageError
-from tests.data.conftest import coco
+from tests.data.conftest import coco, coco_at
 
 Build = Callable[..., Manifest]
 
@@ -52,9 +52,7 @@ def wait_for(port: int) -> None:
 def overrides(tmp_path: Path) -> list[str]:
     file, _ = coco(tmp_path / "images", 40)
     return [
-        "dataset=coco",
-        f"dataset.images={tmp_path}/images",
-        f"dataset.annotations={file}",
+        *coco_at(file),
         "dataset.shards={train:5,validation:2}",
     ]
 

@@ -14,7 +14,7 @@ from PIL import Image
 from pipelines.data.manifest import Manifest
 from pipelines.usage import UsageError
 from tests.data import bucket
-from tests.data.conftest import coco, coco_panoptic, save
+from tests.data.conftest import coco, coco_at, coco_panoptic, save
 from tests.data.test_store import digests, examples, lengths
 
 Build = Callable[..., Manifest]
@@ -215,9 +215,7 @@ def test_masks_that_do_not_fit_are_rejected(build: Build, tmp_path: Path) -> Non
 def test_coco_keeps_category_ids_where_asked(build: Build, tmp_path: Path) -> None:
     file, _ = coco(tmp_path / "images")
     built = build(
-        "dataset=coco",
-        f"dataset.images={tmp_path}/images",
-        f"dataset.annotations={file}",
+        *coco_at(file),
         "dataset.keep_category_ids=true",
     )
     assert len(built.labels) == 8 and built.labels[2] == "cat" and built.labels[7] == "dog"
@@ -298,9 +296,7 @@ def test_an_image_named_in_another_way_is_still_known_by_its_content(
     document["images"][0]["file_name"] = "./001.jpg"
     file = save(tmp_path / "images", document)
     given = [
-        "dataset=coco",
-        f"dataset.images={tmp_path}/images",
-        f"dataset.annotations={file}",
+        *coco_at(file),
         "dataset.validation_fraction=0",
     ]
     before = build(*given)
@@ -443,7 +439,7 @@ def test_a_changed_panoptic_png_is_other_data(build: Build, tmp_path: Path) -> N
 
 def test_existing_records_are_adopted_as_they_are(build: Build, tmp_path: Path) -> None:
     file, _ = coco(tmp_path / "images")
-    made = build("dataset=coco", f"dataset.images={tmp_path}/images", f"dataset.annotations={file}")
+    made = build(*coco_at(file))
     patterns = f"dataset.images={{train:'{made.directory}/train-*',validation:'{made.directory}/validation-*'}}"
     adopted = build("dataset=tfrecord", patterns)
     assert adopted.labels == made.labels and adopted.has_masks and adopted.classes == made.classes
@@ -459,7 +455,7 @@ def test_existing_records_are_adopted_as_they_are(build: Build, tmp_path: Path) 
 
 def test_records_that_do_not_fit_are_not_adopted(build: Build, tmp_path: Path) -> None:
     file, _ = coco(tmp_path / "images")
-    made = build("dataset=coco", f"dataset.images={tmp_path}/images", f"dataset.annotations={file}")
+    made = build(*coco_at(file))
     folder = tmp_path / "records"
     folder.mkdir()
     content = next(Path(made.directory).glob("train-*.tfrecord")).read_bytes()

@@ -27,7 +27,7 @@ from pipelines.system import tfrecord
 from pipelines.usage import UsageError
 from tasks import _wire
 from tests.conftest import typed
-from tests.data.conftest import coco, save
+from tests.data.conftest import coco, coco_at, save
 
 Build = Callable[..., Manifest]
 
@@ -56,10 +56,7 @@ def lengths(built: Manifest, split: str) -> list[int]:
 def test_shuffled_input_writes_the_same_bytes(build: Build, tmp_path: Path) -> None:
     one, _ = coco(tmp_path / "one" / "images")
     two, _ = coco(tmp_path / "two" / "images", shuffled=7)
-    built = [
-        build("dataset=coco", f"dataset.images={file.parent}/images", f"dataset.annotations={file}")
-        for file in (one, two)
-    ]
+    built = [build(*coco_at(file)) for file in (one, two)]
     assert built[0].directory != built[1].directory
     assert digests(built[0]) == digests(built[1])
 
@@ -67,9 +64,7 @@ def test_shuffled_input_writes_the_same_bytes(build: Build, tmp_path: Path) -> N
 def test_more_shards_than_records_leaves_empty_shards(build: Build, tmp_path: Path) -> None:
     file, _ = coco(tmp_path / "images", 5)
     built = build(
-        "dataset=coco",
-        f"dataset.images={tmp_path}/images",
-        f"dataset.annotations={file}",
+        *coco_at(file),
         "dataset.shards={train:7}",
     )
     assert len(built.splits["train"].shards) == 7
@@ -84,9 +79,7 @@ def test_a_users_coco_folder_gives_boxes_masks_and_labels_without_gaps(
     build: Build, tmp_path: Path
 ) -> None:
     file, _ = coco(tmp_path / "images")
-    built = build(
-        "dataset=coco", f"dataset.images={tmp_path}/images", f"dataset.annotations={file}"
-    )
+    built = build(*coco_at(file))
     assert built.labels == ("cat", "dog") and built.has_masks and built.formats == ("jpeg",)
     assert sum(split.examples for split in built.splits.values()) == 10
     assert built.classes["train"]["cat"] == 2 * built.splits["train"].examples
@@ -100,7 +93,7 @@ def test_a_second_build_returns_what_is_there_without_beam_or_tensorflow(
     build: Build, tmp_path: Path
 ) -> None:
     file, _ = coco(tmp_path / "images")
-    overrides = ["dataset=coco", f"dataset.images={tmp_path}/images", f"dataset.annotations={file}"]
+    overrides = coco_at(file)
     built = build(*overrides)
     overrides.append("dataset.validate=none")
     code = (
@@ -125,9 +118,7 @@ def test_lengths_beside_a_shard_lead_to_each_of_its_records(build: Build, tmp_pa
     document["images"][4]["width"] = 640  # a record that is left out
     save(tmp_path / "images", document)
     built = build(
-        "dataset=coco",
-        f"dataset.images={tmp_path}/images",
-        f"dataset.annotations={file}",
+        *coco_at(file),
         "dataset.shards={train:3}",
         "dataset.max_reject_fraction=1",
     )
@@ -143,7 +134,7 @@ def test_lengths_beside_a_shard_lead_to_each_of_its_records(build: Build, tmp_pa
 
 def test_lost_lengths_are_written_again(build: Build, tmp_path: Path) -> None:
     file, _ = coco(tmp_path / "images")
-    overrides = ["dataset=coco", f"dataset.images={tmp_path}/images", f"dataset.annotations={file}"]
+    overrides = coco_at(file)
     built = build(*overrides)
     before = lengths(built, "train")
     Path(built.directory, ".shards", built.splits["train"].shards[0].file + ".lengths").unlink()
@@ -172,9 +163,7 @@ def test_find_names_a_damaged_shard_and_the_command_it_names_repairs_it(
 ) -> None:
     file, _ = coco(tmp_path / "images")
     overrides = [
-        "dataset=coco",
-        f"dataset.images={tmp_path}/images",
-        f"dataset.annotations={file}",
+        *coco_at(file),
         "dataset.validate=none",
     ]
     built = build(*overrides)
@@ -201,9 +190,7 @@ def test_a_shard_without_any_trace_of_its_damage_is_found_by_reading_all_of_them
 ) -> None:
     file, _ = coco(tmp_path / "images", 30)
     overrides = [
-        "dataset=coco",
-        f"dataset.images={tmp_path}/images",
-        f"dataset.annotations={file}",
+        *coco_at(file),
         "dataset.shards={train:4}",
     ]
     built = build(*overrides)
@@ -224,7 +211,7 @@ def test_a_shard_without_any_trace_of_its_damage_is_found_by_reading_all_of_them
 
 def test_data_that_were_copied_are_read_once_and_then_known(build: Build, tmp_path: Path) -> None:
     file, _ = coco(tmp_path / "images")
-    overrides = ["dataset=coco", f"dataset.images={tmp_path}/images", f"dataset.annotations={file}"]
+    overrides = coco_at(file)
     built = build(*overrides)
     shutil.copytree(tmp_path / "data", tmp_path / "copied")
     copied = build(*overrides, data_dir=tmp_path / "copied")
@@ -237,9 +224,7 @@ def test_shards_of_an_interrupted_build_are_known_by_their_bytes_not_their_size(
 ) -> None:
     file, _ = coco(tmp_path / "images", 30)
     overrides = [
-        "dataset=coco",
-        f"dataset.images={tmp_path}/images",
-        f"dataset.annotations={file}",
+        *coco_at(file),
         "dataset.shards={train:4}",
     ]
     built = build(*overrides)
@@ -260,9 +245,7 @@ def test_patterns_that_people_type_match_shards_only(
 ) -> None:
     file, _ = coco(tmp_path / "images")
     overrides = [
-        "dataset=coco",
-        f"dataset.images={tmp_path}/images",
-        f"dataset.annotations={file}",
+        *coco_at(file),
         "dataset.shards={train:3}",
     ]
     built = build(*overrides, "dataset.validation_fraction=0")
@@ -291,9 +274,7 @@ def test_folders_of_the_layout_before_are_left_alone_and_built_anew(
         '{"train-00000-of-00001.tfrecord": {"file": "train-00000-of-00001.tfrecord", "inputs": "0", "gone": 1}}'
     )
     (old / "manifest.json").write_text("{}")
-    built = build(
-        "dataset=coco", f"dataset.images={tmp_path}/images", f"dataset.annotations={file}"
-    )
+    built = build(*coco_at(file))
     assert built.splits["train"].examples == 8 and len(list(old.iterdir())) == 4
 
 
@@ -301,7 +282,7 @@ def test_building_leaves_the_loggers_as_they_were(build: Build, tmp_path: Path) 
     file, _ = coco(tmp_path / "images")
     logging.disable(logging.INFO)
     try:
-        build("dataset=coco", f"dataset.images={tmp_path}/images", f"dataset.annotations={file}")
+        build(*coco_at(file))
         assert logging.root.manager.disable == logging.INFO
     finally:
         logging.disable(logging.NOTSET)
@@ -309,7 +290,7 @@ def test_building_leaves_the_loggers_as_they_were(build: Build, tmp_path: Path) 
 
 def test_a_changed_image_is_other_data(build: Build, tmp_path: Path) -> None:
     file, _ = coco(tmp_path / "images")
-    overrides = ["dataset=coco", f"dataset.images={tmp_path}/images", f"dataset.annotations={file}"]
+    overrides = coco_at(file)
     built = build(*overrides)
     os.utime(tmp_path / "images" / "001.jpg")
     assert build(*overrides).directory == built.directory
@@ -319,9 +300,7 @@ def test_a_changed_image_is_other_data(build: Build, tmp_path: Path) -> None:
 
 def test_a_manifest_survives_its_own_text(build: Build, tmp_path: Path) -> None:
     file, _ = coco(tmp_path / "images")
-    built = build(
-        "dataset=coco", f"dataset.images={tmp_path}/images", f"dataset.annotations={file}"
-    )
+    built = build(*coco_at(file))
     assert manifest.from_json(built.to_json(), built.directory) == built
     assert manifest.load(built.directory).patterns() == {
         split: f"{built.directory}/{split}-*.tfrecord" for split in built.splits

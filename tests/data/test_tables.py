@@ -14,6 +14,7 @@ from pipelines.data.sources import coco, csv, voc
 from pipelines.usage import UsageError, file_name
 from tests.conftest import Trellis
 from tests.data.conftest import coco as instances
+from tests.data.conftest import coco_at
 from tests.data.test_links import TOLERANT, rejects
 from tests.data.test_sources import picture
 from tests.data.test_sources import voc as pascal
@@ -229,9 +230,7 @@ def test_a_source_that_loses_an_object_stops_the_build(
         match="internal error in source coco: 30 objects were read, 20 were written or rejected",
     ):
         build(
-            "dataset=coco",
-            f"dataset.images={tmp_path}/images",
-            f"dataset.annotations={file}",
+            *coco_at(file),
             "runner=direct",
         )
     assert not list((tmp_path / "data").glob("coco-*/manifest.json"))
