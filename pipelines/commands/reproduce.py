@@ -477,11 +477,7 @@ def _resolved(cfg: Config) -> dict[str, Any]:
 
 
 def _reachable(address: str) -> bool:
-    address = address.replace(
-        "gs://",
-        "https://storage.googleapis.com/",
-        1,
-    )
+    address = address.replace("gs://", "https://storage.googleapis.com/", 1)
     request = urllib.request.Request(f"{address}.index", method="HEAD")
     try:
         return urllib.request.urlopen(request, timeout=5).status == 200
