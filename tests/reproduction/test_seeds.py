@@ -16,6 +16,7 @@ def test_seeds_are_trained_resumably_and_weighed_together(trellis, tiny, tmp_pat
         "trainer.summary_interval=1", "trainer.checkpoint_interval=2", "trainer.validation_interval=4",
         f"runs_dir={tmp_path}", f"run_dir={tmp_path / 'seeds'}", "seeds=2",
     ]  # fmt: skip
+    trellis("data", *tiny["classification"])
     first = trellis.start("reproduce", *command)
     until = time.monotonic() + 300
     while not list((tmp_path / "seeds").glob("seed_0*/summary.json")):
