@@ -16,7 +16,7 @@ READY := .venv/ready
 TRELLIS := .venv/bin/trellis
 CHOICE = $(if $(EXP),experiment=$(EXP)) $(if $(DATA),dataset=$(DATA)) $(if $(RUNTIME),runtime=$(RUNTIME)) $(if $(SWEEP),sweep=$(SWEEP)) $(if $(RUN),run=$(RUN)) $(if $(FORMAT),formats=[$(FORMAT)]) $(if $(SEEDS),seeds=$(SEEDS)) $(if $(BUNDLE),bundle=$(BUNDLE)) $(ARGS)
 
-.PHONY: setup lock data preview train launch evaluate predict export serve register sweep reproduce bundle compare bisect sync list show check doctor ui test test-slow test-chaos test-fuzz lint format golden bench bench-data bench-train bench-waits help
+.PHONY: setup lock data preview train launch evaluate predict export serve register sweep reproduce bundle compare bisect sync list show check tune doctor ui test test-slow test-chaos test-fuzz lint format golden bench bench-data bench-train bench-waits help
 
 $(READY): requirements.lock bootstrap.lock
 	$(PYTHON) -m venv .venv
@@ -84,6 +84,9 @@ show: $(READY)            ## print a composed config:      make show EXP=retinan
 
 check: $(READY)           ## validate before spending:     make check EXP=retinanet DATA=coco
 	$(TRELLIS) check $(CHOICE)
+
+tune: $(READY)            ## which threads are fastest here:  make tune EXP=retinanet
+	$(TRELLIS) tune $(CHOICE)
 
 doctor: $(READY)          ## versions, devices, disk, and what is wrong
 	$(TRELLIS) doctor $(CHOICE)

@@ -6,7 +6,6 @@ Builds the Model Garden configuration strictly: unknown keys, wrong leaf types, 
 
 import json
 import signal
-import subprocess
 import tempfile
 from collections.abc import Sequence
 from dataclasses import replace
@@ -17,8 +16,8 @@ from pipelines import assembly, config
 from pipelines.config import Config
 from pipelines.data.manifest import Manifest
 from pipelines.reproduction import bisection, levels
-from pipelines.system import processes
-from pipelines.usage import ExitCode, UsageError
+from pipelines.training import rehearsal
+from pipelines.usage import ExitCode
 
 PROOF_STEPS, KILLED_AT = 6, 4
 FLAG = "--determinism"
@@ -94,24 +93,11 @@ def prove(cfg: Config) -> int:
 
 def _flight_record(cfg: Config, folder: Path, name: str, stops: Sequence[signal.Signals]) -> str:
     """The flight record of a training that is stopped by these signals, and resumed between them."""
-    # The recipe's own schedule, so that the learning rate is not zero; only left early.
     short = {"steps_per_loop": 1, "summary_interval": 1, "checkpoint_interval": 2}
     run_dir = folder / name
-    file = folder / f"{name}.yaml"
-    recipe = replace(
-        cfg,
-        runs_dir=str(folder),
-        run_dir=str(run_dir),
-        trainer={**cfg.trainer, **short},
-        flight=True,
-    )
-    file.write_text(config.to_yaml(recipe))
+    file = rehearsal.recipe(replace(cfg, flight=True), run_dir, **short)
     for how in stops:
-        _train_until(
-            KILLED_AT if how == signal.SIGKILL else PROOF_STEPS,
-            file,
-            how,
-        )
+        rehearsal.until(KILLED_AT if how == signal.SIGKILL else PROOF_STEPS, file, how)
     return (run_dir / "flight.jsonl").read_text()
 
 
@@ -125,21 +111,3 @@ def _print_last(name: str, record: str) -> bool:
     weights = last.get("variables", "none")[:16]
     print(f"{PROOF_STEPS} steps, {name}: loss {last.get('loss')}, weights {weights}")
     return "variables" in last
-
-
-def _train_until(step: int, file: Path, how: signal.Signals) -> None:
-    """Trains in another process, which is sent a signal once it has made so many steps."""
-    command, environment = processes.this_tool("train", f"@{file}")
-    output: dict[str, Any] = {"text": True, "stdout": subprocess.PIPE, "stderr": subprocess.STDOUT}
-    printed = ""
-    with subprocess.Popen(command, env=environment, **output) as child:
-        for line in child.stdout:  # type: ignore[union-attr]
-            printed += line
-            if line.startswith(f"step {step}/"):
-                child.send_signal(how)
-                break
-        rest, _ = child.communicate()
-    if f"step {step}/" not in printed:
-        raise UsageError(
-            f"the proof could not be made, a training of {step} steps ended before:\n{printed}{rest}"
-        )
