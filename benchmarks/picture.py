@@ -36,7 +36,7 @@ def draw(ratios: Mapping[str, Mapping[str, float]], subtitle: str, path: Path) -
     panel.set_yticks(range(len(names)), names, fontsize=8)
     panel.invert_yaxis()
     panel.axvline(1, color="black", linewidth=1)
-    ticks = _ticks(ratios.values())
+    ticks = _ticks(list(ratios.values()))
     panel.set_xticks(ticks, [f"{tick:g}x" for tick in ticks], fontsize=8)
     panel.set_xticks([], minor=True)
     panel.margins(x=0.12)
