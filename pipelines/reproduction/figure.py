@@ -10,6 +10,7 @@ The figure, its margin and the recipe are those of the file, never the command l
 """
 
 import json
+import math
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, replace
 from typing import Any
@@ -93,11 +94,14 @@ class Verdict:
 
     def document(self) -> dict[str, Any]:
         """What is kept of it: the margin too, as it was declared."""
+        weighed = asdict(self.weighed)
+        if self.weighed.spread and math.isinf(self.weighed.spread.freedom):
+            weighed["spread"]["freedom"] = None  # Known, not estimated; JSON has no infinity.
         return {
             "word": self.word,
             "verdict": self.sentence(),
             "values": self.values,
-            **asdict(self.weighed),
+            **weighed,
             "figure": asdict(self.figure),
             "departures": asdict(self.departures),
         }

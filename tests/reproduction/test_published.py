@@ -1,6 +1,7 @@
 """Published recipes: field by field what upstream trains, every model builds, every path rehearsed at reduced size."""
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -201,6 +202,14 @@ def test_runs_of_the_recipe_itself_are_weighed_by_its_margin_and_their_spread():
     document = json.loads(json.dumps(narrow.document()))
     assert document["figure"]["margin"] == stated.margin
     assert document["values"] == {"0": 0.761, "1": 0.7612, "2": 0.7608}
+
+
+def test_a_verdict_with_a_known_spread_is_kept_as_json():
+    stated = figure.stated(config.compose(["experiment=resnet"]))
+    known = replace(stated, seeds=1, sd=0.005)
+    document = figure.judge(known, {0: {"accuracy": 0.98}}, figure.Departures()).document()
+    kept = json.loads(json.dumps(document, allow_nan=False))
+    assert kept["spread"] == {"sd": 0.005, "freedom": None}
 
 
 def test_a_margin_declared_after_the_run_is_a_departure():
