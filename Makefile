@@ -9,14 +9,15 @@ RUN ?=
 SEEDS ?=
 BUNDLE ?=
 FORMAT ?=
+INIT ?=
 ARGS ?=
 FUZZ_SECONDS ?= 300
 
 READY := .venv/ready
 TRELLIS := .venv/bin/trellis
-CHOICE = $(if $(EXP),experiment=$(EXP)) $(if $(DATA),dataset=$(DATA)) $(if $(RUNTIME),runtime=$(RUNTIME)) $(if $(SWEEP),sweep=$(SWEEP)) $(if $(RUN),run=$(RUN)) $(if $(FORMAT),formats=[$(FORMAT)]) $(if $(SEEDS),seeds=$(SEEDS)) $(if $(BUNDLE),bundle=$(BUNDLE)) $(ARGS)
+CHOICE = $(if $(EXP),experiment=$(EXP)) $(if $(DATA),dataset=$(DATA)) $(if $(RUNTIME),runtime=$(RUNTIME)) $(if $(SWEEP),sweep=$(SWEEP)) $(if $(INIT),init=$(INIT)) $(if $(RUN),run=$(RUN)) $(if $(FORMAT),formats=[$(FORMAT)]) $(if $(SEEDS),seeds=$(SEEDS)) $(if $(BUNDLE),bundle=$(BUNDLE)) $(ARGS)
 
-.PHONY: setup lock data preview train launch evaluate predict export serve register sweep reproduce bundle compare bisect sync list show check tune doctor ui test test-slow test-chaos test-fuzz lint format golden bench bench-data bench-train bench-waits help
+.PHONY: setup lock data preview train finetune weights launch evaluate predict export serve register sweep reproduce bundle compare bisect sync list show check tune doctor ui test test-slow test-chaos test-fuzz lint format golden bench bench-data bench-train bench-waits help
 
 $(READY): requirements.lock bootstrap.lock
 	$(PYTHON) -m venv .venv
@@ -39,6 +40,12 @@ preview: $(READY)         ## look at data, or at what an experiment makes of the
 
 train: $(READY)           ## train and evaluate:           make train EXP=retinanet
 	$(TRELLIS) train $(CHOICE)
+
+finetune: $(READY)        ## adapt pretrained weights:     make finetune EXP=retinanet_lite0 DATA=voc ARGS="dataset.root=…"
+	$(TRELLIS) finetune $(CHOICE)
+
+weights: $(READY)         ## pretrained weights there are; verify, fetch or add: ARGS="fetch=<card>"
+	$(TRELLIS) weights $(ARGS)
 
 launch: $(READY)          ## train with several workers:    make launch EXP=resnet ARGS=workers=2
 	$(TRELLIS) launch $(CHOICE)

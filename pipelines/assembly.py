@@ -4,6 +4,7 @@ It stands above the subjects and below the commands: whatever trains, evaluates,
 """
 
 import json
+import re
 import shutil
 import tempfile
 from collections.abc import Callable, Mapping
@@ -23,6 +24,9 @@ from pipelines.shipping import metadata
 from pipelines.tracking import continuation, runs
 from pipelines.tracking.record import RunRecord
 from pipelines.usage import UsageError
+from pipelines.weights import cards, named
+from pipelines.weights.cards import Card, misfits
+from pipelines.weights.named import Weights
 
 
 @dataclass(frozen=True)
@@ -152,6 +156,89 @@ def with_places_of(cfg: Config, dataset: Dataset) -> Config:
     return replace(cfg, dataset=replace(config.given_dataset(cfg), **places))
 
 
+def with_starting_weights(cfg: Config) -> Config:
+    """The configuration with the digest of the weights that it starts from.
+
+    Raises:
+        UsageError: they are not to be had, or others than `init_sha256` says.
+    """
+    weights = _starting_weights(cfg)
+    return replace(cfg, init_sha256=weights.sha256) if weights else cfg
+
+
+def _starting_weights(cfg: Config) -> Weights | None:
+    if cfg.init in (None, named.SCRATCH):
+        if cfg.init_sha256:
+            raise UsageError(
+                f"init_sha256: {cfg.init_sha256[:16]}… is said, and init names no weights; add INIT=<file>"
+            )
+        return None
+    weights = _named_weights(cfg)
+    if cfg.init_sha256 not in (None, weights.sha256):
+        raise UsageError(
+            f"init: {cfg.init} is other weights than the run started from: digest {weights.sha256[:16]}…, recorded "
+            f"{str(cfg.init_sha256)[:16]}…; name the file that it was: INIT=<path>"
+        )
+    return weights
+
+
+def _named_weights(cfg: Config) -> Weights:
+    init = str(cfg.init)
+    if config.is_path(init):
+        return named.of_checkpoint(init)
+    if re.fullmatch(r"[0-9a-f]{32}", init):  # MLflow's run ids.
+        record = runs.find(init, cfg)
+        folder = runs.checkpoints(record, tempfile.gettempdir())
+        return named.of_checkpoint(folder, record.texts.get("manifest.json", ""))
+    return named.of_card(init, cfg.data_dir)
+
+
+def _refuse_other_network(card: Card, built: Built) -> None:
+    """Refuses weights of another network than the experiment's, before it is built."""
+    wanted = {"backbone": card.backbone, "norm_activation": card.norm_activation}
+    there = built.params.task.model.as_dict()
+    differing = misfits(wanted, there, "task.model")
+    if differing:
+        lines = "\n  ".join(differing)
+        raise UsageError(
+            f"init: the weights {card.name} are for another network than {built.cfg.name}:\n  {lines}\n"
+            f"experiments that they fit: {', '.join(cards.experiments(card))}; or set these keys; or INIT=scratch"
+        )
+
+
+def starting(built: Built, folder: Path) -> Any:
+    """What `training.loop` is told of the weights to start from; None: nothing, or it resumes from a checkpoint.
+
+    Args:
+        folder: the run directory.
+    """
+    from pipelines.training.starting import Starting  # TensorFlow, imported by now.
+
+    if any(folder.glob("checkpoints/*.index")):
+        return None
+    weights = _starting_weights(built.cfg)
+    if weights is None:
+        checkpoint = getattr(built.params.task, "init_checkpoint", None)
+        if checkpoint:
+            named.refuse_absent(checkpoint)
+        return None
+    if weights.card:
+        _refuse_other_network(weights.card, built)
+    tensors = weights.tensors()
+    labels = tuple(built.data.labels)
+    return Starting(
+        name=str(built.cfg.init),
+        sha256=weights.sha256,
+        licence=weights.card.licence if weights.card else "",
+        checkpoint=None if tensors else str(weights.path),
+        tensors=tensors,
+        modules=tuple(built.cfg.init_modules or ()),
+        source_classes=weights.classes,
+        classes=labels,
+        has_background=built.params.task.model.num_classes == len(labels) + 1,
+    )
+
+
 def recorded(cfg: Config) -> tuple[RunRecord, Config]:
     """The run that `cfg.run` names, and the configuration that it was recorded with.
 
@@ -172,8 +259,9 @@ def to_train(cfg: Config) -> Config:
         if cfg.garden:
             raise UsageError("run: a recorded run has its own experiment; leave EXP out")
         recorded = to_resume(cfg, f"to make it again: make reproduce RUN={cfg.run}")
-        cfg = continuation.resumed(cfg, recorded)
-    cfg = config.anchored(cfg)
+        cfg = config.anchored(continuation.resumed(cfg, recorded))
+    else:
+        cfg = with_starting_weights(config.anchored(cfg))
     return continuation.settled(Path(cfg.run_dir), cfg)
 
 

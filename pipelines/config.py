@@ -225,6 +225,17 @@ class Config:
     logical_cpus: int | None = role(RESULT, default=None)
     # Batch size that the recipe's learning rates are for; null: they stand as they are.
     scale_learning_rate: int | None = role(RESULT, default=None)
+    # Weights to start from: a card (`trellis weights`), a checkpoint, a run; `scratch`: random ones. null: what
+    # `task.init_checkpoint` says.
+    init: str | None = role(PLACE, default=None)
+    # What they are known by, filled in where it is not set; others are refused.
+    init_sha256: str | None = role(RESULT, default=None)
+    # Parts of the model that take them (backbone, decoder, head, …); null: all that the weights have.
+    init_modules: list[str] | None = role(RESULT, default=None)
+    # Share of the steps in which the backbone stays as it starts; then it is released.
+    frozen: float = role(RESULT, default=0.0)
+    # What the learning rate has come down to when it is released, as a share of where it starts.
+    released_rate: float = role(RESULT, default=0.1)
     task: dict[str, Any] = role(RESULT, factory=dict)
     trainer: dict[str, Any] = role(RESULT, factory=dict)
     runtime: dict[str, Any] = role(RESULT, factory=dict)
@@ -704,6 +715,8 @@ def anchored(cfg: Config) -> Config:
     anchored = replace(cfg)
     for name in paths(Config):
         setattr(anchored, name, absolute(getattr(cfg, name)))
+    if cfg.init and is_path(cfg.init):
+        anchored.init = absolute(cfg.init)
     if cfg.dataset is not None:
         anchored.dataset = _anchored_dataset(cfg.dataset)
     return anchored
@@ -725,6 +738,11 @@ def _absolute_each(value: Any) -> Any:
     if isinstance(value, list):
         return [_absolute_each(item) for item in value]
     return absolute(value) if isinstance(value, str) and value else value
+
+
+def is_path(init: str) -> bool:
+    """Whether `init` is written as a path: a card and a run id are plain words."""
+    return "/" in init or init.startswith((".", "~"))
 
 
 def absolute(path: str) -> str:

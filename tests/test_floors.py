@@ -68,7 +68,8 @@ WRITTEN_ONCE = {
     "google_crc32c": "pipelines/system/tfrecord.py",
 }
 ASSEMBLY = Path("pipelines/assembly.py")  # knows every subject; only commands know it
-COMMANDS = {"reproduce": {"train", "sweep"}}  # a command that may run others
+# A command that may run others.
+COMMANDS = {"reproduce": {"train", "sweep"}, "finetune": {"train"}}
 
 
 def imports(file: Path) -> Iterator[tuple[str, ast.stmt]]:

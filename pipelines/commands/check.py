@@ -48,6 +48,9 @@ def run(cfg: Config) -> int:
         print(f"the data are not built yet, so sizes are unchecked: make data DATA={dataset.name}")
     else:
         _print_sizes(data, params)
+    cfg = assembly.with_starting_weights(cfg)
+    weights = f"{cfg.init} ({cfg.init_sha256[:12]})" if cfg.init_sha256 else "random"
+    print(f"starting weights: {params.task.init_checkpoint or weights}")
     print(f"headline metric: {params.trainer.best_checkpoint_eval_metric}\nok")
     return 0
 

@@ -10,8 +10,6 @@ import json
 import shutil
 import subprocess
 import time
-import urllib.error
-import urllib.request
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -29,6 +27,7 @@ from pipelines.system.signals import Interrupted
 from pipelines.tracking import environment, mlflow_store, runs
 from pipelines.tracking.record import SUMMARY, read_summary, write_summary
 from pipelines.usage import ExitCode, UsageError, make_command, nearest
+from pipelines.weights import store
 
 CODES = {
     figure.REPRODUCED: ExitCode.DONE,
@@ -282,6 +281,7 @@ def _again(cfg: Config, original: Original) -> Config:
         runs_dir=cfg.runs_dir,
         run_dir=run_dir,
         threads=config.Threads(**threads),
+        init=cfg.init or recorded.init,  # Wherever they lie, their digest is compared.
     )
     return config.anchored(moved)
 
@@ -459,7 +459,7 @@ def _refuse_hopeless(cfg: Config, departures: figure.Departures) -> None:
             f'ARGS="trainer.train_steps=10 task.train_data.global_batch_size=8"'
         )
     checkpoint = _resolved(cfg)["task"]["init_checkpoint"]
-    if checkpoint and checkpoint.startswith("gs://") and not _reachable(checkpoint):
+    if checkpoint and checkpoint.startswith("gs://") and not store.is_reachable(checkpoint):
         raise UsageError(
             f"task.init_checkpoint: {checkpoint} does not answer; public buckets have refused access at times. "
             f"Give a local copy: task.init_checkpoint=<path>. The verdict will be {figure.UNVERIFIED!r}, since nothing "
@@ -474,12 +474,3 @@ def _on_a_cpu(cfg: Config) -> bool:
 
 def _resolved(cfg: Config) -> dict[str, Any]:
     return assembly.resolved(cfg).as_dict()
-
-
-def _reachable(address: str) -> bool:
-    address = address.replace("gs://", "https://storage.googleapis.com/", 1)
-    request = urllib.request.Request(f"{address}.index", method="HEAD")
-    try:
-        return urllib.request.urlopen(request, timeout=5).status == 200
-    except (urllib.error.URLError, TimeoutError):
-        return False

@@ -174,7 +174,7 @@ class _Trials:
         _, chosen = space.settle(groups, self.cfg)
         settings, overrides = space.settle(point, self._compose(chosen))
         overrides = [*self.request.fixed, *overrides]
-        cfg = config.compose(overrides)
+        cfg = assembly.with_starting_weights(config.compose(overrides))
         base = space.identity(cfg, self._fingerprint(cfg))
         around = circumstances.describe(cfg, self._packages)
         text = f"{base} {circumstances.digest(around)}"

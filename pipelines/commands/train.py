@@ -92,9 +92,11 @@ def _train(cfg: Config, folder: Path, chief_dir: Path | None, laps: Laps) -> int
 def _train_built(
     built: Built, folder: Path, chief_dir: Path | None, sender: Any, laps: Laps
 ) -> int:
-    from pipelines.training import faults, loop, workers  # TensorFlow, imported by now.
+    # TensorFlow, imported by now.
+    from pipelines.training import faults, loop, parameters, workers
 
     cfg = built.cfg
+    starting = assembly.starting(built, folder)
     outcome = loop.Outcome()
     try:
         with (
@@ -111,6 +113,8 @@ def _train_built(
                 signals=signals,
                 evaluated_steps=frozenset(_recorded_figures(built)),
                 chief_dir=chief_dir,
+                starting=starting,
+                release=parameters.release_step(built.params, cfg.frozen),
             )
             loop.train(plan, outcome)
     except Interrupted as stop:
@@ -199,6 +203,14 @@ def _summarise(recorder: Recorder, built: Built, outcome: Any, seconds: dict[str
         trainable_sha256=outcome.trainable_sha256,
         seconds={**seconds, **spent},
     )
+    if outcome.starting:
+        counts = {
+            word: len(names) for word, names in outcome.starting.items() if word != "averaged"
+        }
+        summary.update(
+            starting_weights={"init": built.cfg.init, "sha256": built.cfg.init_sha256, **counts}
+        )
+        recorder.file("starting_weights.json", json.dumps(outcome.starting, indent=1))
     if (recorder.run_dir / "flight.jsonl").exists():
         recorder.file("flight.jsonl")
     for which, (path, step) in outcome.checkpoints.items():

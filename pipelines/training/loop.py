@@ -3,7 +3,7 @@
 import math
 import sys
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +18,7 @@ from pipelines.training import checkpoints, faults, memory, official, upstream, 
 from pipelines.training.exact import flight
 from pipelines.training.exact.order import Stream
 from pipelines.training.progress import Meter, quiet
+from pipelines.training.starting import Starting, load, official_loading
 from pipelines.usage import UsageError, make_command
 
 BLOCK = "this block of steps, with a checkpoint"  # what a signal waits for
@@ -41,6 +42,8 @@ class Plan:
         signals: where signals arrive.
         evaluated_steps: steps whose evaluation an earlier start of this run has recorded already.
         chief_dir: run directory of the chief, where this process is one of several workers and another is the chief.
+        starting: weights to start from; None: what `task.init_checkpoint` says, else random ones.
+        release: the step after which the backbone learns too; until then it stays as it starts, in every bit.
     """
 
     params: config_definitions.ExperimentConfig
@@ -52,6 +55,8 @@ class Plan:
     signals: Interruption
     evaluated_steps: frozenset[int] = frozenset()
     chief_dir: Path | None = None
+    starting: Starting | None = None
+    release: int = 0
 
     @property
     def folder(self) -> Path:
@@ -79,6 +84,9 @@ class Outcome:
     checkpoints: dict[str, tuple[str, int]] = field(
         default_factory=dict
     )  # `best` and `last`: path, step
+    starting: dict[str, Any] = field(
+        default_factory=dict
+    )  # what of the starting weights was loaded
 
 
 def train(plan: Plan, outcome: Outcome) -> None:
@@ -124,6 +132,8 @@ class Training:
         self._official = official.trainer(plan.params, plan.devices, self._stream, plan.folder)
         self._refuse_hopeless()
         self._flight = self._recorder() if plan.record_flight else None
+        self._trainable = list(self._official.model.trainable_variables)
+        self._load_first()
         self._averaged = weights.Averaged(self._official)
         self._level = weights.leveller(plan.devices, self._official.model)
         self._runner = self._built_runner()
@@ -140,6 +150,25 @@ class Training:
         if all(device.device_type == "CPU" for device in devices):
             batch = self._plan.params.task.train_data.global_batch_size
             self._meter.say(memory.check(self._official.model, batch))
+
+    def _load_first(self) -> None:
+        """Has the official trainer start from the weights that are chosen, where no checkpoint is to be resumed."""
+        task = self._official.task
+        starting = self._plan.starting or official_loading(task)
+        if starting is None:
+            return
+
+        def initialize(model: Any) -> None:
+            loaded = load(model, starting, self._meter.say)
+            weights.settle_averages(self._official)
+            self._outcome.starting = asdict(loaded)
+
+        task.initialize = initialize
+
+    def _freeze(self, is_frozen: bool) -> None:
+        """Freezes the backbone, statistics of batch norm and all, or releases it."""
+        self._official.model.backbone.trainable = not is_frozen
+        upstream.trace_again(self._official)
 
     def _recorder(self) -> flight.Flight:
         file = self._plan.run_dir / flight.FILE
@@ -181,6 +210,8 @@ class Training:
             )
         run_dir = plan.chief_dir or plan.run_dir
         workers.refuse_disagreement(plan.devices, run_dir, self._done, plan.params)
+        if self._plan.release:
+            self._freeze(self._done < self._plan.release)
         if self._stream:
             self._stream.start = self._done
         if self._flight:
@@ -216,8 +247,8 @@ class Training:
         if self._done == 0:
             self._save()  # Official saving counts its interval from the first checkpoint.
         with self._plan.devices.scope():
-            model = self._official.model
-            upstream.create_slots(self._official.optimizer, model.trainable_variables)
+            # Of what is frozen too: a checkpoint holds the same before the release and after.
+            upstream.create_slots(self._official.optimizer, self._trainable)
             if self._is_evaluation_due():
                 self.evaluate()
             self._signals.hold(BLOCK)
@@ -243,6 +274,9 @@ class Training:
         self._done = step
         # Not left to the first evaluation: data that cannot be evaluated on should show before hours of training.
         self._open_validation()
+        if step == self._plan.release < self._trainer.train_steps:
+            self._freeze(False)
+            self._meter.say(f"step {step}/{self._trainer.train_steps}  the backbone is released")
         self._signals.check()
 
     def _open_validation(self) -> None:

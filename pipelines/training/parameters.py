@@ -83,6 +83,9 @@ def build(
         examples = {name: split.examples for name, split in data.splits.items()}
         _schedule(params, cfg, examples)
         _refuse_too_little(params, examples)
+        _release(params, cfg)
+    if cfg.init:
+        params.task.init_checkpoint = None  # `init` says it.
     _seed(params, cfg)
     params.validate()
     return params
@@ -196,6 +199,39 @@ def _schedule(params: Any, cfg: Config, examples: Mapping[str, int]) -> None:
         return
     if "decay_steps" in schedule.as_dict():
         schedule.decay_steps = trainer.train_steps
+
+
+def release_step(params: Any, frozen: float) -> int:
+    """The step after which the backbone learns too: the end of a block of steps; 0: it does from the first."""
+    trainer = params.trainer
+    if not frozen:
+        return 0
+    block = trainer.steps_per_loop
+    step = max(block, round(frozen * trainer.train_steps / block) * block)
+    return min(step, trainer.train_steps)
+
+
+def _release(params: Any, cfg: Config) -> None:
+    """Has the learning rate come down to `released_rate` of itself while the backbone is frozen, and then to its end."""
+    if not 0 <= cfg.frozen <= 1:
+        raise UsageError(f"frozen: {cfg.frozen}; a share of the steps, from 0 to 1")
+    if not 0 < cfg.released_rate <= 1:
+        raise UsageError(f"released_rate: {cfg.released_rate}; a share of the rate, up to 1")
+    step = release_step(params, cfg.frozen)
+    if step in (0, params.trainer.train_steps):
+        return
+    rate = params.trainer.optimizer_config.learning_rate
+    if rate.type != "cosine":
+        raise UsageError(
+            f"frozen: the rate after the release is known for a cosine schedule, this is {rate.type}; set "
+            "trainer.optimizer_config.learning_rate.type=cosine, or frozen=0 or 1"
+        )
+    first = rate.cosine.initial_learning_rate
+    last = rate.cosine.alpha * first
+    values = [first, first * cfg.released_rate, last]
+    boundaries = [0, step, params.trainer.train_steps]
+    schedule = {"boundaries": boundaries, "values": values}
+    rate.override({"type": "step_cosine_with_offset", "step_cosine_with_offset": schedule})
 
 
 def _evaluate_all(params: Any, examples: int) -> None:

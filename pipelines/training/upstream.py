@@ -6,7 +6,7 @@ After an upgrade, `tests/training/test_upstream.py` says which of them has gone 
 import functools
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from types import ModuleType
 from typing import Any, TypeVar
@@ -17,6 +17,7 @@ from official.core import exp_factory, input_reader, train_lib, train_utils
 from official.modeling import optimization
 from tensorflow.core.framework.function_pb2 import FunctionDef
 from tensorflow.core.framework.node_def_pb2 import NodeDef as NodeDef
+from tensorflow.core.protobuf import trackable_object_graph_pb2
 from tensorflow.python.eager import context
 from tensorflow.python.framework import op_def_registry
 from tensorflow.python.ops import (
@@ -37,6 +38,8 @@ BEST_STEP = "best_ckpt_global_step"  # the step, in there
 SAVED_STEP = (
     "global_step/.ATTRIBUTES/VARIABLE_VALUE"  # the step that a checkpoint was saved at, inside it
 )
+
+AVERAGE = "average"  # the slot of a variable's moving average, in a checkpoint
 
 # The modules through which TensorFlow's Python functions create the operations that draw at random.
 RANDOM_OPERATIONS: dict[str, ModuleType] = {
@@ -146,6 +149,56 @@ def write_state(folder: Path, prefixes: Sequence[str]) -> None:
     durable.write_whole(folder / STATE_FILE, "\n".join(lines) + "\n")
 
 
+@dataclass
+class Saved:
+    """An object in a checkpoint: what belongs to it, and its value where it is a variable."""
+
+    children: "dict[str, Saved]" = field(default_factory=dict)
+    key: str = ""
+    read: Callable[[], Any] | None = None
+    is_average: bool = False
+
+    def value(self) -> Any:
+        """The variable's value, as NumPy holds it."""
+        return self.read() if self.read else None
+
+
+def saved_objects(prefix: str, averages: bool) -> Saved:
+    """The tree of objects in a checkpoint.
+
+    Args:
+        averages: whether a variable of which a moving average is saved has that one's value.
+    """
+    reader = tf.train.load_checkpoint(prefix)
+    graph = trackable_object_graph_pb2.TrackableObjectGraph()
+    graph.ParseFromString(reader.get_tensor("_CHECKPOINTABLE_OBJECT_GRAPH"))
+    objects = [Saved() for _ in graph.nodes]
+    for saved, node in zip(objects, graph.nodes, strict=True):
+        for child in node.children:
+            saved.children[child.local_name] = objects[child.node_id]
+        for attribute in node.attributes:
+            if attribute.name == "VARIABLE_VALUE":
+                saved.key = attribute.checkpoint_key
+                saved.read = functools.partial(reader.get_tensor, saved.key)
+    if averages:
+        _take_averages(graph, objects)
+    return objects[0]
+
+
+def _take_averages(graph: Any, objects: list[Saved]) -> None:
+    for node in graph.nodes:
+        for slot in node.slot_variables:
+            if slot.slot_name == AVERAGE:
+                variable = objects[slot.original_variable_node_id]
+                variable.read = objects[slot.slot_variable_node_id].read
+                variable.is_average = True
+
+
+def tracked(owner: Any) -> Mapping[str, Any]:
+    """What belongs to an object, by the names that a checkpoint gives it."""
+    return tf.train.TrackableView.children(owner)
+
+
 # Keras
 
 
@@ -164,6 +217,11 @@ def create_slots(optimizer: Any, variables: list[tf.Variable]) -> None:
     create = getattr(optimizer, "_create_all_weights", None) or getattr(optimizer, "build", None)
     if create:
         create(variables)
+
+
+def trace_again(trainer: Any) -> None:
+    """Has a trainer trace its training step anew before the next block of steps: what is trainable has changed."""
+    trainer._train_loop_fn = None
 
 
 # Model Garden

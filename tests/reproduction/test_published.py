@@ -233,7 +233,7 @@ def test_what_so_many_seeds_can_show_is_said_before_they_are_trained():
 
 
 def test_a_checkpoint_that_does_not_answer_is_not_replaced_by_another_training(monkeypatch):
-    monkeypatch.setattr(reproduce, "_reachable", lambda address: False)
+    monkeypatch.setattr(reproduce.store, "is_reachable", lambda address: False)
     cfg = config.compose(["experiment=published/coco_retinanet_r50fpn_640_72ep", "runtime=tpu"])
     with pytest.raises(UsageError, match="not verified") as error:
         reproduce._refuse_hopeless(cfg, figure.Departures())

@@ -1,0 +1,63 @@
+"""Adapts pretrained weights to your data: head first, then all of it.    make finetune EXP=retinanet_lite0 DATA=voc …
+
+The same as `make train`, with defaults by the size of the data, said in one line each; whatever you set stands.
+The backbone keeps every bit until it is released; the rate has then come down to `released_rate` of itself.
+"""
+
+import math
+from collections.abc import Sequence
+
+from pipelines import assembly, config
+from pipelines.commands import train
+from pipelines.config import Config
+from pipelines.usage import UsageError
+
+FEW, MANY = (
+    100,
+    2000,
+)  # images: under the first only the head learns, above the second the backbone is soon released
+EPOCHS = 12  # at `MANY`; steps grow with the root of the number of images
+LEAST, MOST = 2, 80
+EVALUATIONS = 5
+
+
+def main(overrides: Sequence[str]) -> int:
+    """Trains under the defaults and the overrides; the latter win."""
+    cfg = config.compose(overrides)
+    if cfg.run:
+        return train.run(cfg)
+    if not cfg.init:
+        raise UsageError(
+            f"init: {cfg.name} names no weights to start from; add INIT=<card, checkpoint or run> (all cards: trellis "
+            "weights), or INIT=scratch"
+        )
+    cfg = assembly.with_starting_weights(cfg)
+    images = assembly.prepared(cfg).data.splits["train"].examples
+    defaults = _defaults(cfg, images, overrides)
+    chosen = [f"{key}={value}" for key, (value, _) in defaults.items()]
+    for key, (value, reason) in defaults.items():
+        print(f"finetune: {key}={value}: {reason}")
+    return train.run(config.compose([*overrides, *chosen]))
+
+
+def _defaults(cfg: Config, images: int, overrides: Sequence[str]) -> dict[str, tuple]:
+    """Settings that follow from the number of images and the user has not set, each with its reason."""
+    said = {word.lstrip("+").partition("=")[0] for word in overrides}
+    defaults: dict[str, tuple] = {}
+    epochs = min(MOST, max(LEAST, round(EPOCHS * math.sqrt(MANY / images))))
+    if not {"epochs", "trainer.train_steps"} & said:
+        defaults["epochs"] = (epochs, f"steps grow with the root of the {images} images")
+        defaults["evaluations"] = (EVALUATIONS, "enough to see it rise")
+    defaults["frozen"] = _frozen(images, is_pretrained=cfg.init_sha256 is not None)
+    for key in said & set(defaults):
+        del defaults[key]
+    return defaults
+
+
+def _frozen(images: int, is_pretrained: bool) -> tuple[float, str]:
+    if not is_pretrained:
+        return 0.0, "random weights have to learn everywhere"
+    if images < FEW:
+        return 1.0, f"under {FEW} images only the head learns"
+    share = 0.3 if images < MANY else 0.1
+    return share, "the head first, then everything at a lower rate"

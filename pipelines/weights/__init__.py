@@ -1,0 +1,1 @@
+"""Pretrained weights: their cards, where their files lie, and how each kind of file is read. No TensorFlow."""

@@ -1,0 +1,129 @@
+"""What `init` names: nothing, a card, or a checkpoint; and the digest that it is known by.
+
+The digest is over the content: the same weights lie elsewhere on another machine.
+"""
+
+import hashlib
+import json
+import re
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from pipelines.config import absolute
+from pipelines.usage import UsageError
+from pipelines.weights import cards, layouts, pickled, store
+from pipelines.weights.cards import Card
+
+SCRATCH = "scratch"  # the explicit choice of random weights
+
+
+@dataclass(frozen=True)
+class Weights:
+    """Weights to start from, on this machine.
+
+    Attributes:
+        sha256: of a card's file; of a checkpoint, over the names' ends and the SHA-256 of its files.
+        path: the file, or what a checkpoint's files begin with.
+        card: None for a checkpoint.
+        classes: names of the classes that they tell apart, in order; empty: not known.
+    """
+
+    sha256: str
+    path: Path
+    card: Card | None = None
+    classes: tuple[str, ...] = ()
+
+    def tensors(self) -> dict[str, Any] | None:
+        """What a card's file holds, by paths in Model Garden's model; None for a checkpoint."""
+        if self.card is None:
+            return None
+        convert = layouts.LAYOUTS[self.card.layout]
+        preprocessing = self.card.preprocessing
+        read = pickled.read(self.path)
+        return convert(read, preprocessing["mean"], preprocessing["deviation"])
+
+
+def of_card(name: str, data_dir: str) -> Weights:
+    """The weights of a card.
+
+    Raises:
+        UsageError: there is no such card, or its file cannot be had.
+    """
+    card = cards.load(name)
+    file = store.obtain(card, data_dir)
+    return Weights(card.sha256, file, card)
+
+
+def of_checkpoint(path: str | Path, manifest: str = "") -> Weights:
+    """The weights of a checkpoint: of a prefix, or in a folder the best, else the newest.
+
+    Args:
+        manifest: text of the manifest of the data that it learned from; else that in the run directory around it.
+
+    Raises:
+        UsageError: there is none.
+    """
+    prefix = Path(absolute(str(path)))
+    if prefix.is_dir():
+        prefix = _in_folder(prefix)
+    prefix = prefix.with_name(re.sub(r"\.(index|data-\d+-of-\d+)$", "", prefix.name))
+    if not Path(f"{prefix}.index").is_file():
+        raise UsageError(
+            f"init: {path} is no checkpoint: there is no {prefix}.index; name a card (trellis weights), a checkpoint's "
+            f"path without .index, a folder of checkpoints or a run; from random weights: INIT=scratch"
+        )
+    return Weights(_digest(prefix), prefix, classes=_classes(prefix, manifest))
+
+
+def refuse_absent(checkpoint: str) -> None:
+    """Refuses what Model Garden's own key names, before the model is built, where nothing is there.
+
+    Raises:
+        UsageError: no file, or the bucket does not answer.
+    """
+    if checkpoint.startswith("gs://"):
+        is_there = store.is_reachable(checkpoint)
+    elif "://" in checkpoint:
+        return
+    else:
+        prefix = absolute(checkpoint)
+        is_there = Path(f"{prefix}.index").is_file() or Path(prefix).is_dir()
+    if not is_there:
+        raise UsageError(
+            f"task.init_checkpoint: {checkpoint} is not there or does not answer; bring a copy of its two files, and "
+            "name it: INIT=<path without .index>; from random weights: ARGS=task.init_checkpoint=null"
+        )
+
+
+def _in_folder(folder: Path) -> Path:
+    """The checkpoint to start from in a folder: the best, else the newest."""
+    if (folder / "checkpoints").is_dir():
+        folder = folder / "checkpoints"
+    for place in (folder / "best", folder / "last", folder):
+        files = sorted(place.glob("*.index"), key=_number)
+        if files:
+            return files[-1].with_suffix("")
+    raise UsageError(f"init: {folder} holds no checkpoint (*.index)")
+
+
+def _classes(prefix: Path, manifest: str) -> tuple[str, ...]:
+    for folder in list(prefix.parents)[:3]:
+        file = folder / "manifest.json"
+        if not manifest and file.is_file():
+            manifest = file.read_text()
+    return tuple(json.loads(manifest).get("labels", ())) if manifest else ()
+
+
+def _number(file: Path) -> int:
+    match = re.search(r"-(\d+)$", file.stem)
+    return int(match[1]) if match else -1
+
+
+def _digest(prefix: Path) -> str:
+    total = hashlib.sha256()
+    for file in sorted(prefix.parent.glob("*")):
+        if file.name.startswith(f"{prefix.name}.") and file.is_file():
+            end = file.name.removeprefix(prefix.name)
+            total.update(f"{end} {store.digest(file)}\n".encode())
+    return total.hexdigest()
