@@ -1,7 +1,7 @@
 """Validates an experiment on its data before anything expensive starts.    make check EXP=retinanet DATA=coco
 
 Builds the Model Garden configuration strictly: unknown keys, wrong leaf types, combinations that cannot train.
-`trellis check --determinism EXP` proves besides, by two short trainings, one of them killed half-way, that equal runs are equal.
+`trellis check --determinism EXP` also trains twice, a few steps each, kills and resumes one of the two, and compares: equal runs must be equal.
 """
 
 import json

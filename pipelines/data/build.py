@@ -44,7 +44,7 @@ STOPPED = re.compile(rf"[^\n]*(?:{lookup.CHANGED}|{records.OTHERWISE})[^\n]*")
 OUT_OF_REACH = re.compile(r"\w+://[^\n]*: cannot be fetched: [^\n]*")
 DISK_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
-Summaries = dict[str, dict[str, Any]]  # of the shards of a finished build, by file name
+Summaries = dict[str, dict[str, Any]]  # shards of a finished build, by file name
 
 
 def run(commission: Commission) -> Manifest:

@@ -31,7 +31,7 @@ class Found:
     """A source: where its parts lie and what they contain, by field and split."""
 
     places: dict[str, dict[str, str]]
-    digests: dict[str, dict[str, dict[str, Digest]]]  # of files, by their path inside
+    digests: dict[str, dict[str, dict[str, Digest]]]  # by field, split and path inside
     unfit: dict[str, dict[str, Unfit]]  # what is neither file nor folder, likewise
 
 

@@ -13,12 +13,8 @@ import fsspec
 from pipelines.usage import UsageError
 
 PACKAGES = {"gs": "gcsfs", "s3": "s3fs"}  # what fsspec needs for a scheme
-STAMPS = (
-    "ETag",
-    "etag",
-    "mtime",
-    "LastModified",
-)  # what stores call that which changes with a file's content
+# Names under which stores give what changes with a file's content.
+STAMPS = ("ETag", "etag", "mtime", "LastModified")
 CHUNK = 4 * 2**20
 
 

@@ -21,7 +21,7 @@ SMALL_SHARDS = (
     8  # a small split is divided up to so many times, for the input pipeline and the cores
 )
 LARGE_SHARD_EXAMPLES = 2048
-DIGITS = 20  # of a position, with which a line begins
+DIGITS = 20  # a line begins with a position of so many
 HEAD = DIGITS + 64  # with a digest behind it
 DUPLICATE = ("duplicate_key", "an example with this key is there already; remove one")
 

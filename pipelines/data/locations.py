@@ -32,9 +32,9 @@ def embedded_folder(data_dir: str, dataset: Dataset) -> epath.Path:
 
 
 def is_whole(folder: epath.Path) -> bool:
-    """Whether an embedded source is there.
+    """Whether an embedded source is complete.
 
-    On disk its folder appears at once, in a bucket a mark is the last to come.
+    On disk its folder is renamed into place; in a bucket a mark is written last.
     """
     if files.is_remote(str(folder)):
         return (folder / WHOLE).exists()

@@ -19,7 +19,7 @@ from pipelines.usage import UsageError, make_command
 
 FILE = "manifest.json"
 REJECTS = "rejects.jsonl"
-LENGTHS = ".lengths"  # of each shard: bytes of its records, in order, as little-endian uint32
+LENGTHS = ".lengths"  # ends a file beside each shard: bytes of its records, in order, as little-endian uint32
 
 
 @dataclass(frozen=True)
@@ -48,7 +48,7 @@ class Manifest:
     dataset: str
     fingerprint: str
     task: str
-    version: int  # of the task's record
+    version: int  # the task's VERSION
     labels: tuple[str, ...]  # without a background that the task adds itself
     splits: dict[str, Split]
     formats: tuple[str, ...] = ()  # image formats that occur

@@ -15,7 +15,9 @@ from pipelines.data.example import Rejected
 IGNORED = 255  # the value of pixels that training leaves out
 LONGEST_OUTLINE = 2_000_000  # pixels; the library takes some 40 bytes for each, and does not look whether it got them
 FARTHEST = 1e6  # pixels from the image's corner
-DIGITS = 12  # of a compressed run length, five bits each: more are more pixels than there are
+DIGITS = (
+    12  # five bits each; a compressed run length with more would count more pixels than there are
+)
 PALETTE = b"\x00\x00\x00\x01\x01\x01"  # two entries: the pixels decode to 0 and 1
 SIGNATURE = b"\x89PNG\r\n\x1a\n"
 # What the six bits of a digit of COCO's compressed run lengths mean.

@@ -36,8 +36,8 @@ class Picture:
     image: np.ndarray  # height x width x 3, uint8
     caption: str
     boxes: Sequence[Sequence[float]] | np.ndarray = ()  # (top, left, bottom, right) in pixels
-    labels: Sequence[int] = ()  # of the boxes, from 0
-    masks: Sequence[np.ndarray] | np.ndarray = ()  # of the boxes, height x width
+    labels: Sequence[int] = ()  # one a box, from 0
+    masks: Sequence[np.ndarray] | np.ndarray = ()  # one a box, height x width
     classes: np.ndarray | None = None  # height x width, from 0; 255 is ignored
 
 

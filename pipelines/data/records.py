@@ -34,7 +34,7 @@ from pipelines.system import durable, tfrecord
 from pipelines.usage import UsageError
 
 OTHERWISE = "encodes otherwise than where the build was started"
-PARTS = 64  # of a split's index, at most
+PARTS = 64  # at most so many parts of a split's index
 MARK = (-1, -1)  # no position of an example
 
 

@@ -36,7 +36,7 @@ REQUIRED = {
     "spark": ("spark_master_url",),
     "dataflow": ("project", "region", "temp_location"),
 }
-EXTRAS = {"dask": "dask", "dataflow": "gcp"}  # of apache-beam
+EXTRAS = {"dask": "dask", "dataflow": "gcp"}  # extras of the package apache-beam
 
 
 # Beam's own worker, which prints a page about itself before it looks at any log level.
@@ -109,7 +109,7 @@ def _created(engine: str, *, processes: bool) -> PipelineRunner:
 
 
 def _refuse_unknown(options: dict[str, Any]) -> None:
-    """Beam itself drops an option that it does not know, without a word."""
+    """Refuses an option that Beam does not know and would silently drop."""
     parser = argparse.ArgumentParser(add_help=False, allow_abbrev=False, conflict_handler="resolve")
     for owner in PipelineOptions.__subclasses__():
         owner._add_argparse_args(parser)  # type: ignore[arg-type]

@@ -85,7 +85,7 @@ def _is_usable(
     *,
     thorough: bool,
 ) -> bool:
-    """Whether data that were built are whole, and checked as far as the data set asks; what is not will be written again."""
+    """Whether built data are whole, and checked as far as the data set asks; removes shards that must be written again."""
     folder = epath.Path(built.directory)
     damaged = manifest.damaged(built, thorough=thorough)
     for shard in damaged:
@@ -113,7 +113,7 @@ def _is_usable(
 def _check(
     built: Manifest, dataset: Dataset, known: checks.Checks, task: ModuleType
 ) -> list[Undecodable]:
-    """Reads back what was not read back before; returns the images that the shards must do without."""
+    """Reads back what no build has read back yet; returns the images that the shards must leave out."""
     print(
         f"data: checking the records of {built.directory} (dataset.validate={dataset.validate})",
         flush=True,
@@ -168,7 +168,7 @@ def _generate(data_dir: str, dataset: Dataset) -> None:
 
 @contextmanager
 def _alone(folder: str) -> Iterator[None]:
-    """Holds a lock on a local folder to be; the system releases it however the process ends."""
+    """Locks a local folder that may not exist yet; the kernel releases the lock however the process ends."""
     if "://" in folder:
         yield
         return

@@ -38,9 +38,7 @@ class Summary:
     classes: dict[str, int] = field(default_factory=Counter)
     image_sizes: dict[str, int] = field(default_factory=Counter)
     box_sizes: dict[str, int] = field(default_factory=Counter)
-    contents: list[str] = field(
-        default_factory=list
-    )  # of images, as the first digits of their digests
+    contents: list[str] = field(default_factory=list)  # first digits of the images' digests
     rejects: list[list] = field(default_factory=list)
     # Numbers of the records whose picture only TensorFlow can judge; None: nobody has looked.
     unusual: list[int] | None = field(default_factory=list)

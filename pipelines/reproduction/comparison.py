@@ -19,7 +19,7 @@ TOLERANCE = 0.01  # between headline metrics that are "equivalent", where no sta
 TOLD = (config.RESULT, config.GUARD, config.PASSIVE)  # not where it ran and how it was called
 MACHINE = ("python", "platform", "machine", "cpu")
 DATA = ("dataset", "fingerprint", "version", "labels", "splits")
-KINDS = ("config", "data", "code", "environment")  # of what goes into a run
+KINDS = ("config", "data", "code", "environment")  # kinds of things that go into a run
 MOST_LINES = 30  # that each kind of input takes
 
 Figures = Mapping[str, Mapping[int, float]]  # by name, then step

@@ -48,7 +48,9 @@ def read(overrides: Sequence[str]) -> Request:
         several = override is not None and override.is_sweep_override()
         if name.lstrip("+").partition(".")[0] in OURS:
             if several:
-                raise UsageError(f"{text}: one value, please; this is about the sweep as a whole")
+                raise UsageError(
+                    f"{text}: takes one value, not a list: it holds for the whole sweep"
+                )
             request.own.append(text)
         elif override is None or not (several or name in (*SHORT, "learning_rate")):
             request.fixed.append(text)

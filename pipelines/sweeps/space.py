@@ -259,7 +259,7 @@ def settle(point: Point, cfg: Config) -> tuple[dict[str, Any], list[str]]:
 
 
 def identity(cfg: Config, fingerprint: str) -> str:
-    """Names a trial by its settings that a result depends on, down to Model Garden's leaves, and its data by content."""
+    """Names a trial by the settings that its result depends on, down to Model Garden's leaves, and by the content of its data."""
     document = json.loads(_as_json(cfg))
     settings = config.settings(document, config.RESULT)
     settings.pop("dataset")

@@ -40,10 +40,12 @@ class Interruption:
         self._signum: int | None = None
         self._thrown: int | None = None  # what was raised on the spot
         self._previous: dict[int, Any] = {}
-        self._heard = -1  # where the numbers of signals arrive, as soon as they come
+        self._heard = -1  # receives the numbers of signals at once
         self._told = (-1, -1)  # where they are sent, and where they were sent before
         self._hook = sys.unraisablehook
-        self._resent = 0  # signals of our own that `_listen` has yet to hear, and not to count
+        self._resent = (
+            0  # signals that we sent again; `_listen` must not take them for a second Ctrl-C
+        )
         self._raised = False
 
     def __enter__(self) -> "Interruption":
@@ -69,7 +71,7 @@ class Interruption:
         if self._thrown and error is not None and not isinstance(error, Interrupted):
             raise Interrupted(
                 self._thrown
-            ) from error  # Somebody on the way has made another error of it.
+            ) from error  # A library on the way has raised another error for it.
 
     def hold(self, reason: str) -> None:
         """From here on a signal waits for `check` or `release`; `reason` ends the sentence "stopping after …"."""
@@ -103,7 +105,7 @@ class Interruption:
             signal.signal(signum, handler)
 
     def _listen(self) -> None:
-        """Hears signals while TensorFlow computes a block of steps, at whose end only Python would call `_receive`."""
+        """Hears signals while TensorFlow computes a block of steps; Python calls `_receive` only when the block ends."""
         with open(self._heard, "rb", buffering=0) as heard:
             first = None
             while number := heard.read(1):
@@ -130,7 +132,7 @@ class Interruption:
             raise Interrupted(signum)
 
     def _lost(self, error: Any) -> None:
-        """Python drops what is raised while it takes an object away, and often does that when a long call has ended."""
+        """Raises again what Python dropped: exceptions in a destructor are lost, and destructors often run when a long call ends."""
         if isinstance(error.exc_value, Interrupted):
             threading.Timer(0.02, self._raise_again).start()
         else:

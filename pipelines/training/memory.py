@@ -58,7 +58,7 @@ def check(model: Any, batch: int, root: Path = Path("/")) -> str:
     if needed > free:
         each = max(1, activations / batch)
         fits = int(max(0, free - weights) / each)
-        would = f"{fits} would" if fits else "nor would 1"
+        would = f"{fits} would" if fits else "not even 1 does"
         field = "task.train_data.global_batch_size"
         raise UsageError(
             f"{said}\n{field}: {batch} does not fit; {would}; or train elsewhere: RUNTIME=gpu"

@@ -16,12 +16,13 @@ from pipelines.data.manifest import Manifest
 from pipelines.training import upstream
 from pipelines.usage import UsageError, nearest
 
+# Settings of a schedule that grow with the batch.
 RATES = (
     "initial_learning_rate",
     "end_learning_rate",
     "learning_rate",
     "values",
-)  # of a schedule: what grows with the batch
+)
 LOOP_STEPS = 20  # between two reports, where the recipe sets no `trainer.steps_per_loop`
 
 
@@ -319,7 +320,7 @@ def _scale_learning_rate(params: Any, base: int) -> None:
     names = [name for name in RATES if getattr(schedule, name, None) is not None]
     if not names:
         raise UsageError(
-            f"scale_learning_rate: does not know the rates of a schedule of type {rate.type}; set them, and leave it out"
+            f"scale_learning_rate: cannot scale a schedule of type {rate.type}; set its rates and leave scale_learning_rate out"
         )
     factor = params.task.train_data.global_batch_size / base
     for name in names:

@@ -128,7 +128,7 @@ def refuse_uneven(params: Any, strategy: tf.distribute.Strategy, examples: int) 
 
 
 def _leaves_none_out(batch: int, replicas: int, examples: int) -> bool:
-    """Whether every replica has an example of the last batch too: operations and averages fail on none."""
+    """Whether the last, smaller batch leaves no replica without an example: averages and some operations fail on none."""
     last = (examples - 1) % batch + 1
     return last > batch // replicas * (replicas - 1)
 
@@ -137,7 +137,7 @@ def _unshared(
     node: str, batch: int, replicas: int, fitting: list[int], where: str = ""
 ) -> UsageError:
     sizes = " or ".join(str(size) for size in fitting if size)
-    advice = f"set it to {sizes}" if sizes else "no size can; take fewer devices"
+    advice = f"set it to {sizes}" if sizes else "no size fits; use fewer devices"
     return UsageError(
         f"task.{node}.global_batch_size: {batch} cannot be shared by {replicas} replicas{where}; {advice}"
     )

@@ -82,7 +82,7 @@ def test_kills_of_trials_and_of_the_sweep_lose_and_repeat_nothing(trellis, tiny,
     command = arguments(tiny, tmp_path, "sweep=learning_rate", "learning_rate=0.05,0.1", "seed=1,2", "jobs=2",
         "trainer.train_steps=120", "trainer.validation_interval=120", "trainer.checkpoint_interval=10")  # fmt: skip
 
-    # A trial is killed half-way: its reason is told, the others go on. Then the sweep is killed.
+    # A trial is killed half-way: its reason is shown, the others continue. Then the sweep is killed.
     sweep = trellis.start("sweep", *command)
     begun = wait_for(lambda: list((tmp_path / "sweep").glob("*/checkpoints/*.index")))[
         0

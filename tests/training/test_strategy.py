@@ -48,7 +48,7 @@ def test_only_mirrored_splits_the_cpu(runtime, number):
             "4 cannot be shared by 2 replicas on 10 examples.*set it to 2 or 6",
         ),
         ("validation_data", 8, 4, "set it to 12$"),
-        ("validation_data", 7, 7, "no size can; take fewer devices"),
+        ("validation_data", 7, 7, "no size fits; use fewer devices"),
     ],
 )
 def test_a_batch_that_cannot_be_shared_is_refused_with_those_that_can(node, batch, replicas, says):

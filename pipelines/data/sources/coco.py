@@ -31,9 +31,9 @@ FACTS = Facts(
 )
 SECTIONS = ("images", "annotations", "categories")
 TOGETHER = 2**18  # bytes of an annotation file that are read at once
-LARGEST_ID = 10_000  # of a category that is kept as a label
+LARGEST_ID = 10_000  # the largest category id that is kept as a label
 
-Span = list[int]  # of an annotation in its file: first byte, and length
+Span = list[int]  # where an annotation lies in its file: first byte, and length
 
 
 def _integers(kind: str = "q") -> Any:
@@ -50,7 +50,9 @@ class Scan:
     categories: dict[int, str] = field(default_factory=dict)
     things: dict[int, Any] = field(default_factory=dict)  # panoptic: `isthing` by category
     images: list[dict[str, Any]] = field(default_factory=list)
-    numbers: dict[Any, int] = field(default_factory=dict)  # of image ids, in the order they turn up
+    numbers: dict[Any, int] = field(
+        default_factory=dict
+    )  # image ids, numbered in the order they turn up
     # The columns of a table of annotations.
     image: array = _integers()
     start: array = _integers()

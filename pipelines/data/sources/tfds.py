@@ -45,7 +45,7 @@ NEEDED = {
 VALIDATION = ("validation", "val", "test")  # splits to validate on, the first that there is
 AGAIN = "prepare the builder again"
 
-Features = Mapping[str, list[Any]]  # of one record
+Features = Mapping[str, list[Any]]  # one record, feature by feature
 Parse = Callable[[bytes], dict[str, list[Any]]]
 
 
