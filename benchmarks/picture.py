@@ -1,6 +1,6 @@
 """Draws how this tool stands to the official ones, as the README shows it."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping
 from pathlib import Path
 
 from matplotlib import rcParams
@@ -45,7 +45,7 @@ def draw(ratios: Mapping[str, Mapping[str, float]], subtitle: str, path: Path) -
     drawing.savefig(path, format="svg", metadata={"Date": None})
 
 
-def _ticks(rows: Sequence[Mapping[str, float]]) -> list[float]:
+def _ticks(rows: Collection[Mapping[str, float]]) -> list[float]:
     """Those within reach of the figures."""
     least = min(row["low"] for row in rows)
     most = max(row["high"] for row in rows)
