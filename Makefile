@@ -17,7 +17,7 @@ READY := .venv/ready
 TRELLIS := .venv/bin/trellis
 CHOICE = $(if $(EXP),experiment=$(EXP)) $(if $(DATA),dataset=$(DATA)) $(if $(RUNTIME),runtime=$(RUNTIME)) $(if $(SWEEP),sweep=$(SWEEP)) $(if $(INIT),init=$(INIT)) $(if $(RUN),run=$(RUN)) $(if $(FORMAT),formats=[$(FORMAT)]) $(if $(SEEDS),seeds=$(SEEDS)) $(if $(BUNDLE),bundle=$(BUNDLE)) $(ARGS)
 
-.PHONY: setup lock data preview train finetune weights launch evaluate predict export serve register sweep reproduce bundle compare bisect sync list show check tune doctor ui test test-slow test-chaos test-fuzz lint format golden bench bench-data bench-train bench-waits help
+.PHONY: setup lock data preview train finetune weights launch evaluate predict export serve register sweep reproduce bundle compare bisect sync list show check tune doctor ui completion test test-slow test-chaos test-fuzz lint format golden bench bench-data bench-train bench-waits help
 
 $(READY): requirements.lock bootstrap.lock
 	$(PYTHON) -m venv .venv
@@ -100,6 +100,9 @@ doctor: $(READY)          ## versions, devices, disk, and what is wrong
 
 ui: $(READY)              ## open the MLflow UI on localhost: make ui ARGS=port=5001
 	$(TRELLIS) ui $(CHOICE)
+
+completion: $(READY)      ## what lets a shell complete trellis: eval "$$(make -s completion ARGS=bash)"
+	@$(TRELLIS) completion $(or $(ARGS),bash)
 
 test: $(READY)            ## fast tests (minutes, no network, no accelerator)
 	.venv/bin/python -m pytest -q -m "not slow" $(ARGS)

@@ -1,0 +1,64 @@
+"""Completion as bash does it: the printed script in a real shell, with the words as bash parts them."""
+
+import shlex
+import subprocess
+
+import pytest
+
+from pipelines import config
+from pipelines.commands import completion
+from pipelines.usage import UsageError
+
+
+def offered(*words: str) -> list[str]:
+    """What bash offers when the key is pressed behind these words."""
+    listed = " ".join(map(shlex.quote, words))
+    program = (
+        f"{completion.script()}\nCOMP_WORDS=({listed}); COMP_CWORD={len(words) - 1}\n"
+        '_trellis\nprintf "%s\\n" "${COMPREPLY[@]}"'
+    )
+    done = subprocess.run(
+        ["bash", "--norc", "-c", program], check=True, capture_output=True, text=True
+    )
+    return done.stdout.split()
+
+
+def test_verbs_are_offered_first() -> None:
+    assert offered("trellis", "comp") == ["compare", "completion"]
+
+
+@pytest.mark.parametrize("group", config.GROUPS)
+def test_every_name_of_a_group_is_offered(group: str) -> None:
+    assert sorted(offered("trellis", "show", group, "=")) == sorted(config.options(group))
+
+
+def test_the_beginning_of_a_name_is_heeded_in_the_words_of_bash_and_of_zsh() -> None:
+    assert offered("trellis", "train", "experiment", "=", "retina") == ["retinanet"]
+    assert offered("trellis", "train", "experiment=retina") == ["experiment=retinanet"]
+
+
+def test_settings_are_offered_with_their_sign() -> None:
+    assert offered("trellis", "train", "dataset.ima") == [
+        "dataset.images=",
+        "dataset.image_suffix=",
+    ]
+    assert offered("trellis", "sweep", "sweep.tri") == ["sweep.trials="]
+    assert "trainer." in offered("trellis", "train", "tr")
+    assert offered("trellis", "train", "determinism", "=", "f") == ["false"]
+
+
+def test_every_setting_of_ours_is_offered() -> None:
+    keys = {key.rstrip("=.") for key in offered("trellis", "train", "")}
+    assert set(config.Config.__dataclass_fields__) <= keys
+
+
+def test_runs_are_completed_as_paths(tmp_path) -> None:
+    (tmp_path / "run1").mkdir()
+    assert offered("trellis", "compare", "run", "=", f"{tmp_path}/r") == [f"{tmp_path}/run1"]
+
+
+def test_other_shells_are_refused_with_those_there_are(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(UsageError, match="bash"):
+        completion.main(["fish"])
+    assert completion.main(["zsh"]) == 0
+    assert "bashcompinit" in capsys.readouterr().out
