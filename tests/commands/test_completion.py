@@ -33,8 +33,8 @@ def test_every_name_of_a_group_is_offered(group: str) -> None:
 
 
 def test_the_beginning_of_a_name_is_heeded_in_the_words_of_bash_and_of_zsh() -> None:
-    assert offered("trellis", "train", "experiment", "=", "retina") == ["retinanet"]
-    assert offered("trellis", "train", "experiment=retina") == ["experiment=retinanet"]
+    assert offered("trellis", "train", "runtime", "=", "multi_w") == ["multi_worker"]
+    assert offered("trellis", "train", "runtime=multi_w") == ["runtime=multi_worker"]
 
 
 def test_settings_are_offered_with_their_sign() -> None:
