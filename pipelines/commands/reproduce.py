@@ -250,13 +250,8 @@ def _note_repeat(original: Original, texts: Mapping[str, str], again: Path, cfg:
     summary = read_summary(original.run_dir)
     repeat = {"run_dir": str(again), "class": levels.of_class(texts)}
     summary["repeats"] = [*summary.get("repeats", []), repeat]
-    level = levels.of_directory(
-        original.run_dir,
-        ROOT,
-        runs_dir,
-        summary,
-    )
-    summary["level"] = {"reached": level.name, "next": level.lacking, "line": level.line()}
+    level = levels.of_directory(original.run_dir, ROOT, runs_dir, summary)
+    summary["level"] = level.recorded()
     write_summary(original.run_dir, summary)
     print(level.line())
     tags = {"level": level.name, "repeated": len(summary["repeats"])}

@@ -216,13 +216,8 @@ def _summarise(recorder: Recorder, built: Built, outcome: Any, seconds: dict[str
     for which, (path, step) in outcome.checkpoints.items():
         recorder.checkpoint(which, path, step)
     runs_dir = Path(built.cfg.runs_dir)
-    level = levels.of_directory(
-        recorder.run_dir,
-        ROOT,
-        runs_dir,
-        summary,
-    )
-    summary["level"] = {"reached": level.name, "next": level.lacking, "line": level.line()}
+    level = levels.of_directory(recorder.run_dir, ROOT, runs_dir, summary)
+    summary["level"] = level.recorded()
     recorder.tags({"level": level.name})
 
 

@@ -48,6 +48,10 @@ class Level:
         """R0 to R4."""
         return f"R{self.number}"
 
+    def recorded(self) -> dict[str, str | None]:
+        """The level as a summary holds it."""
+        return {"reached": self.name, "next": self.lacking, "line": self.line()}
+
     def line(self) -> str:
         """The level, and what keeps it from the next, in one line."""
         line = f"level {self.name} of R{len(MEANINGS) - 1}: {MEANINGS[self.number]}"

@@ -47,15 +47,10 @@ class Result:
         )
 
 
-# What a model returned of one picture, and the shapes that its preprocessing noted; the picture's height and width.
-Reading = Callable[
-    [
-        Mapping[str, np.ndarray],
-        np.ndarray | None,
-        tuple[int, int],
-    ],
-    Result,
-]
+Outputs = Mapping[str, np.ndarray]  # a model's, for one picture
+Size = tuple[int, int]  # a picture's height and width
+# Takes, beside outputs and size, the shapes that the preprocessing noted.
+Reading = Callable[[Outputs, np.ndarray | None, Size], Result]
 
 
 def reading(kind: str, params: Any) -> Reading:
@@ -71,21 +66,17 @@ def reading(kind: str, params: Any) -> Reading:
     return of_objects if kind == "detection" else _of_pixels
 
 
-def _of_classes(outputs: Mapping[str, np.ndarray], info: Any, size: Any) -> Result:
+def _of_classes(outputs: Outputs, info: Any, size: Any) -> Result:
     logits = np.asarray(outputs["logits"], np.float64)
     exponentials = np.exp(logits - logits.max())
     return Result(probabilities=exponentials / exponentials.sum())
 
 
-def _of_independent_classes(outputs: Mapping[str, np.ndarray], info: Any, size: Any) -> Result:
+def _of_independent_classes(outputs: Outputs, info: Any, size: Any) -> Result:
     return Result(probabilities=1 / (1 + np.exp(-np.asarray(outputs["logits"], np.float64))))
 
 
-def of_objects(
-    outputs: Mapping[str, np.ndarray],
-    info: np.ndarray | None,
-    size: tuple[int, int],
-) -> Result:
+def of_objects(outputs: Outputs, info: np.ndarray | None, size: Size) -> Result:
     """Boxes and masks of a detector, in the picture's pixels."""
     assert info is not None
     count = int(outputs["num_detections"])
@@ -104,7 +95,7 @@ def of_objects(
     )
 
 
-def _pasted(masks: np.ndarray, boxes: np.ndarray, size: tuple[int, int]) -> np.ndarray:
+def _pasted(masks: np.ndarray, boxes: np.ndarray, size: Size) -> np.ndarray:
     """The masks in their boxes put into the whole picture, by the official function."""
     height, width = size
     if not len(masks):
@@ -115,18 +106,14 @@ def _pasted(masks: np.ndarray, boxes: np.ndarray, size: tuple[int, int]) -> np.n
     return (pasted > MASK_THRESHOLD).astype(np.uint8)
 
 
-def _of_pixels(
-    outputs: Mapping[str, np.ndarray],
-    info: np.ndarray | None,
-    size: tuple[int, int],
-) -> Result:
+def _of_pixels(outputs: Outputs, info: np.ndarray | None, size: Size) -> Result:
     """The logits taken back to the picture's size, then the surest class of each pixel."""
     assert info is not None
     logits = tf.image.resize(outputs["logits"][None], [int(side) for side in info[1]])
     return Result(pixels=classes_of_pixels(logits[0].numpy(), info, size))
 
 
-def classes_of_pixels(logits: np.ndarray, info: np.ndarray, size: tuple[int, int]) -> np.ndarray:
+def classes_of_pixels(logits: np.ndarray, info: np.ndarray, size: Size) -> np.ndarray:
     """Classes of a picture's pixels from logits of its padded, scaled copy."""
     height, width = size
     rows = math.ceil(height * info[2][0] - ROUNDING)
