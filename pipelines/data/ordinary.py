@@ -40,6 +40,8 @@ MOST_BLOCKS = 2**16
 # PNG's chunks that libpng at most warns of, whatever is in them.
 REMARKS = (b"tEXt", b"zTXt", b"iTXt", b"tIME", b"pHYs", b"eXIf", b"sRGB", b"gAMA", b"cHRM", b"iCCP")
 LONGEST_REMARK = 2**20
+# How long the others may be; colours of a palette have three bytes.
+LENGTHS = {b"IHDR": (13,), b"PLTE": range(3, 3 * 256 + 1, 3), b"IEND": (0,)}
 CHANNELS = {0: 1, 2: 3, 3: 1, 4: 2, 6: 4}  # by a PNG's kind of colour
 PALETTE = 3  # such a kind
 MOST_BYTES = 2**26  # of an unpacked PNG, which is in memory at once
@@ -128,6 +130,8 @@ def _is_ordinary_png(image: Image) -> bool:
             continue
         if kind == b"IDAT":
             packed.append(data)
+        elif len(data) not in LENGTHS.get(kind, ()):
+            return False
         kinds.append(kind)
     depth, colour, *methods = image.content[24:29]
     layout = [b"IHDR", *[b"PLTE"] * (colour == PALETTE), *[b"IDAT"] * len(packed), b"IEND"]

@@ -170,6 +170,22 @@ def test_a_png_with_too_few_bytes_too_many_or_an_unknown_filter_is_not_ordinary(
         assert verdict(packed(rows)) is False
 
 
+def rechunked(content: bytes, kind: bytes, data: bytes) -> bytes:
+    """A PNG in which a chunk has other data."""
+    at = content.index(kind) - 4
+    (length,) = struct.unpack_from(">I", content, at)
+    chunk = struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
+    return content[:at] + chunk + content[at + length + 12 :]
+
+
+@pytest.mark.parametrize("size", [0, 1, 679, 771])
+def test_a_png_whose_palette_has_an_odd_length_is_not_ordinary(size: int) -> None:
+    content = encoded("P", "png")
+    assert check(rechunked(content, b"PLTE", bytes(3 * 200)))
+    assert verdict(rechunked(content, b"PLTE", bytes(size))) is False
+    assert verdict(rechunked(content, b"IEND", b"more")) is False
+
+
 def test_what_stands_behind_the_end_changes_nothing() -> None:
     for content in JPEGS + PNGS:
         assert check(content + b"more \xff\xd9 IEND")
