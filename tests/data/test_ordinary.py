@@ -174,7 +174,8 @@ def rechunked(content: bytes, kind: bytes, data: bytes) -> bytes:
     """A PNG in which a chunk has other data."""
     at = content.index(kind) - 4
     (length,) = struct.unpack_from(">I", content, at)
-    chunk = struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
+    checksum = struct.pack(">I", zlib.crc32(kind + data))
+    chunk = struct.pack(">I", len(data)) + kind + data + checksum
     return content[:at] + chunk + content[at + length + 12 :]
 
 
