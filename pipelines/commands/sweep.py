@@ -275,7 +275,13 @@ def _report(recorder: Any, schedule: Schedule, goal: str, name: str) -> None:
             output = trial.run_dir / OUTPUT
             print(f"failed: {trial.label}: {trial.reason}; {output}")
     if rows:
-        _report_best(recorder, schedule, rows, name, bool(tied.positions))
+        _report_best(
+            recorder,
+            schedule,
+            rows,
+            name,
+            bool(tied.positions),
+        )
 
 
 def _report_best(

@@ -52,14 +52,26 @@ def run(cfg: Config) -> int:
         block = _block(cfg, Path(folder), ruled)
         for turn, choice in itertools.product(range(ROUNDS), choices):
             name = f"{turn}-{choices.index(choice)}"
-            choice.rates.append(_rate(cfg, Path(folder, name), choice, block))
+            choice.rates.append(
+                _rate(
+                    cfg,
+                    Path(folder, name),
+                    choice,
+                    block,
+                )
+            )
             print(f"{_name(choice)}: {choice.rates[-1]:.2f} steps/s", flush=True)
     best = max(choices, key=lambda choice: choice.rate)
     _print_table(choices, ruled)
     if best.rate < LEAST_GAIN * ruled.rate:
         print(f"nothing is faster than the rule by {LEAST_GAIN - 1:.0%}: no runtime is needed")
         return 0
-    file = _write(cfg, prepared.cfg.name, best, best.rate / ruled.rate)
+    file = _write(
+        cfg,
+        prepared.cfg.name,
+        best,
+        best.rate / ruled.rate,
+    )
     variable = f"{kernels.ONEDNN}={best.onednn} " if best.onednn != ruled.onednn else ""
     print(f"{file}\nto use it: {variable}make train EXP={cfg.name} RUNTIME={file.stem}")
     return 0
@@ -83,18 +95,37 @@ def _by_rule(cfg: Config, choices: list[Choice], cores: int) -> Choice:
 
 def _block(cfg: Config, folder: Path, choice: Choice) -> int:
     """So many steps that they take about `BLOCK_S`."""
-    told = _told(cfg, folder / "pace", choice, LEAST_BLOCK, 3)
+    told = _told(
+        cfg,
+        folder / "pace",
+        choice,
+        LEAST_BLOCK,
+        3,
+    )
     return max(LEAST_BLOCK, round(BLOCK_S * _steps_per_second(told)))
 
 
 def _rate(cfg: Config, run_dir: Path, choice: Choice, block: int) -> float:
-    return _steps_per_second(_told(cfg, run_dir, choice, block, BLOCKS))
+    return _steps_per_second(
+        _told(
+            cfg,
+            run_dir,
+            choice,
+            block,
+            BLOCKS,
+        )
+    )
 
 
 def _told(cfg: Config, run_dir: Path, choice: Choice, block: int, blocks: int) -> dict[int, float]:
     interval = {"steps_per_loop": block, "summary_interval": block}
     rare = {"checkpoint_interval": block * blocks * 10, "validation_interval": block * blocks * 10}
-    file = rehearsal.recipe(replace(cfg, threads=choice.threads), run_dir, **interval, **rare)
+    file = rehearsal.recipe(
+        replace(cfg, threads=choice.threads),
+        run_dir,
+        **interval,
+        **rare,
+    )
     return rehearsal.until(block * blocks, file, variables={kernels.ONEDNN: choice.onednn})
 
 

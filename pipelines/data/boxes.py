@@ -71,4 +71,9 @@ def _stated(box: Any) -> Box:
     if width <= 0 or height <= 0:
         advice = f"box {box} has no area"
         raise Rejected("box_empty", f"{advice}; correct it, or remove the object")
-    return Box(top, left, top + height, left + width)
+    return Box(
+        top,
+        left,
+        top + height,
+        left + width,
+    )

@@ -61,12 +61,24 @@ def run(commission: Commission) -> Manifest:
     images.check_treatments(dataset.convert)
     target = commission.target
     begin(target)
-    asked = Request(dataset, found.places, found.digests, parse=task.parse, unfit=found.unfit)
+    asked = Request(
+        dataset,
+        found.places,
+        found.digests,
+        parse=task.parse,
+        unfit=found.unfit,
+    )
     listing = source.listing(asked)
     _check_labels(listing.labels)
     with Readback(dataset, decoded_before(target), task) as readback:
         with _explained(target):
-            request = Request(dataset, found.places, {}, listing.shared, task.parse)
+            request = Request(
+                dataset,
+                found.places,
+                {},
+                listing.shared,
+                task.parse,
+            )
             job = _job(target, task, listing, request)
             origin = Origin(commission, listing, job.index)
             summaries = _written(job, origin, readback)
@@ -74,7 +86,12 @@ def run(commission: Commission) -> Manifest:
         description.write_rejects(target, job.index, summaries)
         manifest.check_rejects(built, dataset.max_reject_fraction)
         readback.check(built)
-    finish(target, built, summaries, readback.known)
+    finish(
+        target,
+        built,
+        summaries,
+        readback.known,
+    )
     return built
 
 
@@ -146,7 +163,12 @@ def _write(job: records.Job, origin: Origin) -> list[Summary]:
         with Progress(target, job.index, job.shards):
             records.write(job, origin.commission.runner)
     summaries = [_summary(target, shard) for shard in sorted(job.index.shards)]
-    description.require_all(job.source, origin.listing, job.index, summaries)
+    description.require_all(
+        job.source,
+        origin.listing,
+        job.index,
+        summaries,
+    )
     return summaries
 
 

@@ -63,7 +63,12 @@ def describe(origin: Origin, summaries: list[Summary]) -> Manifest:
         splits={split: _split(shards) for split, shards in by_split.items()},
         formats=tuple(summary.total(summaries, "formats")),
         has_masks=origin.listing.has_masks,
-        counts=_counts(origin.listing, origin.listed, summaries, rejects),
+        counts=_counts(
+            origin.listing,
+            origin.listed,
+            summaries,
+            rejects,
+        ),
         classes=classes,
         rejects=dict(sorted(codes.items())),
         image_sizes=summary.total(summaries, "image_sizes"),

@@ -50,7 +50,15 @@ def of_class(
     """
     own = {"label": numbers[label], "text": label}
     digest = keys.joint_digest(sha256, label)
-    return Example(split, name, file, name, digest, own, {file: sha256})
+    return Example(
+        split,
+        name,
+        file,
+        name,
+        digest,
+        own,
+        {file: sha256},
+    )
 
 
 def of_pair(

@@ -125,7 +125,12 @@ def write(file: Path, members: Members, described: Mapping[str, Any]) -> str:
     index = json.dumps({"format": FORMAT, **described, "members": digests}, indent=1) + "\n"
     packed = io.BytesIO()
     with (
-        gzip.GzipFile(filename="", mode="wb", fileobj=packed, mtime=0) as compressed,
+        gzip.GzipFile(
+            filename="",
+            mode="wb",
+            fileobj=packed,
+            mtime=0,
+        ) as compressed,
         tarfile.open(fileobj=compressed, mode="w", format=tarfile.PAX_FORMAT) as archive,
     ):
         _add(archive, INDEX, index.encode())
@@ -161,7 +166,12 @@ def unpacked(file: Path) -> Iterator[Bundle]:
             if name.startswith("record/"):
                 texts[name.removeprefix("record/")] = durable.read_text(folder / name)
         metrics = json.loads(texts.pop(FIGURES))
-        yield Bundle(folder, texts, _by_step(metrics), names)
+        yield Bundle(
+            folder,
+            texts,
+            _by_step(metrics),
+            names,
+        )
 
 
 def golden(texts: Mapping[str, str], again: Mapping[str, str]) -> str:

@@ -102,7 +102,12 @@ def _pasted(masks: np.ndarray, boxes: np.ndarray, size: Size) -> np.ndarray:
         return np.zeros((0, height, width), np.uint8)
     top, left, bottom, right = boxes.T
     corners_and_sides = np.stack([left, top, right - left, bottom - top], axis=1)
-    pasted = mask_ops.paste_instance_masks(masks, corners_and_sides, height, width)
+    pasted = mask_ops.paste_instance_masks(
+        masks,
+        corners_and_sides,
+        height,
+        width,
+    )
     return (pasted > MASK_THRESHOLD).astype(np.uint8)
 
 

@@ -70,7 +70,12 @@ class Display:
         )
         counts = Counter(trial.state for trial in self._trials)
         told = [f"{counts[state]} {state}" for state in ORDER if counts[state]]
-        table = Table("trial", "state", caption=", ".join(told), expand=False)
+        table = Table(
+            "trial",
+            "state",
+            caption=", ".join(told),
+            expand=False,
+        )
         rows = max(3, self._console.height - 6)
         for trial in ordered[:rows]:
             state = trial.job.progress() if trial.job else _outcome(trial)

@@ -27,7 +27,12 @@ def draw(rows: Sequence[Row], title: str, path: Path) -> None:
     drawing = Figure(figsize=(width, height), layout="constrained", dpi=110)
     FigureCanvasAgg(drawing)
     ratios = [1.5, *[1] * len(numeric)]
-    (panels,) = drawing.subplots(1, len(ratios), squeeze=False, width_ratios=ratios)
+    (panels,) = drawing.subplots(
+        1,
+        len(ratios),
+        squeeze=False,
+        width_ratios=ratios,
+    )
     first, *others = panels
     _draw_rows(first, shown)
     for panel, name in zip(others, numeric, strict=True):

@@ -52,7 +52,13 @@ class Trial:
         """The trial in its own run directory below that of its sweep."""
         words = re.sub(r"[^A-Za-z0-9.]+", "_", labels.label(settings)).strip("_.")
         run_dir = directory / f"{words[:60]}-{identity[:8]}"
-        return cls(identity, settings, recipe, run_dir, directory)
+        return cls(
+            identity,
+            settings,
+            recipe,
+            run_dir,
+            directory,
+        )
 
     @property
     def label(self) -> str:

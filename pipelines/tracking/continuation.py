@@ -64,7 +64,12 @@ def refuse_other_data(run_dir: Path, cfg: Config, fingerprint: str) -> None:
     recorded = _document(run_dir / "manifest.json")
     before = {"fingerprint": recorded.get("fingerprint", fingerprint)}
     after = {"fingerprint": fingerprint}
-    _refuse(run_dir, cfg, "other data", differences(before, after))
+    _refuse(
+        run_dir,
+        cfg,
+        "other data",
+        differences(before, after),
+    )
 
 
 def refuse_other_devices(run_dir: Path, cfg: Config, determinism_class: Mapping[str, Any]) -> None:

@@ -111,7 +111,12 @@ class Recorder:
                 self._last_steps[name] = step
                 fresh[name] = journal.spell(value)
         if fresh:
-            journal.append(self.run_dir, "metrics", step=step, values=fresh)
+            journal.append(
+                self.run_dir,
+                "metrics",
+                step=step,
+                values=fresh,
+            )
 
     def file(self, name: str, text: str | None = None) -> Path:
         """Records a file of the run directory; returns its path.

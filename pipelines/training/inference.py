@@ -54,14 +54,25 @@ def restore(params: config_definitions.ExperimentConfig, checkpoint: str) -> Res
     """Builds the official model with the weights that an evaluation would have used, moving averages in their place."""
     official.prepare(params)
     task = task_factory.get_task(params.task)
-    trainer = train_utils.create_trainer(params, task, train=False, evaluate=False)
+    trainer = train_utils.create_trainer(
+        params,
+        task,
+        train=False,
+        evaluate=False,
+    )
     # A checkpoint without one of the model's weights would leave it as it was drawn.
     weights = tf.train.Checkpoint(model=trainer.model).read(checkpoint)
     weights.expect_partial().assert_existing_objects_matched()
     if not checkpoints.is_best(checkpoint):
         _put_averages(trainer, checkpoint)
     step = checkpoints.stored_step(checkpoint) or 0
-    return Restored(params, task, trainer.model, checkpoint, step)
+    return Restored(
+        params,
+        task,
+        trainer.model,
+        checkpoint,
+        step,
+    )
 
 
 def _put_averages(trainer: Any, checkpoint: str) -> None:

@@ -129,7 +129,12 @@ class Training:
         self._trainer = plan.params.trainer
         self._signals = plan.signals
         self._stream = Stream(seed, watched=plan.record_flight) if plan.exact else None
-        self._official = official.trainer(plan.params, plan.devices, self._stream, plan.folder)
+        self._official = official.trainer(
+            plan.params,
+            plan.devices,
+            self._stream,
+            plan.folder,
+        )
         self._refuse_hopeless()
         self._flight = self._recorder() if plan.record_flight else None
         self._trainable = list(self._official.model.trainable_variables)

@@ -124,7 +124,13 @@ def listing(request: Request) -> Listing:
         entries.update(scan.entries)
     tally = Tally(entries["images"], entries["annotations"])
     examples = (item for scan in scans for item in items(request, scan))
-    return Listing(labels, has_masks, examples, shared, tally)
+    return Listing(
+        labels,
+        has_masks,
+        examples,
+        shared,
+        tally,
+    )
 
 
 def scan_all(request: Request, digests: Mapping[str, str]) -> list[Scan]:
@@ -378,7 +384,14 @@ def items(
                 raise Rejected("duplicate_image_id", advice)
             claimed.add(entry["id"])
             digests = sorted(int(table.digest[row]) for row in rows)
-            yield _example(split, scan, entry, spans, digests, folders)
+            yield _example(
+                split,
+                scan,
+                entry,
+                spans,
+                digests,
+                folders,
+            )
         except Rejected as rejected:
             name = entry["name"] or lookup.NAMELESS
             key = str(entry["id"])

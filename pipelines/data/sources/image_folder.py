@@ -24,8 +24,18 @@ def listing(request: Request) -> Listing:
         labels.insert(0, "background")
     numbers = {label: number for number, label in enumerate(labels)}
     tally = Tally()
-    items = _items(request.dataset, folders, numbers, tally)
-    return Listing(tuple(labels), False, items, tally=tally)
+    items = _items(
+        request.dataset,
+        folders,
+        numbers,
+        tally,
+    )
+    return Listing(
+        tuple(labels),
+        False,
+        items,
+        tally=tally,
+    )
 
 
 def _classes(folders: Iterable[Folder]) -> list[str]:

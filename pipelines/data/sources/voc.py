@@ -39,7 +39,13 @@ def listing(request: Request) -> Listing:
         )
     labels = tuple(str(label) for label in request.dataset.labels or _names(request))
     numbers = {label: number for number, label in enumerate(labels, start=1)}
-    return Listing(labels, False, items, {"labels": numbers}, tally)
+    return Listing(
+        labels,
+        False,
+        items,
+        {"labels": numbers},
+        tally,
+    )
 
 
 def _names(request: Request) -> list[str]:
