@@ -28,6 +28,8 @@ from pipelines.weights import cards, named
 from pipelines.weights.cards import Card, misfits
 from pipelines.weights.named import Weights
 
+ASKED = 64  # validation pictures that a SavedModel is asked about by their bytes
+
 
 @dataclass(frozen=True)
 class Prepared:
@@ -346,11 +348,13 @@ class Shipped:
     Attributes:
         params: as for an evaluation, with the places of the data.
         source: what is exported (`conversion.Source`).
+        asked: bytes of some validation pictures.
     """
 
     trained: Trained
     params: Any
     source: Any
+    asked: list[bytes]
 
     def figures(self, forward: Any, seen: Callable[[Any], None]) -> Mapping[str, float]:
         """The official evaluation of whatever answers as the model would."""
@@ -380,9 +384,10 @@ def shipped(cfg: Config, pictures: int) -> Shipped:
         model=model.model.model,
         preprocess=inference.Preprocessing(model.model, model.data.task),
         document=_document(model, cfg, params),
-        calibration=_training_pictures(model, data, pictures),
+        calibration=_pictures(model, data, "train", pictures),
     )
-    return Shipped(model, params, source)
+    asked = _pictures(model, data, "validation", ASKED)
+    return Shipped(model, params, source, asked)
 
 
 def _document(trained: Trained, cfg: Config, params: Any) -> dict[str, Any]:
@@ -403,13 +408,13 @@ def _document(trained: Trained, cfg: Config, params: Any) -> dict[str, Any]:
     }
 
 
-def _training_pictures(trained: Trained, data: Manifest, count: int) -> list[bytes]:
-    """Bytes of some training pictures, drawn by the run's seed."""
+def _pictures(trained: Trained, data: Manifest, split: str, count: int) -> list[bytes]:
+    """Bytes of some pictures of a split, drawn by the run's seed."""
     if not count:
         return []
     from pipelines.training.exact import order  # Likewise.
 
-    pattern = epath.Path(data.patterns()["train"])
+    pattern = epath.Path(data.patterns()[split])
     shards = [str(shard) for shard in pattern.parent.glob(pattern.name)]
     records = order.Records(shards)
     chosen = order.Stream(trained.cfg.seed).order(0, len(records))[:count]

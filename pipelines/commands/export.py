@@ -21,21 +21,12 @@ from rich.console import Console
 from pipelines import assembly, config
 from pipelines.config import Config
 from pipelines.outside import printable
+from pipelines.shipping.formats import FORMATS, INT8
 from pipelines.system import arithmetic, durable, processes
 from pipelines.training import process
 from pipelines.usage import ExitCode, UsageError, nearest
 
 ALONE = "--alone="  # begins what makes this the process of one format
-FORMATS = (
-    "saved_model",
-    "tflite",
-    "tflite_fp16",
-    "tflite_dynamic",
-    "tflite_int8",
-    "tfhub",
-    "onnx",
-)
-INT8 = "tflite_int8"
 SAMPLES = {
     True: "sample_saved_model.py",
     False: "sample_tflite.py",
@@ -58,12 +49,14 @@ def run(cfg: Config, overrides: Sequence[str]) -> int:
     folder = _folder(record, configuration)
     folder.mkdir(parents=True, exist_ok=True)
     rows = []
+    _remove(folder / "work")
     for form in cfg.formats:
         row = _exported(cfg, form, folder, overrides)
         if row["status"] == "ok":
             row |= _measured(folder / row["file"], row["size"])
             _put_sample(folder / row["file"])
         rows.append(row)
+    _remove(folder / "work")
     return _tell(cfg, folder, configuration, rows)
 
 
@@ -151,7 +144,6 @@ def _alone(cfg: Config, form: str) -> int:
                 "format": form,
                 "status": f"refused: {refusal}",
             }
-    shutil.rmtree(folder / "work" / form, ignore_errors=True)
     durable.write_whole(folder / f"{form}.json", json.dumps(row, indent=1) + "\n")
     return ExitCode.DONE
 
@@ -160,7 +152,6 @@ def _written(shipped: assembly.Shipped, form: str, folder: Path) -> dict[str, An
     from pipelines.shipping import (
         conversion,
         proof,
-        running,
     )  # Likewise.
 
     source = shipped.source
@@ -169,18 +160,7 @@ def _written(shipped: assembly.Shipped, form: str, folder: Path) -> dict[str, An
     described = proof.described(exported, folder)
     if form == "tfhub":
         return {"format": form, "status": "ok", **described}
-    metric = shipped.params.trainer.best_checkpoint_eval_metric
-    official = shipped.trained.model
-    reference = proof.evaluated(source.kind, shipped.figures, official.forward)
-    answers = running.forward(exported, official.model)
-    found = proof.evaluated(source.kind, shipped.figures, answers)
-    row = proof.row(
-        form,
-        source.kind,
-        metric,
-        reference=reference,
-        exported=found,
-    )
+    row = _held(shipped, form, exported, folder / "work")
     if row["status"] != "ok":
         if form == INT8:
             row["status"] += f"; most is lost in {conversion.most_lost(source)}"
@@ -190,6 +170,43 @@ def _written(shipped: assembly.Shipped, form: str, folder: Path) -> dict[str, An
         **described,
         "size": source.document["input"]["size"],
     }
+
+
+def _held(
+    shipped: assembly.Shipped,
+    form: str,
+    exported: Path,
+    work: Path,
+) -> dict[str, Any]:
+    """What the card says of a file, held against its checkpoint."""
+    from pipelines.shipping import (
+        asking,
+        proof,
+        running,
+    )  # Likewise.
+
+    kind = shipped.source.kind
+    official = shipped.trained.model
+    metric = shipped.params.trainer.best_checkpoint_eval_metric
+    # The first format evaluates the checkpoint for all of them.
+    reference = proof.kept(
+        work / "reference",
+        lambda: proof.evaluated(kind, shipped.figures, official.forward),
+    )
+    answers = running.forward(exported, official.model)
+    found = proof.evaluated(kind, shipped.figures, answers)
+    row = proof.row(form, kind, metric, reference=reference, exported=found)
+    if exported.is_dir() and row["status"] == "ok":
+        shared = asking.agreement(
+            kind,
+            shipped.asked,
+            exported,
+            preprocess=shipped.source.preprocess,
+            forward=official.forward,
+        )
+        row["agreement_of_bytes"] = shared
+        row["status"] = proof.verdict_of_bytes(shared)
+    return row
 
 
 def _remove(folder: Path) -> None:

@@ -18,6 +18,7 @@ from official.vision.serving import export_tflite_lib
 
 from pipelines.outside import reason
 from pipelines.shipping import metadata
+from pipelines.shipping.formats import QUANTIZED
 from pipelines.shipping.graphs import (
     Graph,
     Preprocess,
@@ -26,14 +27,6 @@ from pipelines.shipping.graphs import (
 from pipelines.system import durable
 from pipelines.usage import UsageError
 
-# The official names of how weights and activations are kept.
-QUANTIZED = {
-    "tflite": None,
-    "tflite_fp16": "fp16",
-    "tflite_dynamic": "default",
-    "tflite_int8": "int8",
-}
-FORMATS = ("saved_model", *QUANTIZED, "tfhub", "onnx")
 SERVING = tf.saved_model.DEFAULT_SERVING_SIGNATURE_DEF_KEY
 
 

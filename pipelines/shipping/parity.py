@@ -51,11 +51,11 @@ class Watched:
         outputs = self.forward(images, shapes)
         side = images.shape[1:3]
         for number in range(len(images)):
-            self.answers.append(_kept(self.kind, outputs, number, side))
+            self.answers.append(kept(self.kind, outputs, number, side))
         return outputs
 
 
-def _kept(kind: str, outputs: Mapping[str, Any], number: int, side: Any) -> Any:
+def kept(kind: str, outputs: Mapping[str, Any], number: int, side: Any) -> Any:
     """What is compared of an image: a class, boxes, or the classes of its pixels.
 
     Args:

@@ -1,5 +1,6 @@
 """Holds an exported file against its checkpoint on the run's validation records, and writes down what came of it."""
 
+import pickle
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -9,6 +10,7 @@ import numpy as np
 
 from pipelines.shipping import conversion, intervals, parity
 from pipelines.shipping.parity import Forward, Watched
+from pipelines.system import durable
 
 # The official evaluation of whatever answers; it tells its second argument the labels of every batch.
 Figures = Callable[[Forward, Callable[[Any], None]], Mapping[str, float]]
@@ -36,6 +38,23 @@ def evaluated(kind: str, figures: Figures, forward: Forward) -> Evaluated:
         truths.extend(_truths(kind, labels))
 
     return Evaluated(figures(watched, seen), watched.answers, truths)
+
+
+def kept(file: Path, make: Callable[[], Evaluated]) -> Evaluated:
+    """What another process of this export has evaluated already, else what `make` does."""
+    if file.exists():
+        return pickle.loads(file.read_bytes())
+    made = make()
+    durable.write_whole(file, pickle.dumps(made))
+    return made
+
+
+def verdict_of_bytes(shared: float) -> str:
+    """The status of a SavedModel that was asked about pictures' bytes."""
+    least = 0.999
+    if shared >= least:
+        return "ok"
+    return f"refused: asked about bytes, {shared:.3%} of the answers are the checkpoint's"
 
 
 def _truths(kind: str, labels: Any) -> list[Any]:

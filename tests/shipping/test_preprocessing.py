@@ -1,0 +1,161 @@
+"""What a model is shown outside is what its evaluation showed it, and what Model Garden's own exporter would show it instead."""
+
+import copy
+from pathlib import Path
+
+import numpy as np
+import pytest
+import tensorflow as tf
+from official.core import exp_factory, task_factory
+from official.modeling import optimization
+from official.vision.modeling.layers import detection_generator
+from official.vision.serving import image_classification
+from PIL import Image
+
+from pipelines import assembly
+from pipelines.config import compose
+from pipelines.shipping import conversion, metadata, sample_tflite
+from pipelines.training import inference
+from tests.training.test_experiment import KINDS, SMALL
+
+pytestmark = pytest.mark.slow
+
+
+class Run:
+    """An experiment on tiny data: its parameters, its official task, the bytes of its pictures."""
+
+    def __init__(self, tiny, name: str, *more: str) -> None:
+        cfg = compose([f"experiment={name}", *tiny[KINDS[name]], *SMALL[name], *more])
+        prepared = assembly.with_data(cfg)
+        self.kind = prepared.data.task
+        self.params = assembly.resolved(cfg, prepared.task, prepared.data)
+        self.task = task_factory.get_task(self.params.task)
+        self.restored = inference.Restored(self.params, self.task, None, "", 0)
+        self.preprocess = inference.Preprocessing(self.restored, self.kind)
+        shards = Path(prepared.data.directory).glob("validation-*.tfrecord")
+        records = tf.data.TFRecordDataset(sorted(map(str, shards))).as_numpy_iterator()
+        self.contents = [prepared.task.decode(record)["image"] for record in records]
+
+    def evaluated(self) -> list[np.ndarray]:
+        """What the official evaluation shows a model."""
+        batches = self.task.build_inputs(self.params.task.validation_data)
+        return [image for batch in batches for image in batch[0].numpy()]
+
+
+def apart(image: np.ndarray, others: list[np.ndarray]) -> float:
+    """By how much a picture differs from the one of these that it is most like."""
+    return min(float(np.abs(image - other).max()) for other in others)
+
+
+@pytest.mark.parametrize("name", SMALL)
+def test_pictures_are_shown_as_the_evaluation_shows_them(tiny, name):
+    run = Run(tiny, name)
+    shown = run.evaluated()
+    prepare = tf.function(run.preprocess)
+    for content in run.contents[:4]:
+        image, shapes = prepare(tf.constant(content))
+        # A graph may divide where another multiplies: the last bit of a normalized pixel.
+        assert apart(image.numpy(), shown) < 1e-5
+        assert ("image_info" in shapes) == (run.kind != "classification")
+
+
+@pytest.mark.parametrize("name", ["resnet", "retinanet", "deeplabv3plus"])
+def test_the_sample_shows_a_model_what_the_evaluation_does(tiny, name, tmp_path):
+    run = Run(tiny, name)
+    wants = metadata.shown(run.kind, run.params)
+    generator = np.random.default_rng(0)
+    for size in ((50, 70), (64, 64), (90, 31)):
+        pixels = generator.integers(0, 256, (*size, 3), np.uint8)
+        Image.fromarray(pixels).save(tmp_path / "a.png")
+        image, _ = run.preprocess(tf.constant((tmp_path / "a.png").read_bytes()))
+        sample, _ = sample_tflite.prepared(Image.open(tmp_path / "a.png"), wants)
+        assert np.abs(sample[0] - image.numpy()).max() < 1e-4, size
+
+
+def test_the_official_exporter_crops_by_the_training_data_and_this_one_by_the_evaluation(tiny):
+    crop = "task.validation_data.center_crop_fraction=0.5"
+    run = Run(tiny, "resnet", "task.validation_data.aug_crop=true", crop)
+    (height, width, _) = run.params.task.model.input_size
+    theirs = image_classification.ClassificationModule(
+        run.params,
+        batch_size=1,
+        input_image_size=[height, width],
+        model=tf.Module(),
+    )
+    pixels = np.random.default_rng(0).integers(0, 256, (60, 60, 3), np.uint8)
+    content = tf.io.encode_png(pixels)
+    ours, _ = run.preprocess(content)
+    decoded = {"image/encoded": content, "image/class/label": tf.constant(0, tf.int64)}
+    evaluated, _ = inference._parser(run.task, run.params.task.validation_data)(decoded)
+    assert np.abs(ours - evaluated).max() < 1e-5
+    assert np.abs(theirs._build_inputs(tf.constant(pixels)) - evaluated).max() > 0.1
+
+
+def test_int8_is_calibrated_on_what_an_evaluation_would_show(tiny):
+    run = Run(tiny, "resnet")
+    calibration = conversion.Calibration(run.preprocess, run.contents[:3])
+    images = [image.numpy()[0] for image, _ in calibration.build_inputs(None)]
+    shown = run.evaluated()
+    assert len(images) == 3
+    assert max(apart(image, shown) for image in images) < 1e-5
+
+
+def test_the_boxes_of_the_sample_are_those_of_the_official_generator():
+    generator = np.random.default_rng(0)
+    sides = {"3": 8, "4": 4}
+    anchors, boxes, classes = {}, {}, {}
+    for level, cells in sides.items():
+        corner = generator.uniform(0, 40, (cells, cells, 2))
+        anchors[level] = np.concatenate([corner, corner + 20], axis=-1).astype(np.float32)
+        boxes[level] = generator.normal(0, 0.2, (cells, cells, 4)).astype(np.float32)
+        classes[level] = generator.normal(0, 2, (cells, cells, 4)).astype(np.float32)
+    official = detection_generator.MultilevelDetectionGenerator(
+        pre_nms_top_k=1000, pre_nms_score_threshold=0.3, max_num_detections=200
+    )
+    batch = [
+        tf.nest.map_structure(lambda part: part[None], part) for part in (boxes, classes, anchors)
+    ]
+    found = official(*batch, tf.constant([[64.0, 64.0]]))
+    count = int(found["num_detections"][0])
+    said = {f"boxes_{level}": boxes[level] for level in sides}
+    said |= {f"classes_{level}": classes[level] for level in sides}
+    about = {
+        "labels": ["one", "two", "three"],
+        "first_label": 1,
+        "min_score": 0.3,
+        "input": {"size": [64, 64]},
+        "boxes": {
+            "anchors": {level: anchors[level].reshape(-1, 4).tolist() for level in sides},
+            "box_coder_weights": [1.0, 1.0, 1.0, 1.0],
+            "nms_iou_threshold": 0.5,
+            "max_num_detections": 200,
+        },
+    }
+    ours = sample_tflite.boxes(said, about)
+    assert len(ours) == count > 10
+    theirs = found["detection_boxes"][0, :count].numpy()
+    assert np.abs(np.array([box for box, _, _ in ours]) - theirs).max() < 1e-3
+    labels = found["detection_classes"][0, :count].numpy()
+    assert [label for _, _, label in ours] == labels.tolist()
+
+
+def test_a_checkpoint_that_is_not_the_best_one_gives_the_moving_averages(tmp_path):
+    params = exp_factory.get_exp_config("resnet_imagenet")
+    model = {
+        "num_classes": 3,
+        "input_size": [32, 32, 3],
+        "backbone": {"resnet": {"model_id": 10, "depth_multiplier": 0.25}},
+    }
+    params.override({"task": {"model": model}})
+    params.trainer.optimizer_config.ema = optimization.EMAConfig()
+    first = inference.train_utils.create_trainer(
+        params, task_factory.get_task(params.task), train=False, evaluate=False
+    )
+    for average in inference.upstream.averages(first.optimizer):
+        average.assign(tf.fill(average.shape, 0.25))
+    prefix = first.checkpoint.write(str(tmp_path / "ckpt-1"))
+    best = first.checkpoint.write(str(tmp_path / "best_ckpt-1"))
+    averaged = inference.restore(copy.deepcopy(params), prefix).model
+    assert all(np.all(weight == 0.25) for weight in averaged.get_weights()[:1])
+    as_saved = inference.restore(copy.deepcopy(params), best).model
+    assert np.array_equal(as_saved.get_weights()[0], first.model.get_weights()[0])
