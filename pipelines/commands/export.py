@@ -6,6 +6,7 @@ are limits: exit code 1 when one is broken.
 """
 
 import json
+import os
 import platform
 import shutil
 import subprocess
@@ -52,7 +53,7 @@ def run(cfg: Config, overrides: Sequence[str]) -> int:
     _remove(folder / "work")
     for form in cfg.formats:
         row = _exported(cfg, form, folder, overrides)
-        if row["status"] == "ok":
+        if row["status"] == "ok" and form != "tfhub":  # Hub's users ask Keras.
             row |= _measured(folder / row["file"], row["size"])
             _put_sample(folder / row["file"])
         rows.append(row)
@@ -86,6 +87,7 @@ def _exported(cfg: Config, form: str, folder: Path, overrides: Sequence[str]) ->
             env=environment,
             stdout=words,
             stderr=subprocess.STDOUT,
+            preexec_fn=processes.end_with(os.getpid()),
         )
         trouble = _watched(child, 60 * cfg.export_minutes, 1e9 * cfg.export_gb)
     if trouble is None and child.returncode == 0 and file.exists():
@@ -131,9 +133,7 @@ def _alone(cfg: Config, form: str) -> int:
     record, configuration = assembly.recorded(cfg)
     folder = _folder(record, configuration)
     with process.prepared(configuration, folder / "work" / form):
-        from pipelines.shipping import (
-            conversion,
-        )  # TensorFlow: 10 s.
+        from pipelines.shipping import conversion  # TensorFlow: 10 s.
 
         calibration = cfg.calibration if form == INT8 else 0
         shipped = assembly.shipped(cfg, calibration)
@@ -149,17 +149,12 @@ def _alone(cfg: Config, form: str) -> int:
 
 
 def _written(shipped: assembly.Shipped, form: str, folder: Path) -> dict[str, Any]:
-    from pipelines.shipping import (
-        conversion,
-        proof,
-    )  # Likewise.
+    from pipelines.shipping import conversion, proof  # Likewise.
 
     source = shipped.source
     _remove(folder / form)
     exported = conversion.write(source, form, folder / form)
     described = proof.described(exported, folder)
-    if form == "tfhub":
-        return {"format": form, "status": "ok", **described}
     row = _held(shipped, form, exported, folder / "work")
     if row["status"] != "ok":
         if form == INT8:
@@ -179,11 +174,7 @@ def _held(
     work: Path,
 ) -> dict[str, Any]:
     """What the card says of a file, held against its checkpoint."""
-    from pipelines.shipping import (
-        asking,
-        proof,
-        running,
-    )  # Likewise.
+    from pipelines.shipping import asking, proof, running  # Likewise.
 
     kind = shipped.source.kind
     official = shipped.trained.model
@@ -196,7 +187,7 @@ def _held(
     answers = running.forward(exported, official.model)
     found = proof.evaluated(kind, shipped.figures, answers)
     row = proof.row(form, kind, metric, reference=reference, exported=found)
-    if exported.is_dir() and row["status"] == "ok":
+    if form == "saved_model" and row["status"] == "ok":
         shared = asking.agreement(
             kind,
             shipped.asked,
@@ -217,10 +208,7 @@ def _measured(exported: Path, size: Sequence[int]) -> dict[str, Any]:
     """Times and memory of a file, at one thread and at all."""
     cores = processes.cores()
     measured = {}
-    for name, threads in (
-        ("one_thread", 1),
-        ("all_threads", cores),
-    ):
+    for name, threads in (("one_thread", 1), ("all_threads", cores)):
         command, environment = processes.this_tool(
             str(exported),
             str(threads),
@@ -251,9 +239,7 @@ def _tell(
     configuration: Config,
     rows: list[dict[str, Any]],
 ) -> int:
-    from pipelines.shipping import (
-        card,
-    )  # Its table is drawn at the end.
+    from pipelines.shipping import card  # Its table is drawn at the end.
 
     cores = processes.cores()
     machine = f"{arithmetic.model_name()}, {cores} cores, {platform.system()}"

@@ -43,6 +43,8 @@ def run(cfg: Config) -> int:
     record, configuration = assembly.recorded(cfg)
     run_dir = record.run_dir or Path(config.absolute(configuration.run_dir))
     folder = run_dir / "predictions" / _name(place)
+    if folder.exists() and Path(config.absolute(place)) == folder:
+        raise UsageError(f"images: {place}: what is found would be written there; copy it first")
     shutil.rmtree(folder, ignore_errors=True)
     with process.prepared(configuration, folder):
         trained = assembly.trained(cfg)
@@ -75,10 +77,7 @@ def _readable(
     dataset = configuration.dataset
     for file in chunk:
         try:
-            yield (
-                file,
-                pictures.read(file, dataset.convert if dataset else None),
-            )
+            yield file, pictures.read(file, dataset.convert if dataset else None)
         except Rejected as rejected:
             keeper.skip(file.name, str(rejected.args[-1]))
 
@@ -93,9 +92,7 @@ class _Keeper:
         min_score: float,
         total: int,
     ) -> None:
-        from pipelines.shipping import (
-            findings,
-        )  # Its packages belong to the work.
+        from pipelines.shipping import findings  # Its packages belong to the work.
 
         self._folder = folder
         self._labels = trained.data.labels
@@ -123,9 +120,7 @@ class _Keeper:
 
     def take(self, name: str, outcome: Any) -> None:
         """Writes what was found in one picture, or why it could not be shown to the model."""
-        from pipelines.data import (
-            preview,
-        )  # NumPy and Pillow, which are there by now.
+        from pipelines.data import preview  # NumPy and Pillow, which are there by now.
         from pipelines.shipping import findings  # Likewise.
 
         if isinstance(outcome, str):

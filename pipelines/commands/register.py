@@ -17,9 +17,7 @@ def run(cfg: Config) -> int:
     """Adds a version, or rolls back."""
     if cfg.name == UNNAMED:
         raise UsageError("name: under which name? make register RUN=<run> ARGS=name=<model>")
-    from pipelines.tracking.registry import (
-        Registry,
-    )  # MLflow takes seconds to import.
+    from pipelines.tracking.registry import Registry  # MLflow takes seconds to import.
 
     registry = Registry(mlflow_store.address(cfg))
     if cfg.rollback:

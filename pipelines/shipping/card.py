@@ -118,9 +118,7 @@ def markdown(rows: Sequence[Mapping[str, Any]]) -> str:
 
 
 def _picture(document: Mapping[str, Any], file: Path) -> Path:
-    from matplotlib.figure import (
-        Figure,
-    )  # Half a second, where something is drawn.
+    from matplotlib.figure import Figure  # Half a second, where something is drawn.
 
     rows = [_short(cells(row)) for row in document["formats"]]
     figure = Figure(figsize=(15, 1.2 + 0.35 * len(rows)))

@@ -87,9 +87,7 @@ def of_boxes(truths: Sequence[Mapping[str, Any]], before: Any, after: Any) -> li
         truths: of each image, `boxes` (top, left, bottom, right), `classes` and `is_crowd`.
         before: boxes, scores and classes of each image, in the pixels of its truth.
     """
-    from pipelines.shipping.precision import (
-        Matched,
-    )  # pycocotools, where boxes are compared.
+    from pipelines.shipping.precision import Matched  # pycocotools, where boxes are compared.
 
     first = Matched(truths, before)
     second = Matched(truths, after)

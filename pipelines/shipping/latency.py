@@ -54,9 +54,7 @@ def _pixels(size: tuple[int, int]) -> np.ndarray:
 
 
 def _lite(file: str, threads: int, size: tuple[int, int]) -> Callable[[], None]:
-    from ai_edge_litert.interpreter import (
-        Interpreter,
-    )  # In the process of a TFLite model alone.
+    from ai_edge_litert.interpreter import Interpreter  # In the process of a TFLite model alone.
 
     interpreter = Interpreter(file, num_threads=threads)
     runner = interpreter.get_signature_runner()

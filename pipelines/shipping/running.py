@@ -24,6 +24,8 @@ def forward(exported: Path, model: Any, threads: int | None = None) -> Forward:
         model: the one it was made from, for how it sorts out boxes.
         threads: for TFLite; None: as many as it chooses.
     """
+    if exported.name == "tfhub":
+        return _of_hub(exported)
     if exported.is_dir():
         return _of_saved_model(exported, model)
     return _of_lite(exported, model, threads)
@@ -38,6 +40,15 @@ def _of_saved_model(exported: Path, model: Any) -> Forward:
         assert loaded is not None
         raw = signature(images=tf.cast(images, tf.float32))
         return graphs.as_the_model(raw, model, shapes)
+
+    return answer
+
+
+def _of_hub(exported: Path) -> Forward:
+    loaded = tf.saved_model.load(str(exported))
+
+    def answer(images: tf.Tensor, shapes: Mapping[str, Any]) -> Mapping[str, Any]:
+        return {"logits": loaded(tf.cast(images, tf.float32), training=False)}
 
     return answer
 

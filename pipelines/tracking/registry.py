@@ -60,7 +60,7 @@ class Registry:
             run_id,
             description=description[:MOST_WORDS],
         )
-        self._promote(name, version.version)
+        self._promote(name, str(version.version))
         return str(version.version)
 
     def roll_back(self, name: str) -> tuple[str, str]:

@@ -1,10 +1,16 @@
 """A run on its way out, as a user types it: trained, shown pictures, exported twice, asked by the sample alone."""
 
+import base64
+import contextlib
 import csv
 import json
 import shutil
+import socket
 import subprocess
 import sys
+import time
+import urllib.error
+import urllib.request
 
 import pytest
 
@@ -14,7 +20,7 @@ FORMATS = "formats=[saved_model,tflite,tflite_int8]"
 
 
 @pytest.mark.slow
-def test_a_classifier_is_shown_pictures_exported_and_asked(trellis, tiny, tmp_path):
+def test_a_classifier_is_shown_pictures_exported_and_asked(trellis, tiny, tmp_path, served):
     trellis("train", *arguments(tiny, tmp_path, "resnet", "run"))
     run, data = tmp_path / "run", tiny["classification"][-1]
     here = [f"run={run}", f"runs_dir={tmp_path}", data]
@@ -67,3 +73,52 @@ def test_a_classifier_is_shown_pictures_exported_and_asked(trellis, tiny, tmp_pa
         row["picture"]: row["class"] for row in csv.DictReader((found / "classes.csv").open())
     }
     assert of_file == {name: row["class"] for name, row in rows.items()}
+
+    asked = served(trellis, run, data, tmp_path)
+    image = base64.b64encode((pictures / names[0]).read_bytes()).decode()
+    status, answer = asked({"dataframe_records": [{"image": image}]})
+    assert status == 200 and answer["predictions"][0]["class"] == rows[names[0]]["class"]
+    none = base64.b64encode(b"no picture").decode()
+    for record, why in (
+        ({"image": "!"}, "no base64"),
+        ({"image": none}, "no JPEG or PNG"),
+        ({"picture": image}, "image"),
+    ):
+        status, answer = asked({"dataframe_records": [record]})
+        assert status == 400 and why in answer["message"], answer
+
+
+@pytest.fixture
+def served():
+    """Starts `make serve` and returns what asks it."""
+    processes = []
+
+    def start(trellis, run, data, runs_dir):
+        with socket.socket() as probe:
+            probe.bind(("127.0.0.1", 0))
+            port = probe.getsockname()[1]
+        place = [f"run={run}", f"runs_dir={runs_dir}", data, f"port={port}"]
+        processes.append(trellis.start("serve", *place))
+        url = f"http://127.0.0.1:{port}"
+        until = time.monotonic() + 120
+        while time.monotonic() < until and processes[0].poll() is None:
+            with contextlib.suppress(OSError):
+                urllib.request.urlopen(f"{url}/ping")
+                break
+            time.sleep(0.3)
+        return lambda body: ask(f"{url}/invocations", body)
+
+    yield start
+    for process in processes:
+        process.terminate()
+        process.communicate(timeout=30)
+
+
+def ask(url: str, body: dict) -> tuple[int, dict]:
+    headers = {"Content-Type": "application/json"}
+    request = urllib.request.Request(url, json.dumps(body).encode(), headers)
+    try:
+        with urllib.request.urlopen(request) as answer:
+            return answer.status, json.load(answer)
+    except urllib.error.HTTPError as error:
+        return error.code, json.load(error)
