@@ -80,7 +80,7 @@ def test_the_official_exporter_crops_by_the_training_data_and_this_one_by_the_ev
         run.params,
         batch_size=1,
         input_image_size=[height, width],
-        model=tf.Module(),
+        model=lambda images, training: images,
     )
     pixels = np.random.default_rng(0).integers(0, 256, (60, 60, 3), np.uint8)
     content = tf.io.encode_png(pixels)
@@ -112,9 +112,9 @@ def test_the_boxes_of_the_sample_are_those_of_the_official_generator():
     official = detection_generator.MultilevelDetectionGenerator(
         pre_nms_top_k=1000, pre_nms_score_threshold=0.3, max_num_detections=200
     )
-    batch = [
-        tf.nest.map_structure(lambda part: part[None], part) for part in (boxes, classes, anchors)
-    ]
+    batch = []
+    for part in (boxes, classes, anchors):
+        batch.append({level: tf.constant(values)[None] for level, values in part.items()})
     found = official(*batch, tf.constant([[64.0, 64.0]]))
     count = int(found["num_detections"][0])
     said = {f"boxes_{level}": boxes[level] for level in sides}
