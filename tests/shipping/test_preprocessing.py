@@ -147,6 +147,7 @@ def test_a_checkpoint_that_is_not_the_best_one_gives_the_moving_averages(tmp_pat
         "backbone": {"resnet": {"model_id": 10, "depth_multiplier": 0.25}},
     }
     params.override({"task": {"model": model}})
+    params.task.train_data.seed = 0
     params.trainer.optimizer_config.ema = optimization.EMAConfig()
     first = inference.train_utils.create_trainer(
         params, task_factory.get_task(params.task), train=False, evaluate=False
