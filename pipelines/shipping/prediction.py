@@ -28,6 +28,7 @@ class Predictor:
         )
         self._forward = forward
         self._read = read
+        self._size = 0  # of the batches so far
 
     def found(self, contents: Sequence[bytes]) -> Iterator[tuple[np.ndarray, Result] | str]:
         """Each picture with what was found in it, or why it cannot be decoded."""
@@ -35,6 +36,9 @@ class Predictor:
         decodable = [pair for pair in prepared if not isinstance(pair, str)]
         outputs: dict[str, Any] = {}
         if decodable:
+            # A graph is traced for each size of a batch, which takes a detector seconds.
+            self._size = max(self._size, len(decodable))
+            decodable += decodable[-1:] * (self._size - len(decodable))
             images, shapes = tf.nest.map_structure(lambda *parts: tf.stack(parts), *decodable)
             outputs = {
                 **self._forward(images, keywords(shapes)),

@@ -16,68 +16,80 @@ import pytest
 
 from tests.training.test_experiment import arguments
 
-FORMATS = "formats=[saved_model,tflite,tflite_int8]"
+
+@pytest.fixture(scope="module")
+def shipped(trellis, tiny, tmp_path_factory):
+    """A trained classifier, the overrides that name it, and pictures that it has never seen."""
+    folder = tmp_path_factory.mktemp("shipped")
+    trellis("train", *arguments(tiny, folder, "resnet", "run"))
+    source = tiny["classification"][1].split("validation: '")[1].split("'")[0]
+    shutil.copytree(source, folder / "pictures")
+    data = tiny["classification"][-1]
+    return (
+        folder / "run",
+        [f"run={folder / 'run'}", f"runs_dir={folder}", data],
+        folder / "pictures",
+    )
+
+
+def card_of(run) -> dict[str, dict]:
+    rows = json.loads((run / "exports" / "card.json").read_text())["formats"]
+    return {row["format"]: row for row in rows}
+
+
+def classes_of(run) -> dict[str, str]:
+    table = run / "predictions" / "pictures" / "classes.csv"
+    return {row["picture"]: row["class"] for row in csv.DictReader(table.open())}
 
 
 @pytest.mark.slow
-def test_a_classifier_is_shown_pictures_exported_and_asked(trellis, tiny, tmp_path, served):
-    trellis("train", *arguments(tiny, tmp_path, "resnet", "run"))
-    run, data = tmp_path / "run", tiny["classification"][-1]
-    here = [f"run={run}", f"runs_dir={tmp_path}", data]
-    pictures = tmp_path / "pictures"
-    source = tiny["classification"][1].split("validation: '")[1].split("'")[0]
-    shutil.copytree(source, pictures)
-    (pictures / "none.jpg").write_text("no picture")
+def test_a_run_is_shown_pictures_exported_and_asked_by_the_sample_alone(trellis, shipped, tmp_path):
+    run, here, pictures = shipped
+    none = pictures / "none.jpg"
+    none.write_text("no picture")
     printed = trellis("predict", *here, f"images={pictures}", code=1)
+    none.unlink()
     assert "skipped none.jpg" in printed and "10 pictures" in printed and "1 skipped" in printed
-    found = run / "predictions" / "pictures"
-    rows = {row["picture"]: row for row in csv.DictReader((found / "classes.csv").open())}
-    assert len(rows) == len(list((found / "drawn").iterdir())) == 10
-    assert (found / "sheet.png").exists()
+    found = classes_of(run)
+    predictions = run / "predictions" / "pictures"
+    assert len(found) == len(list((predictions / "drawn").iterdir())) == 10
+    assert (predictions / "sheet.png").exists()
 
-    printed = trellis("export", *here, FORMATS, "max_mb=0.001", code=1)
+    printed = trellis("export", *here, "formats=[tflite,tflite_int8]", "max_mb=0.001", code=1)
     assert "tflite: max_mb=0.001 is broken" in printed
-    exports = run / "exports"
-    card = {
-        row["format"]: row for row in json.loads((exports / "card.json").read_text())["formats"]
-    }
-    summary = json.loads((run / "summary.json").read_text())
-    for form in ("saved_model", "tflite"):
-        row = card[form]
-        assert row["status"] == "ok" and row["agreement"] == 1 and row["images"] == 10
-        assert row["checkpoint"] == pytest.approx(summary["metrics"]["best_accuracy"])
-        assert 0 < row["one_thread"]["p50_ms"] <= row["one_thread"]["p95_ms"]
-    assert card["saved_model"]["agreement_of_bytes"] == 1
-    int8 = card["tflite_int8"]
+    card = card_of(run)
+    row, int8 = card["tflite"], card["tflite_int8"]
+    assert row["status"] == "ok" and row["agreement"] == 1 and row["images"] == 10
+    best = json.loads((run / "summary.json").read_text())["metrics"]["best_accuracy"]
+    assert row["checkpoint"] == pytest.approx(best)
+    assert 0 < row["one_thread"]["p50_ms"] <= row["one_thread"]["p95_ms"]
     assert int8["status"] == "ok" or "most is lost in" in int8["status"]
+    trellis("export", *here, "formats=[tflite]")
+    assert card_of(run)["tflite"]["sha256"] == row["sha256"]
 
-    trellis("export", *here, "formats=[saved_model,tflite]")
-    again = {
-        row["format"]: row for row in json.loads((exports / "card.json").read_text())["formats"]
-    }
-    for form in ("saved_model", "tflite"):
-        assert again[form]["sha256"] == card[form]["sha256"], form
+    names = sorted(found)
+    sample = run / "exports" / "tflite" / "sample.py"
+    command = [sys.executable, str(sample), *(str(pictures / name) for name in names)]
+    asked = subprocess.run(command, capture_output=True, text=True, check=True, cwd=tmp_path)
+    assert [line.split()[-2] for line in asked.stdout.splitlines()] == [found[n] for n in names]
+    model = run / "exports" / "tflite" / "tflite.tflite"
+    trellis("predict", f"model={model}", here[1], f"images={pictures}")
+    assert classes_of(run) == found
 
-    names = sorted(rows)
-    sample = exports / "tflite" / "sample.py"
-    words = subprocess.run(
-        [sys.executable, str(sample), *(str(pictures / name) for name in names)],
-        capture_output=True, text=True, check=True, cwd=tmp_path,
-    ).stdout  # fmt: skip
-    classes = [line.split()[-2] for line in words.splitlines()]
-    assert classes == [rows[name]["class"] for name in names]
 
-    model = exports / "tflite" / "tflite.tflite"
-    trellis("predict", f"model={model}", f"runs_dir={tmp_path}", f"images={pictures}", code=1)
-    of_file = {
-        row["picture"]: row["class"] for row in csv.DictReader((found / "classes.csv").open())
-    }
-    assert of_file == {name: row["class"] for name, row in rows.items()}
-
-    asked = served(trellis, run, data, tmp_path)
-    image = base64.b64encode((pictures / names[0]).read_bytes()).decode()
+@pytest.mark.slow
+def test_a_saved_model_answers_bytes_and_is_served(trellis, shipped, served):
+    run, here, pictures = shipped
+    trellis("export", *here, "formats=[saved_model]")
+    row = card_of(run)["saved_model"]
+    assert row["status"] == "ok" and row["agreement"] == row["agreement_of_bytes"] == 1
+    asked = served(trellis, here)
+    picture = next(pictures.glob("*/*.png"))
+    image = base64.b64encode(picture.read_bytes()).decode()
     status, answer = asked({"dataframe_records": [{"image": image}]})
-    assert status == 200 and answer["predictions"][0]["class"] == rows[names[0]]["class"]
+    assert status == 200
+    found = answer["predictions"][0]
+    assert found["class"] == max(found["probabilities"], key=found["probabilities"].get)
     none = base64.b64encode(b"no picture").decode()
     for record, why in (
         ({"image": "!"}, "no base64"),
@@ -93,12 +105,11 @@ def served():
     """Starts `make serve` and returns what asks it."""
     processes = []
 
-    def start(trellis, run, data, runs_dir):
+    def start(trellis, here):
         with socket.socket() as probe:
             probe.bind(("127.0.0.1", 0))
             port = probe.getsockname()[1]
-        place = [f"run={run}", f"runs_dir={runs_dir}", data, f"port={port}"]
-        processes.append(trellis.start("serve", *place))
+        processes.append(trellis.start("serve", *here, f"port={port}"))
         url = f"http://127.0.0.1:{port}"
         until = time.monotonic() + 120
         while time.monotonic() < until and processes[0].poll() is None:
