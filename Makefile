@@ -26,120 +26,120 @@ $(READY): requirements.lock bootstrap.lock
 	.venv/bin/uv pip install --quiet --python .venv/bin/python --no-deps --no-build-isolation --editable .
 	touch $(READY)
 
-setup: $(READY)           ## install the locked environment into .venv (every target does it when needed)
+setup: $(READY)           ## install the locked environment into .venv; every target does it when needed
 
 lock: $(READY)            ## renew requirements.lock and bootstrap.lock from pyproject.toml
 	.venv/bin/uv pip compile pyproject.toml --all-extras --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-emit-find-links --no-annotate --no-header --quiet --upgrade -o requirements.lock
 	echo uv | .venv/bin/uv pip compile - --universal --generate-hashes --no-emit-index-url --no-emit-find-links --no-annotate --no-header --quiet --upgrade -o bootstrap.lock
 
-data: $(READY)            ## build TFRecords:              make data DATA=digit_scenes
+data: $(READY)            ## build records:                      make data DATA=digit_scenes
 	$(TRELLIS) data $(CHOICE)
 
-preview: $(READY)         ## look at data, or at what an experiment makes of them
+preview: $(READY)         ## draw data, or what a model sees:  make preview EXP=retinanet
 	$(TRELLIS) preview $(CHOICE)
 
-train: $(READY)           ## train and evaluate:           make train EXP=retinanet
+train: $(READY)           ## train and evaluate:                 make train EXP=retinanet
 	$(TRELLIS) train $(CHOICE)
 
-finetune: $(READY)        ## adapt pretrained weights:     make finetune EXP=retinanet_lite0 DATA=voc ARGS="dataset.root=…"
+finetune: $(READY)        ## adapt pretrained weights:           make finetune EXP=retinanet_lite0 DATA=voc ARGS="dataset.root=…"
 	$(TRELLIS) finetune $(CHOICE)
 
-weights: $(READY)         ## pretrained weights there are; verify, fetch or add: ARGS="fetch=<card>"
+weights: $(READY)         ## list, verify, fetch, add weights:   make weights ARGS="fetch=<card>"
 	$(TRELLIS) weights $(ARGS)
 
-launch: $(READY)          ## train with several workers:    make launch EXP=resnet ARGS=workers=2
+launch: $(READY)          ## train with several workers:         make launch EXP=resnet ARGS=workers=2
 	$(TRELLIS) launch $(CHOICE)
 
-evaluate: $(READY)        ## evaluate a run's best model:  make evaluate RUN=<run id or directory>
+evaluate: $(READY)        ## evaluate a run's best checkpoint:   make evaluate RUN=<run id or directory>
 	$(TRELLIS) evaluate $(CHOICE)
 
-predict: $(READY)         ## show a run's model pictures:   make predict RUN=<run> ARGS="images=<folder>"
+predict: $(READY)         ## show pictures to a run's model:     make predict RUN=<run> ARGS="images=<folder>"
 	$(TRELLIS) predict $(CHOICE)
 
-export: $(READY)          ## files that run elsewhere, held against the checkpoint: make export RUN=<run> FORMAT=saved_model,tflite_int8
+export: $(READY)          ## write files that run elsewhere:     make export RUN=<run> FORMAT=saved_model,tflite_int8
 	$(TRELLIS) export $(CHOICE)
 
-serve: $(READY)           ## answer requests with pictures: make serve RUN=<run> ARGS=port=5001
+serve: $(READY)           ## answer requests with pictures:      make serve RUN=<run> ARGS=port=5001
 	$(TRELLIS) serve $(CHOICE)
 
-register: $(READY)        ## a version in MLflow's registry: make register RUN=<run> ARGS=name=<model>
+register: $(READY)        ## put a model into MLflow's registry: make register RUN=<run> ARGS=name=<model>
 	$(TRELLIS) register $(CHOICE)
 
-sweep: $(READY)           ## launch a sweep:               make sweep EXP=resnet SWEEP=learning_rate
+sweep: $(READY)           ## search for settings:                make sweep EXP=resnet SWEEP=learning_rate
 	$(TRELLIS) sweep $(CHOICE)
 
-reproduce: $(READY)       ## make a run or figure again:   make reproduce RUN=<run>   EXP=resnet SEEDS=3
+reproduce: $(READY)       ## make a run or a figure again:       make reproduce RUN=<run>   EXP=resnet SEEDS=3   BUNDLE=<file>
 	$(TRELLIS) reproduce $(CHOICE)
 
-bundle: $(READY)          ## a run in one file:           make bundle RUN=<run>; again: make reproduce BUNDLE=<file>
+bundle: $(READY)          ## put a run into one file:            make bundle RUN=<run>
 	$(TRELLIS) bundle $(CHOICE)
 
-compare: $(READY)         ## two runs side by side:        make compare RUN=<run> ARGS="against=<run>"
+compare: $(READY)         ## compare two runs:                   make compare RUN=<run> ARGS="against=<run>"
 	$(TRELLIS) compare $(CHOICE)
 
-bisect: $(READY)          ## where two runs part:          make bisect RUN=<run> ARGS="against=<run>"
+bisect: $(READY)          ## find where two runs part:           make bisect RUN=<run> ARGS="against=<run>"
 	$(TRELLIS) bisect $(CHOICE)
 
-sync: $(READY)            ## send MLflow what it missed while its server was away
+sync: $(READY)            ## send MLflow what it missed:         make sync RUN=<run>
 	$(TRELLIS) sync $(CHOICE)
 
-list: $(READY)            ## experiments, datasets, runtimes, sweeps
+list: $(READY)            ## list experiments, data sets, runtimes, runners, sweeps
 	$(TRELLIS) list
 
-show: $(READY)            ## print a composed config:      make show EXP=retinanet
+show: $(READY)            ## print a composed configuration:     make show EXP=retinanet
 	$(TRELLIS) show $(CHOICE)
 
-check: $(READY)           ## validate before spending:     make check EXP=retinanet DATA=coco
+check: $(READY)           ## validate before anything expensive: make check EXP=retinanet DATA=coco
 	$(TRELLIS) check $(CHOICE)
 
-tune: $(READY)            ## which threads are fastest here:  make tune EXP=retinanet
+tune: $(READY)            ## measure the fastest threads here:   make tune EXP=retinanet
 	$(TRELLIS) tune $(CHOICE)
 
-doctor: $(READY)          ## versions, devices, disk, and what is wrong
+doctor: $(READY)          ## report versions, devices, disk, and what is wrong
 	$(TRELLIS) doctor $(CHOICE)
 
-ui: $(READY)              ## open the MLflow UI on localhost: make ui ARGS=port=5001
+ui: $(READY)              ## open the MLflow UI on localhost:    make ui ARGS=port=5001
 	$(TRELLIS) ui $(CHOICE)
 
-completion: $(READY)      ## what lets a shell complete trellis: eval "$$(make -s completion ARGS=bash)"
+completion: $(READY)      ## print completion for a shell:    eval "$$(make -s completion ARGS=bash)"
 	@$(TRELLIS) completion $(or $(ARGS),bash)
 
-test: $(READY)            ## fast tests (minutes, no network, no accelerator)
+test: $(READY)            ## run the fast tests (minutes, no network, no accelerator)
 	.venv/bin/python -m pytest -q -m "not slow" $(ARGS)
 
-test-slow: $(READY)       ## slow tests: whole trainings, kills, resumes
+test-slow: $(READY)       ## run whole trainings, kills, resumes
 	.venv/bin/python -m pytest -q -m slow $(ARGS)
 
-test-chaos: $(READY)      ## kills, most at random moments: 5 in each of the 4 tasks' runs
+test-chaos: $(READY)      ## kill each task's run 5 times, mostly at random moments
 	CHAOS_KILLS=5 .venv/bin/python -m pytest -q -m slow tests/training/test_chaos.py -k killed $(ARGS)
 
-test-fuzz: $(READY)       ## property tests over generated input, for FUZZ_SECONDS (300)
+test-fuzz: $(READY)       ## test with generated input for FUZZ_SECONDS (300)
 	.venv/bin/python -m tests.fuzzing $(FUZZ_SECONDS)
 
-lint: $(READY)           ## format and types, as CI checks them
+lint: $(READY)            ## check format and types, as CI does
 	.venv/bin/ruff format --check pipelines tasks tests benchmarks
 	.venv/bin/ruff check pipelines tasks tests benchmarks
 	.venv/bin/mypy
 
-format: $(READY)         ## put the format right
+format: $(READY)          ## repair the format
 	.venv/bin/ruff format pipelines tasks tests benchmarks
 	.venv/bin/ruff check --fix pipelines tasks tests benchmarks
 
-golden: $(READY)         ## renew tests/golden, and print what changed
+golden: $(READY)          ## renew tests/golden, and print what changed
 	GOLDEN=renew .venv/bin/python -m pytest -q -s -m "slow or not slow" tests/training/test_golden.py tests/data/test_encoders.py tests/tasks/test_encode.py $(ARGS)
 
-bench: $(READY)           ## all of it against the official tools, beside what was recorded last (40 min)
+bench: $(READY)           ## measure all of it against the official tools, beside the last record (40 min)
 	.venv/bin/python -m benchmarks $(ARGS)
 
-bench-data: $(READY)      ## records per second and memory against create_coco_tf_record
+bench-data: $(READY)      ## measure builds against create_coco_tf_record
 	.venv/bin/python -m benchmarks.data $(ARGS)
 
-bench-train: $(READY)     ## steps per second and time to the first ones against official/vision/train.py
+bench-train: $(READY)     ## measure training against official/vision/train.py
 	.venv/bin/python -m benchmarks.train $(ARGS)
 
-bench-waits: $(READY)     ## the short commands, and where a sweep's trial spends its time
+bench-waits: $(READY)     ## measure the short commands, and where a sweep's trial spends its time
 	.venv/bin/python -m benchmarks.waits $(ARGS)
 
-help:                     ## this list
+help:                     ## print this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):[^#]*## */  \1\t/' | expand -t 16
 	@echo; echo "variables: EXP DATA RUNTIME SWEEP RUN FORMAT SEEDS BUNDLE ARGS; ARGS are Hydra overrides: ARGS=\"trainer.train_steps=50 seed=3\""
