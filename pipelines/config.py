@@ -221,6 +221,8 @@ class Config:
     export_minutes: float = role(VERB, default=60.0, verb="export")
     export_gb: float = role(VERB, default=16.0, verb="export")
     threads: Threads = role(RESULT, factory=Threads)
+    # The highest instruction set that oneDNN may use, such as AVX2; null: the highest that there is.
+    cpu_isa: str | None = role(RESULT, default=None)
     # mirrored: devices that the CPU is split into, to try it without GPUs.
     logical_cpus: int | None = role(RESULT, default=None)
     # Batch size that the recipe's learning rates are for; null: they stand as they are.

@@ -29,6 +29,7 @@ BANNED = {
 }
 
 COMPARING = "benchmarks/compare.py"  # decodes what both tools wrote
+PROBING = ("benchmarks/operations.py", "benchmarks/caches.py")  # TensorFlow itself is measured
 # Where a library may be imported: a folder or a file.
 LIBRARIES = {
     # The second file is what MLflow's own server runs.
@@ -51,6 +52,7 @@ LIBRARIES = {
         "pipelines/data/reading",
         "pipelines/shipping",
         COMPARING,
+        *PROBING,
     ],
     "tf_keras": ["pipelines/training"],
 }

@@ -4,13 +4,13 @@ from collections.abc import Mapping
 
 from pipelines import config
 from pipelines.config import Config
-from pipelines.reproduction import bisection, classes
+from pipelines.reproduction import bisection, classes, inputs
 from pipelines.tracking import runs
 from pipelines.usage import ExitCode, UsageError
 
 
 def run(cfg: Config) -> int:
-    """Prints the classes, the step and the cause; returns 0 when the runs agree in every step that both have, else 1."""
+    """Prints classes and inputs, the step and the cause; returns 0 when the runs agree in every step that both have, else 1."""
     if not cfg.against:
         raise UsageError(
             "against: name the run to compare with, as in: make bisect RUN=<run> ARGS=against=<run>"
@@ -19,6 +19,8 @@ def run(cfg: Config) -> int:
     after = _texts(cfg, cfg.against)
     compared = classes.between(before, after)
     print("\n".join(compared.lines()))
+    differing = inputs.differing(before, after)
+    print("\n".join(inputs.lines(differing)))
     try:
         parting = bisection.bisect(before["flight.jsonl"], after["flight.jsonl"])
     except ValueError as error:
@@ -26,7 +28,8 @@ def run(cfg: Config) -> int:
     if parting is None:
         print("the runs agree in every step that both have")
         return ExitCode.DONE
-    print("\n".join(parting.lines(compared)))
+    same_data = not differing["data"]
+    print("\n".join(parting.lines(compared, same_data)))
     return ExitCode.FAILED
 
 

@@ -21,7 +21,7 @@ from pipelines.config import Config, Figure
 from pipelines.reproduction import bundle, classes, comparison, figure, levels, worktree
 from pipelines.reproduction.comparison import Comparison
 from pipelines.sweeps import commandline
-from pipelines.system import processes
+from pipelines.system import kernels, processes
 from pipelines.system.processes import ROOT
 from pipelines.system.signals import Interrupted
 from pipelines.tracking import environment, mlflow_store, runs
@@ -155,6 +155,7 @@ def _make_again(cfg: Config, original: Original, recorded: Config, tree: Path) -
     """Trains `original` as `recorded` says with the code of `tree`, and compares."""
     texts = original.texts
     _refuse_other_data(recorded, json.loads(texts["manifest.json"]))
+    kernels.cap(recorded.cpu_isa)
     machine = classes.here(texts)
     if not machine.promised:  # Said before the hours that it takes.
         print("\n".join(machine.lines()), flush=True)

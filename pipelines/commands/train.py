@@ -78,9 +78,10 @@ def _train(cfg: Config, folder: Path, chief_dir: Path | None, laps: Laps) -> int
     prepared = assembly.prepared(cfg)
     if chief_dir is None:
         continuation.refuse_other_data(folder, cfg, prepared.data.fingerprint)
-        _warn_of_another_class(folder)
     laps.end("data")
     with process.prepared(cfg, folder):
+        if chief_dir is None:
+            _warn_of_another_class(folder)
         # Imports MLflow while this process imports TensorFlow.
         sender = session.start_sender(cfg) if chief_dir is None else None
         built = assembly.built(prepared)

@@ -15,6 +15,7 @@ STREAMS = {
     "variables": "the arithmetic",
 }
 INITIAL = "the initial weights"
+RECORDS = "the records"  # where the data are not the same
 
 
 @dataclass(frozen=True)
@@ -26,14 +27,15 @@ class Parting:
     # By stream that differs: the first step at which it does, and its two values.
     firsts: dict[str, tuple[int, object, object]]
 
-    def lines(self, classes: Classes | None = None) -> list[str]:
+    def lines(self, classes: Classes | None = None, same_data: bool = True) -> list[str]:
         """The parting as readable lines; another determinism class explains what was computed otherwise."""
         reason = ""
         # An order is drawn with integers, alike everywhere.
         computed = self.cause != STREAMS["order"]
         if computed and classes and not classes.promised:
             reason = f" (class: {classes.reason()})"
-        lines = [f"the runs part at step {self.step}, first in {self.cause}{reason}"]
+        cause = self.cause if computed or same_data else RECORDS
+        lines = [f"the runs part at step {self.step}, first in {cause}{reason}"]
         for stream, (step, before, after) in self.firsts.items():
             change = f"{before} -> {after}"
             lines.append(f"  {stream:<9} first at step {step}: {change}")

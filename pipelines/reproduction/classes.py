@@ -6,9 +6,16 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from pipelines.outside import printable
-from pipelines.system import arithmetic
+from pipelines.system import arithmetic, kernels
 
-CAPPING = tuple(f"variables.{cap}" for cap in arithmetic.CAPS)
+# Variables that explain a difference in what is in force.
+ONEDNN = "onednn_in_force"
+EXPLAINING = {
+    "processor.instruction_set": tuple(f"variables.{cap}" for cap in arithmetic.CAPS),
+    # What the variable does is in force or not, whoever has set it.
+    ONEDNN: (f"variables.{kernels.ONEDNN}",),
+}
+RETIRED = {"onednn"}  # Earlier versions recorded what was asked for; the variable says it too.
 NOT_PROMISED = "bits are not promised"
 # How a difference is called, by its key in the recorded class; what is not listed goes by its key.
 NAMES = {
@@ -24,12 +31,16 @@ NAMES = {
     "processor.caches.L3.shared_by": "processors that share the L3 cache",
     "libc": "C library",
     "tensorflow": "TensorFlow",
-    "tensorflow_build.git": "TensorFlow's build",
+    "tensorflow_build.git": "TensorFlow's source",
+    "tensorflow_build.binaries": "TensorFlow's compiled libraries",
     "compiler": "TensorFlow's compiler",
     "numpy": "NumPy",
     "numpy_build.blas": "NumPy's linear algebra",
     "numpy_build.compiler": "NumPy's compiler",
-    "onednn": "oneDNN",
+    "numpy_build.binaries": "NumPy's compiled libraries",
+    "numpy_build.extensions": "NumPy's vector extensions",
+    ONEDNN: "oneDNN",
+    "libjpeg": "libjpeg-turbo",
 }
 
 
@@ -77,16 +88,19 @@ def compare(before: Mapping[str, Any], after: Mapping[str, Any]) -> Classes:
     old = dict(_leaves(before))
     new = dict(_leaves(after))
     keys = _in_order(old, new)
-    unknown = _unknown(before, after)
+    unknown = _unknown(before, after) or _lacking(old, new)
     if unknown:
-        keys = [key for key in keys if key in old and key in new]
+        keys = [key for key in keys if _is_told(key, old, new)]
     differing = [key for key in keys if old.get(key) != new.get(key)]
-    caps = _capping(differing)
+    if ONEDNN in old and old[ONEDNN] == new.get(ONEDNN):
+        differing = [key for key in differing if key not in EXPLAINING[ONEDNN]]
+    reasons = _reasons(differing)
+    explaining = {variable for variables in reasons.values() for variable in variables}
     lines = []
     for key in differing:
-        if key not in caps:
-            line = _line(key, old.get(key), new.get(key), caps)
-            lines.append(line)
+        if key not in explaining:
+            change = (old.get(key), new.get(key))
+            lines.append(_line(key, *change, reasons.get(key, [])))
     return Classes(unknown, lines)
 
 
@@ -121,18 +135,35 @@ def _unknown(before: Mapping[str, Any], after: Mapping[str, Any]) -> str | None:
     return None
 
 
+def _lacking(before: Mapping[str, Any], after: Mapping[str, Any]) -> str | None:
+    """Says what a record from before an earlier version's class was widened does not hold."""
+    for which, recorded, other in (("first", before, after), ("second", after, before)):
+        absent = [key for key in _in_order(recorded, other) if not _is_told(key, recorded)]
+        if absent:
+            names = [printable(NAMES.get(key, key)) for key in absent]
+            return f"{', '.join(names)} not recorded by the {which} run"
+    return None
+
+
+def _is_told(key: str, *recorded: Mapping[str, Any]) -> bool:
+    """Whether records hold a part of the class; a variable that is not there was not set."""
+    return key.startswith("variables.") or all(key in record for record in recorded)
+
+
 def _in_order(before: Mapping[str, Any], after: Mapping[str, Any]) -> list[str]:
     """The keys of both, those that have a name first."""
-    keys = list({**before, **after})
+    keys = [key for key in {**before, **after} if key not in RETIRED]
     named = [key for key in NAMES if key in keys]
     return named + [key for key in keys if key not in NAMES]
 
 
-def _capping(keys: list[str]) -> list[str]:
-    """The variables among the differing keys that explain another instruction set."""
-    if "processor.instruction_set" not in keys:
-        return []
-    return [key for key in keys if key in CAPPING]
+def _reasons(differing: list[str]) -> dict[str, list[str]]:
+    """The variables among the differing keys that explain others among them, by what they explain."""
+    reasons = {}
+    for key, variables in EXPLAINING.items():
+        if key in differing:
+            reasons[key] = [variable for variable in variables if variable in differing]
+    return reasons
 
 
 def _leaves(node: Any, path: str = "") -> Iterator[tuple[str, Any]]:
@@ -144,13 +175,11 @@ def _leaves(node: Any, path: str = "") -> Iterator[tuple[str, Any]]:
         yield path, node
 
 
-def _line(key: str, before: Any, after: Any, caps: list[str]) -> str:
+def _line(key: str, before: Any, after: Any, reasons: list[str]) -> str:
     if key == "processor.instructions":
         return _instructions(before or [], after or [])
-    reason = ""
-    if key == "processor.instruction_set" and caps:
-        variables = ", ".join(caps).replace("variables.", "")
-        reason = f" ({variables})"
+    variables = ", ".join(reasons).replace("variables.", "")
+    reason = f" ({variables})" if variables else ""
     leaf = key.removeprefix("processor.").removeprefix("variables.")
     name = NAMES.get(key, leaf)
     change = f"{_value(before)} -> {_value(after)}"

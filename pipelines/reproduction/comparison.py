@@ -2,25 +2,27 @@
 
 import json
 import math
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 import yaml
 
-from pipelines import config, statistics
-from pipelines.config import differences
-from pipelines.reproduction import classes
+from pipelines import statistics
+from pipelines.reproduction import agreement, classes, inputs
 from pipelines.reproduction.classes import Classes
-from pipelines.statistics import Sample, Spread
+from pipelines.statistics import Equivalence, Sample, Spread
 
 IDENTICAL, EQUIVALENT, DIFFERENT = "identical", "equivalent", "different"
+INCONCLUSIVE = statistics.INCONCLUSIVE
+# What two one-sided tests against the recipe's margin say, in the words for two runs.
+WEIGHED = {
+    statistics.REPRODUCED: EQUIVALENT,
+    statistics.NOT_REPRODUCED: DIFFERENT,
+    INCONCLUSIVE: INCONCLUSIVE,
+}
 TOLERANCE = 0.01  # between headline metrics that are "equivalent", where no stated figure has one
-TOLD = (config.RESULT, config.GUARD, config.PASSIVE)  # not where it ran and how it was called
-MACHINE = ("python", "platform", "machine", "cpu")
-DATA = ("dataset", "fingerprint", "version", "labels", "splits")
-KINDS = ("config", "data", "code", "environment")  # kinds of things that go into a run
-MOST_LINES = 30  # that each kind of input takes
+KINDS = inputs.KINDS
 
 Figures = Mapping[str, Mapping[int, float]]  # by name, then step
 Parted = tuple[int, str, float, float | None]  # step, name, and the two values
@@ -38,11 +40,7 @@ class Comparison:
     def lines(self) -> list[str]:
         """The comparison as readable lines: the class first, the verdict last."""
         text = self.classes.lines()
-        for kind, changes in self.inputs.items():
-            text.append(f"{kind}:" if changes else f"{kind}: the same")
-            text += [f"  {line}" for line in changes[:MOST_LINES]]
-            if len(changes) > MOST_LINES:
-                text.append(f"  … {len(changes) - MOST_LINES} more")
+        text += inputs.lines(self.inputs)
         text.append("results:")
         text += [f"  {line}" for line in self.results]
         return [*text, self._last_line()]
@@ -63,46 +61,69 @@ def compare(
     """Compares two runs by their recorded texts (by file name) and figures (by name, then step).
 
     identical: equal weights, and every loss and metric equal at every step. equivalent: the headline metrics lie within
-    `tolerance`. different: anything else.
+    `tolerance`. different: anything else. Of one recipe in two classes, where a spread over seeds is stated, two one-sided
+    tests against `tolerance` say equivalent, different or inconclusive.
 
     Args:
         images: of the validation split, where the headline is a share of them.
     """
     same_class = classes.between(before, after)
-    inputs = {
-        "config": _config(before, after),
-        "data": _data(before, after),
-        "code": _code(before, after),
-        "environment": _environment(before, after),
-    }
     summaries = [_document(texts, "summary.json") for texts in (before, after)]
     results, steps_equal = _figures(*figures)
     weights_line, weights_equal = _weights(*summaries)
+    results += agreement.lines(before, after)
     results.append(weights_line)
     old, new = (summary.get("headline", {}) for summary in summaries)
     value = old.get("value")
     again = new.get("value")
     results.append(f"{old.get('metric')}: {value} -> {again}")
+    spread = _spread(before, old.get("metric"))
     if None not in (value, again) and value != again:
-        spread = _spread(before, old.get("metric"))
         results.append(_chance(value, again, spread, images))
+    differing = inputs.differing(before, after)
+    same_recipe = not differing["config"] and not differing["data"]
     if weights_equal and steps_equal:
         verdict = IDENTICAL
-    elif None not in (value, again) and abs(value - again) <= tolerance:
-        verdict = EQUIVALENT
-    else:
+    elif None in (value, again):
         verdict = DIFFERENT
-    return Comparison(verdict, same_class, inputs, results)
+    elif spread and same_recipe and not same_class.promised:
+        margin = _figure(before).get("margin", tolerance)
+        weighed = _weighed(value, again, spread, margin)
+        verdict = WEIGHED[weighed.verdict]
+        results.append(_said_of_weights(weighed))
+    else:
+        verdict = EQUIVALENT if abs(value - again) <= tolerance else DIFFERENT
+    return Comparison(verdict, same_class, differing, results)
+
+
+def _weighed(value: float, again: float, spread: Spread, margin: float) -> Equivalence:
+    """Weighs a run of another class, of which bits are not promised, as one of another seed is."""
+    return statistics.equivalence(
+        Sample(1, again),
+        Sample(1, value, spread.sd),
+        margin,
+    )
+
+
+def _said_of_weights(weighed: Equivalence) -> str:
+    word = weighed.sentence().replace(weighed.verdict, WEIGHED[weighed.verdict], 1)
+    away = f"{abs(weighed.difference):.4f} ± {weighed.half:.4f} apart"
+    return f"another class, so weighed as another seed: {away}, margin {weighed.margin}: {word}"
 
 
 def _spread(texts: Mapping[str, str], metric: str | None) -> Spread | None:
     """The spread over seeds that a recorded recipe states for its figure."""
-    document = yaml.safe_load(texts.get("config.yaml", "{}")) or {}
-    figure = document.get("figure") or {}
+    figure = _figure(texts)
     if figure.get("metric") != metric:
         return None
     stated = Sample(figure.get("seeds", 1), figure.get("value", 0.0), figure.get("sd"))
     return statistics.pooled([stated])
+
+
+def _figure(texts: Mapping[str, str]) -> dict[str, Any]:
+    """The figure that a recorded recipe states; empty where it states none."""
+    document = yaml.safe_load(texts.get("config.yaml", "{}")) or {}
+    return document.get("figure") or {}
 
 
 def _chance(value: float, again: float, spread: Spread | None, images: int | None) -> str:
@@ -149,56 +170,6 @@ def _change(before: str | None, after: str | None) -> str:
     if before and before == after:
         return "equal"
     return f"{_short(before)} -> {_short(after)}"
-
-
-def _config(before: Mapping[str, str], after: Mapping[str, str]) -> list[str]:
-    return differences(_settings(before), _settings(after))
-
-
-def _settings(texts: Mapping[str, str]) -> dict[str, Any]:
-    document = yaml.safe_load(texts.get("config.yaml", "{}"))
-    return config.settings(document or {}, *TOLD)
-
-
-def _data(before: Mapping[str, str], after: Mapping[str, str]) -> list[str]:
-    old = _document(before, "manifest.json")
-    new = _document(after, "manifest.json")
-    return differences(_only(DATA, old), _only(DATA, new))
-
-
-def _only(names: Sequence[str], document: Mapping[str, Any]) -> dict[str, Any]:
-    return {name: document.get(name) for name in names}
-
-
-def _code(before: Mapping[str, str], after: Mapping[str, str]) -> list[str]:
-    old = _document(before, "environment.json").get("git", {})
-    new = _document(after, "environment.json").get("git", {})
-    changes = differences(_only(["commit"], old), _only(["commit"], new))
-    if before.get("diff.patch", "") != after.get("diff.patch", ""):
-        changes.append("uncommitted changes differ (diff.patch)")
-    return changes
-
-
-def _environment(before: Mapping[str, str], after: Mapping[str, str]) -> list[str]:
-    old = _document(before, "environment.json")
-    new = _document(after, "environment.json")
-    # Variables that are part of the class are told with it.
-    of_class = classes.variables(before, after)
-    return [
-        *differences(_only(MACHINE, old), _only(MACHINE, new)),
-        *differences(_variables(old, of_class), _variables(new, of_class), "variables"),
-        *differences(_packages(old), _packages(new)),
-    ]
-
-
-def _variables(environment: Mapping[str, Any], of_class: Collection[str]) -> dict[str, str]:
-    variables = environment.get("variables", {})
-    return {name: value for name, value in variables.items() if name not in of_class}
-
-
-def _packages(environment: Mapping[str, Any]) -> dict[str, str]:
-    """Versions by name."""
-    return dict(line.split("==", 1) for line in environment.get("packages", []))
 
 
 def _figures(before: Figures, after: Figures) -> tuple[list[str], bool]:

@@ -3,9 +3,11 @@
 Everything here is found without importing TensorFlow or NumPy. Where a system does not tell a fact, the fact is None.
 """
 
+import hashlib
 import os
 import platform
 from collections.abc import Iterable, Mapping
+from importlib import metadata
 from pathlib import Path
 from typing import Any
 
@@ -14,14 +16,14 @@ from pipelines.outside import HIDDEN, redacted
 CPUINFO, CACHES = Path("/proc/cpuinfo"), Path("/sys/devices/system/cpu/cpu0/cache")
 # Variables that choose kernels, their instructions, how sums are split, or the precision.
 CHOOSING = (
-    "TF_", "XLA_", "ONEDNN_", "DNNL_", "OMP_", "GOMP_", "KMP_", "MKL_", "OPENBLAS_", "GOTO_", "BLIS_", "NPY_",
+    "TF_", "TF2_", "XLA_", "ONEDNN_", "DNNL_", "OMP_", "GOMP_", "KMP_", "MKL_", "OPENBLAS_", "GOTO_", "BLIS_", "NPY_", "JSIMD_", "OPENCV_",
     "CUDA_", "CUBLAS_", "CUBLASLT_", "CUDNN_", "NVIDIA_TF32", "NCCL_", "GLIBC_TUNABLES",
 )  # fmt: skip
 # Of these, the ones that say what is printed, which of equal devices is meant, or at which address the others are.
 PASSIVE = (
     "TF_CPP_", "TF_CONFIG", "TF_USE_LEGACY_KERAS", "ONEDNN_VERBOSE", "DNNL_VERBOSE", "MKL_VERBOSE", "KMP_SETTINGS",
     "OMP_DISPLAY_", "CUDA_VISIBLE_DEVICES", "CUDA_DEVICE_ORDER", "CUDA_CACHE_", "NCCL_DEBUG",
-    "NCCL_SOCKET_", "NCCL_COMM_ID",
+    "NCCL_SOCKET_", "NCCL_COMM_ID", "OPENCV_LOG_",
 )  # fmt: skip
 # Terraform's variables begin with TF_ too, and hold passwords.
 FOREIGN = (
@@ -91,6 +93,19 @@ def processor(cpuinfo: Path = CPUINFO, caches: Path = CACHES) -> dict[str, Any]:
         "instruction_set": instruction_set(flags, os.environ),
         "instructions": flags or None,
     }
+
+
+def binaries(distribution: str) -> str | None:
+    """Names a distribution's compiled libraries by their digests, as its installer recorded them; None where it did not."""
+    try:
+        record = metadata.distribution(distribution).read_text("RECORD") or ""
+    except metadata.PackageNotFoundError:
+        return None
+    compiled = [line for line in record.splitlines() if ".so" in line.partition(",")[0]]
+    if not compiled:
+        return None
+    text = "\n".join(sorted(compiled))
+    return hashlib.sha256(text.encode()).hexdigest()[:12]
 
 
 def model_name(cpuinfo: Path = CPUINFO) -> str:

@@ -7,7 +7,9 @@ import os
 import sys
 from collections.abc import Sequence
 
+from pipelines.outside import printable
 from pipelines.system import arithmetic
+from pipelines.usage import UsageError, nearest
 
 ONEDNN = "TF_ENABLE_ONEDNN_OPTS"
 # Pictures of fewer pixels are small: measured at 32 and 64 a side, where half the cores to an operation is faster, and at 128,
@@ -27,6 +29,27 @@ def prefer_onednn() -> None:
     flags = arithmetic.processor()["instructions"] or ()
     if arithmetic.instruction_set(flags, {}) in SLOW_BY_DEFAULT:
         os.environ[ONEDNN] = "1"
+
+
+def cap(instruction_set: str | None) -> None:
+    """Keeps oneDNN to an instruction set, before its first operation; None leaves it all that the processor has.
+
+    It reads the variable once; what the user has set stands.
+
+    Raises:
+        UsageError: there is no such instruction set.
+    """
+    if instruction_set is None:
+        return
+    name = instruction_set.upper()
+    if name not in arithmetic.INSTRUCTION_SETS:
+        known = list(arithmetic.INSTRUCTION_SETS)
+        hint = nearest(name, known)
+        raise UsageError(
+            f"cpu_isa: there is no {printable(instruction_set)}{hint}; all: {', '.join(known)}"
+        )
+    if not any(os.environ.get(variable) for variable in arithmetic.CAPS):
+        os.environ[arithmetic.CAPS[0]] = name
 
 
 def onednn_in_words() -> str:

@@ -1,6 +1,8 @@
 """The environment of a run: machine, packages, the source down to the last uncommitted line."""
 
 import functools
+import hashlib
+import importlib.util
 import platform
 import re
 import sys
@@ -32,6 +34,7 @@ def describe() -> dict[str, Any]:
         "command": sys.argv,
         "variables": arithmetic.recorded_variables(VARIABLES),
         "packages": packages(),
+        "sources": {"Model Garden": sources("official")},
         "git": dict(at_start()),
     }
 
@@ -46,6 +49,19 @@ def packages() -> list[str]:
             name, _, version = folder.stem.partition("-")
             versions[normal(name)] = version
     return sorted(f"{name}=={version}" for name, version in versions.items())
+
+
+def sources(package: str) -> str | None:
+    """Digest of an installed package's own Python files, whose version a patch does not change; None: not installed."""
+    found = importlib.util.find_spec(package)
+    if found is None:
+        return None
+    digest = hashlib.sha256()
+    for folder in found.submodule_search_locations or ():
+        for file in sorted(Path(folder).rglob("*.py")):
+            digest.update(f"{file.relative_to(folder)}\n".encode())
+            digest.update(file.read_bytes())
+    return digest.hexdigest()[:12]
 
 
 @functools.cache

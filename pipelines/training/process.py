@@ -9,7 +9,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from pipelines.config import Config
-from pipelines.system import durable
+from pipelines.system import durable, kernels
 from pipelines.training import imports
 
 LOCK = "owner.lock"  # in a temporary folder: held while the process that it belongs to lives
@@ -17,9 +17,10 @@ LOCK = "owner.lock"  # in a temporary folder: held while the process that it bel
 
 @contextmanager
 def prepared(cfg: Config, folder: Path) -> Iterator[None]:
-    """Gives the process its own temporary folder inside `folder`, hides GPUs that the runtime does not use, postpones imports."""
+    """Gives the process its own temporary folder, caps its instructions, hides GPUs that are not used, postpones imports."""
     if not cfg.runtime.get("num_gpus") and cfg.runtime.get("distribution_strategy") != "tpu":
         os.environ.setdefault("CUDA_VISIBLE_DEVICES", "-1")
+    kernels.cap(cfg.cpu_isa)
     folder.mkdir(parents=True, exist_ok=True)
     _remove_abandoned(folder)
     with _scratch(folder) as scratch, _temporary_files_in(scratch), imports.postponed():

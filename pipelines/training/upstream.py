@@ -4,6 +4,7 @@ After an upgrade, `tests/training/test_upstream.py` says which of them has gone 
 """
 
 import functools
+import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -26,6 +27,7 @@ from tensorflow.python.ops import (
     gen_random_ops,
 )
 from tensorflow.python.ops.parallel_for import control_flow_ops
+from tensorflow.python.util import _pywrap_util_port
 
 from pipelines.system import durable
 
@@ -52,6 +54,23 @@ RANDOM_OPERATIONS: dict[str, ModuleType] = {
     "random_gamma": gen_random_ops,
     "sample_distorted_bounding_box_v2": gen_image_ops,
 }
+
+
+# What TensorFlow computes with
+
+
+def onednn_in_force() -> bool:
+    """Whether convolutions and matrix products are oneDNN's own operations in this process."""
+    return bool(_pywrap_util_port.IsMklEnabled())
+
+
+def libjpeg_version() -> str | None:
+    """The libjpeg-turbo that TensorFlow decodes with, as the headers in its wheel say; None where they are not there."""
+    include = Path(tf.sysconfig.get_include())
+    header = include / "external" / "libjpeg_turbo" / "jconfig.h"
+    text = header.read_text() if header.exists() else ""
+    found = re.search(r"LIBJPEG_TURBO_VERSION\s+(\S+)", text)
+    return found[1] if found else None
 
 
 # AutoGraph

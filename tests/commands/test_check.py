@@ -54,6 +54,7 @@ def chosen(tiny, *more: str) -> list[str]:
 def test_a_run_that_is_killed_ends_with_the_bits_of_one_left_alone(trellis, tiny):
     printed = trellis("check", "--determinism", *chosen(tiny)).strip().splitlines()
     assert printed[-1] == "equal in every bit"
+    assert printed[-2] == "traced graphs: no operation draws what the seed does not fix"
     alone, killed = (line for line in printed if line.startswith("6 steps, "))
     assert alone.partition(": ")[2] == killed.partition(": ")[2]
 

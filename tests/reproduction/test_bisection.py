@@ -48,6 +48,11 @@ def test_the_first_cause_of_the_first_step_is_named(changes, step, cause):
     assert f"part at step {step}, first in {cause}" in found.lines()[0]
 
 
+def test_other_data_are_not_called_another_order():
+    found = bisect(text(), text({3: {"order": "x", "inputs": "x"}}))
+    assert found.lines(same_data=False)[0] == "the runs part at step 3, first in the records"
+
+
 def test_equal_records_do_not_part_however_far_each_has_come():
     lost = {3: {"loss": float("nan")}}
     assert bisect(text(lost), text(lost)) is None

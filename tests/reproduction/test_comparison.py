@@ -4,7 +4,7 @@ import json
 
 import pytest
 
-from pipelines.reproduction import classes
+from pipelines.reproduction import agreement, classes, inputs
 from pipelines.reproduction.comparison import DIFFERENT, EQUIVALENT, IDENTICAL, compare
 
 FIGURES = {"train/loss": {1: 0.5, 2: 0.25}, "validation/AP": {2: 0.4}}
@@ -164,6 +164,29 @@ def test_a_difference_in_the_class_is_named_first_and_again_with_the_verdict():
     assert lines[-1] == f"equivalent; {reason}"
 
 
+@pytest.mark.parametrize(
+    ("value", "word"),
+    [(0.401, EQUIVALENT), (0.415, "inconclusive"), (0.5, DIFFERENT)],
+)
+def test_one_recipe_in_two_classes_is_weighed_by_its_spread(value, word):
+    recipe = {"metric": "AP", "value": 0.4, "margin": 0.02, "seeds": 1, "sd": 0.005}
+    before = texts()
+    after = texts(weights="bb", value=value, of_class={**CLASS, **CAPPED})
+    for recorded in (before, after):
+        recorded["config.yaml"] += f"figure: {json.dumps(recipe)}\n"
+    found = compare(before, after, (FIGURES, FIGURES), 0.02)
+    assert found.verdict == word
+    (line,) = [line for line in found.results if line.startswith("another class")]
+    assert f"{abs(value - 0.4):.4f} ± 0.0116 apart, margin 0.02: {word}" in line
+    # Of one class another result is another result, however near.
+    alike = texts(weights="bb", value=value)
+    alike["config.yaml"] = before["config.yaml"]
+    assert not any(
+        line.startswith("another class")
+        for line in compare(before, alike, (FIGURES, FIGURES), 0.02).results
+    )
+
+
 def test_equal_bits_of_two_classes_are_identical():
     lines = compare(texts(), texts(of_class={**CLASS, **CAPPED}), (FIGURES, FIGURES)).lines()
     assert lines[0].startswith("class: instruction set") and lines[-1] == "identical"
@@ -198,6 +221,101 @@ def test_equal_classes_are_said_to_be_equal():
 def test_every_part_of_the_class_is_named(changed, line):
     found = classes.compare(CLASS, {**CLASS, **changed})
     assert found.lines() == [f"class: {line}; bits are not promised"]
+
+
+IN_FORCE = {**CLASS, "onednn_in_force": "on"}
+
+
+@pytest.mark.parametrize(
+    ("changed", "line"),
+    [
+        (
+            {"onednn_in_force": "off", "variables": {"TF_ENABLE_ONEDNN_OPTS": "0"}},
+            "oneDNN on -> off (TF_ENABLE_ONEDNN_OPTS)",
+        ),
+        ({"onednn_in_force": "off"}, "oneDNN on -> off"),
+    ],
+)
+def test_a_variable_explains_what_it_has_turned_off(changed, line):
+    found = classes.compare(IN_FORCE, {**IN_FORCE, **changed})
+    assert found.differing == [line]
+
+
+def test_a_variable_that_asks_for_what_is_in_force_anyway_is_not_blamed():
+    asked = {**IN_FORCE, "variables": {"TF_ENABLE_ONEDNN_OPTS": "1"}}
+    assert classes.compare(IN_FORCE, asked).promised
+
+
+def test_what_an_earlier_version_did_not_record_is_neither_equal_nor_blamed():
+    older = {**CLASS, "onednn": "default"}
+    wider = {**IN_FORCE, "libjpeg": "2.1.4", "threads": {"intra_op": 1}}
+    assert classes.compare(older, wider).lines() == [
+        "class: oneDNN, libjpeg-turbo not recorded by the first run; bits are not promised",
+        "  threads.intra_op 2 -> 1",
+    ]
+    assert "by the second run" in classes.compare(wider, older).reason()
+
+
+def flight(*losses: float) -> dict[str, str]:
+    steps = [{"step": step, "loss": loss} for step, loss in enumerate(losses, start=1)]
+    return {"flight.jsonl": "".join(json.dumps(step) + "\n" for step in [{"step": 0}, *steps])}
+
+
+@pytest.mark.parametrize(
+    ("again", "line"),
+    [
+        ((1.0, 2.0, 3.0, 4.0), None),
+        ((1.0, 2.0, 3.0, 4.0004), "in every bit up to step 3, to 4 digits up to step 4"),
+        ((1.0, 2.0, 3.3, 4.0), "in every bit up to step 2, to 1 digits up to step 4"),
+        (
+            (1.0, 2.00002, 9.0, 4.0),
+            "in every bit up to step 1, to 5 digits up to step 2, none after",
+        ),
+        ((5.0, 2.0, 3.0, 4.0), "in no digit from the first step on"),
+        ((1.0, 2.0, float("nan"), 4.0), "in every bit up to step 2, none after"),
+    ],
+)
+def test_how_far_losses_agree_is_said(again, line):
+    found = agreement.lines(flight(1.0, 2.0, 3.0, 4.0), flight(*again))
+    assert found == ([f"losses agree: {line}"] if line else [])
+
+
+def test_runs_without_a_flight_record_say_nothing_of_it():
+    assert agreement.lines({}, flight(1.0)) == []
+
+
+def with_params(**changed) -> dict[str, str]:
+    model = {
+        "task": {"train_data": {"seed": 0, "input_path": "/a"}, "losses": {"decay": 0.1, **changed}}
+    }
+    return {**texts(), "params.yaml": json.dumps(model)}
+
+
+def test_a_changed_default_of_model_garden_is_named_where_nothing_else_explains_it():
+    before, after = with_params(), with_params(decay=0.2)
+    named = "Model Garden's default task.losses.decay: 0.1 -> 0.2"
+    assert inputs.differing(before, after)["config"] == [named]
+    after["config.yaml"] = texts(seed=1)["config.yaml"]
+    assert inputs.differing(before, after)["config"] == [
+        "seed: 0 -> 1",
+        "as resolved task.losses.decay: 0.1 -> 0.2",
+    ]
+    assert inputs.differing(texts(), after)["config"] == ["seed: 0 -> 1"]
+
+
+def test_the_shard_with_other_bytes_and_the_file_with_another_line_are_named():
+    shards = [{"file": f"train-{number}.tfrecord", "sha256": "a" * 64} for number in range(2)]
+    changed = [shards[0], {**shards[1], "sha256": "b" * 64}]
+    before, after = (
+        texts(diff="diff --git a/x b/x\n+1\ndiff --git a/y b/y\n+2\n"),
+        texts(diff="diff --git a/x b/x\n+1\ndiff --git a/y b/y\n+3\ndiff --git a/z b/z\n+2\n"),
+    )
+    for recorded, listed in ((before, shards), (after, changed)):
+        split = {"examples": 2, "shards": listed}
+        recorded["manifest.json"] = json.dumps({"fingerprint": "f", "splits": {"train": split}})
+    found = inputs.differing(before, after)
+    assert found["data"] == [f"train.train-1.tfrecord: {'a' * 12} -> {'b' * 12}"]
+    assert found["code"] == ["uncommitted changes differ (diff.patch): y, z"]
 
 
 def test_a_class_that_was_not_recorded_is_not_called_equal():

@@ -150,3 +150,10 @@ def test_the_machine_is_described_without_a_framework():
         cwd=Path(__file__).parents[2],
     ).stdout
     assert printed.strip() == "[]"
+
+
+def test_a_distribution_is_named_by_its_compiled_libraries():
+    named = arithmetic.binaries("numpy")
+    assert named and named != arithmetic.binaries("tensorflow")
+    assert arithmetic.binaries("hydra-core") is None  # It has none.
+    assert arithmetic.binaries("not-installed") is None

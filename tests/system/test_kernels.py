@@ -5,6 +5,7 @@ import sys
 import pytest
 
 from pipelines.system import arithmetic, kernels
+from pipelines.usage import UsageError
 
 
 @pytest.fixture
@@ -70,3 +71,27 @@ def test_nothing_is_set_once_tensorflow_has_read_it(processor, monkeypatch):
 )
 def test_an_operation_on_small_pictures_gets_half_the_cores(cores, input_size, threads):
     assert kernels.intra_op(cores, input_size) == threads
+
+
+@pytest.mark.parametrize(
+    ("chosen", "variable", "value", "capped"),
+    [
+        (None, "ONEDNN_MAX_CPU_ISA", "", None),
+        ("avx2", "ONEDNN_MAX_CPU_ISA", "", "AVX2"),
+        ("AVX2", "ONEDNN_MAX_CPU_ISA", "SSE41", "SSE41"),
+        ("AVX2", "DNNL_MAX_CPU_ISA", "SSE41", None),
+    ],
+)
+def test_an_instruction_set_is_capped_unless_the_user_has_done_so(
+    monkeypatch, chosen, variable, value, capped
+):
+    monkeypatch.setattr(kernels.os, "environ", {variable: value} if value else {})
+    kernels.cap(chosen)
+    assert kernels.os.environ.get("ONEDNN_MAX_CPU_ISA") == capped
+
+
+def test_an_instruction_set_that_does_not_exist_is_refused():
+    with pytest.raises(
+        UsageError, match="cpu_isa: there is no AVX3; did you mean AVX.*; all: SSE41"
+    ):
+        kernels.cap("AVX3")

@@ -77,20 +77,45 @@ SMALL = {
 STEPS = 6
 
 
-def determinism_class(run_dir: Path) -> str:
-    """A short name for what the bits of a run depend on beside its configuration."""
+def determinism_class(run_dir: Path) -> tuple[str, str]:
+    """A short name for what the bits of a run depend on beside its configuration, and the most telling of it."""
     environment = json.loads((run_dir / "environment.json").read_text())
-    described = json.dumps(environment["determinism_class"], sort_keys=True)
-    return hashlib.sha256(described.encode()).hexdigest()[:8]
+    described = environment["determinism_class"]
+    text = json.dumps(described, sort_keys=True)
+    processor = described["processor"]
+    vendor, family, model = (processor[key] for key in ("vendor", "family", "model"))
+    told = f"{environment['cpu']}, {vendor} family {family} model {model}, {processor['instruction_set']}"
+    name = hashlib.sha256(text.encode()).hexdigest()[:8]
+    return name, f"{told}, oneDNN {described['onednn_in_force']}"
+
+
+def steps_in(text: str) -> list[str]:
+    """What must be equal where two classes agree."""
+    return [line for line in text.splitlines() if not line.startswith("#")]
+
+
+def agreeing(name: str, text: str) -> str:
+    """The classes on record that give these very bits, in words."""
+    files = sorted((golden.FOLDER / "losses").glob(f"{name}.*.txt"))
+    same = [file.suffixes[0][1:] for file in files if steps_in(file.read_text()) == steps_in(text)]
+    return f"the bits of {', '.join(same)}" if same else "bits that no class on record gives"
 
 
 def first_steps(run_dir: Path) -> str:
-    """The processor, then a line a step with its loss, then the digest of all weights."""
-    processor = json.loads((run_dir / "environment.json").read_text())["cpu"]
+    """The class, then a line a step with its loss, then the digest of all weights."""
+    _, told = determinism_class(run_dir)
     steps = [json.loads(line) for line in (run_dir / "flight.jsonl").read_text().splitlines()]
     losses = [f"step {step['step']} loss {step['loss']!r}" for step in steps if step["step"]]
     digest = json.loads((run_dir / "summary.json").read_text())["weights_sha256"]
-    return "\n".join([f"# {processor}", *losses, f"weights {digest}", ""])
+    return "\n".join([f"# {told}", *losses, f"weights {digest}", ""])
+
+
+def test_a_new_class_is_told_which_classes_give_its_bits() -> None:
+    (file, *_) = sorted((golden.FOLDER / "losses").glob("resnet.*.txt"))
+    text = file.read_text()
+    steps = "\n".join(steps_in(text))
+    assert agreeing("resnet", f"# another processor\n{steps}").startswith("the bits of ")
+    assert "no class on record" in agreeing("resnet", text.replace("step 1 loss ", "step 1 loss 1"))
 
 
 @pytest.mark.slow
@@ -110,10 +135,13 @@ def test_the_first_steps_of_a_recipe_give_the_bits_on_record(name, trellis, tiny
     assert len(losses) == STEPS
     # The first rate of a warm-up is zero; then the weights move.
     assert len({line.split()[-1] for line in losses}) >= STEPS - 1
-    file = f"losses/{name}.{determinism_class(tmp_path / 'run')}.txt"
+    short, _ = determinism_class(tmp_path / "run")
+    file = f"losses/{name}.{short}.txt"
     on_record = (golden.FOLDER / file).exists()
     difference = golden.changes(file, text)
     if difference and not on_record:
-        warnings.warn(f"new determinism class; `make golden` adds {file}:\n{text}", stacklevel=1)
+        gives = agreeing(name, text)
+        said = f"new class {short}: {name} gives {gives}; `make golden` adds {file}:\n{text}"
+        warnings.warn(said, stacklevel=1)
     else:
         assert not difference, f"{difference}\nif this is meant: make golden"

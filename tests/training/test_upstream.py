@@ -4,6 +4,9 @@ import ast
 import hashlib
 import inspect
 import json
+import os
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -317,6 +320,25 @@ def test_the_official_trainer_looks_methods_up_when_it_calls_them():
     assert "self.task.build_inputs" in source and "self.task.train_step" in source
     assert "self._checkpoint_manager" not in source
     assert "self.checkpoint_manager.save(" in inspect.getsource(orbit.Controller)
+
+
+@pytest.mark.slow
+def test_whether_onednn_is_in_force_can_be_read():
+    # The determinism class would hold what was asked for, not what is.
+    here = upstream.onednn_in_force()
+    other = {**os.environ, "TF_ENABLE_ONEDNN_OPTS": "0" if here else "1"}
+    code = "from pipelines.training import upstream; print(upstream.onednn_in_force())"
+    process = subprocess.run(
+        [sys.executable, "-c", code],
+        env=other, cwd=FOLDER.parents[1], text=True, capture_output=True, check=True,
+    )  # fmt: skip
+    assert process.stdout.split()[-1] == str(not here)
+
+
+def test_the_wheel_says_which_libjpeg_it_decodes_with():
+    # The determinism class would not name another decoder.
+    version = upstream.libjpeg_version()
+    assert version is not None and version[0].isdecimal()
 
 
 @pytest.mark.parametrize("file", [*ROOMS, FOLDER / "upstream.py"], ids=lambda file: file.stem)

@@ -1,7 +1,6 @@
 """Fixes every source of chance: seeds, the order of the data, the threads that sum."""
 
 import functools
-import os
 import random
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
@@ -55,7 +54,8 @@ def describe(cfg: Config) -> Mapping[str, Any]:
         "compiler": tf.version.COMPILER_VERSION,
         "numpy": np.__version__,
         "numpy_build": _numpy_build(),
-        "onednn": os.environ.get(kernels.ONEDNN, "default"),
+        "onednn_in_force": "on" if upstream.onednn_in_force() else "off",
+        "libjpeg": upstream.libjpeg_version(),
         "threads": asdict(cfg.threads),
         "devices": sorted(devices),
         "accelerators": _accelerators(),
@@ -68,7 +68,10 @@ def _build() -> dict[str, Any]:
     """TensorFlow's source, and the libraries for GPUs that it was built with."""
     built = tf.sysconfig.get_build_info()
     names = ("cuda_version", "cudnn_version", "rocm_version")
-    described = {"git": tf.version.GIT_VERSION}
+    described = {
+        "git": tf.version.GIT_VERSION,
+        "binaries": arithmetic.binaries("tensorflow"),
+    }
     for name in names:
         if built.get(name):
             described[name] = built[name]
@@ -76,11 +79,13 @@ def _build() -> dict[str, Any]:
 
 
 def _numpy_build() -> dict[str, Any]:
-    """NumPy's compiler and its library for linear algebra."""
+    """NumPy's compiler, its library for linear algebra, and the vector extensions that it uses here."""
     built = np.show_config(mode="dicts")
     return {
         "blas": _named(built["Build Dependencies"].get("blas", {})),
         "compiler": _named(built["Compilers"].get("c", {})),
+        "binaries": arithmetic.binaries("numpy"),
+        "extensions": " ".join(built.get("SIMD Extensions", {}).get("found", ())),
     }
 
 

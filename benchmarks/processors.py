@@ -1,0 +1,128 @@
+"""Finds on which parts of a processor the bits depend: operations, and first steps of recipes, under what others have.
+
+    python -m benchmarks.processors                         the operations, two minutes
+    python -m benchmarks.processors --recipes resnet vit    the first steps of recipes, half a minute for each and setting
+
+A processor with fewer instructions is played by what TensorFlow's parts let be capped, one with other caches by overwriting what
+Eigen has read of them. For each setting is printed what differs from the processor as it is; of a recipe's losses, by how much.
+"""
+
+import argparse
+import json
+import os
+import subprocess
+import sys
+import tempfile
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+
+STEPS = 3
+SMALL_CACHES = {"CACHES_PLAYED": "32768 524288 8388608"}
+NO_ONEDNN = {"TF_ENABLE_ONEDNN_OPTS": "0"}
+LIBRARIES = {
+    "GLIBC_TUNABLES": "glibc.cpu.hwcaps=-AVX2,-AVX512F,-FMA,-FMA4",
+    "NPY_DISABLE_CPU_FEATURES": "X86_V4 AVX512_ICL AVX512F AVX512CD AVX512_SKX",
+    "JSIMD_FORCENONE": "1",
+}
+# What is played, by the variables that do it.
+SETTINGS: dict[str, dict[str, str]] = {
+    "as it is": {},
+    "oneDNN capped at AVX512_CORE": {"ONEDNN_MAX_CPU_ISA": "AVX512_CORE"},
+    "oneDNN capped at AVX2": {"ONEDNN_MAX_CPU_ISA": "AVX2"},
+    "oneDNN capped at AVX": {"ONEDNN_MAX_CPU_ISA": "AVX"},
+    "oneDNN capped at SSE41": {"ONEDNN_MAX_CPU_ISA": "SSE41"},
+    "other caches": SMALL_CACHES,
+    "oneDNN off": NO_ONEDNN,
+    "oneDNN off, other caches": {**NO_ONEDNN, **SMALL_CACHES},
+    "fewer vectors in the C library, NumPy and libjpeg": LIBRARIES,
+    "two threads to an operation": {"THREADS_PLAYED": "2"},
+}
+Found = Mapping[str, str]
+
+
+def printed(command: Sequence[str], variables: Mapping[str, str]) -> str:
+    """What a process prints under these variables."""
+    process = subprocess.run(
+        command,
+        env={**os.environ, "TF_CPP_MIN_LOG_LEVEL": "3", **variables},
+        text=True,
+        capture_output=True,
+    )
+    if process.returncode:
+        raise RuntimeError(f"{' '.join(command)} failed:\n{process.stdout}{process.stderr}")
+    return process.stdout
+
+
+def operations(variables: Mapping[str, str]) -> Found:
+    """Digests by operation."""
+    text = printed([sys.executable, "-m", "benchmarks.operations"], variables)
+    pairs = [line.split("\t") for line in text.splitlines() if "\t" in line]
+    return dict(pairs)
+
+
+def first_steps(recipe: str, data: str, variables: Mapping[str, str]) -> Found:
+    """The losses of the first steps of a recipe, and the digest of its weights after them."""
+    threads = variables.get("THREADS_PLAYED", "1")
+    with tempfile.TemporaryDirectory() as folder:
+        settings = [
+            f"experiment={recipe}",
+            f"data_dir={data}",
+            f"runs_dir={folder}",
+            f"run_dir={folder}/run",
+            f"trainer.train_steps={STEPS}",
+            f"trainer.validation_interval={STEPS}",
+            f"trainer.checkpoint_interval={STEPS}",
+            "trainer.validation_steps=1",
+            "trainer.steps_per_loop=1",
+            "trainer.summary_interval=1",
+            # The last rate of the warm-up, so that the weights move at once.
+            "trainer.optimizer_config.warmup.linear.warmup_steps=1",
+            f"threads.intra_op={threads}",
+            "threads.inter_op=2",
+            "imports=[benchmarks.caches]",
+        ]
+        printed([sys.executable, "-m", "pipelines", "train", *settings], variables)
+        lines = Path(folder, "run", "flight.jsonl").read_text().splitlines()
+    steps = [json.loads(line) for line in lines]
+    found = {f"loss {step['step']}": repr(step["loss"]) for step in steps[1:]}
+    return {**found, "weights": steps[-1]["variables"]}
+
+
+def compare(what: str, settings: Sequence[str], run: Callable[[Mapping[str, str]], Found]) -> None:
+    """Prints for each setting what differs from the first."""
+    before: Found = {}
+    for setting in settings:
+        after = run(SETTINGS[setting])
+        before = before or after
+        told = [difference(name, before, after) for name in before if before[name] != after[name]]
+        print(what, setting, ", ".join(told) or "equal", sep="\t", flush=True)
+
+
+def difference(name: str, before: Found, after: Found) -> str:
+    """The name of what differs, of a loss with the relative difference."""
+    if not name.startswith("loss"):
+        return name
+    old = float(before[name])
+    apart = abs(float(after[name]) - old) / abs(old)
+    return f"{name} by {apart:.0e}"
+
+
+def main() -> None:
+    """Runs each setting in processes of its own."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--recipes", nargs="*", default=[])
+    parser.add_argument("--settings", nargs="*", default=list(SETTINGS), choices=list(SETTINGS))
+    parser.add_argument("--data", default="data", help="where the records are or will be")
+    chosen = parser.parse_args()
+    if not chosen.recipes:
+        compare("operations", chosen.settings, operations)
+    for recipe in chosen.recipes:
+
+        def steps(variables: Mapping[str, str], recipe: str = recipe) -> Found:
+            return first_steps(recipe, chosen.data, variables)
+
+        compare(recipe, chosen.settings, steps)
+
+
+if __name__ == "__main__":
+    main()
