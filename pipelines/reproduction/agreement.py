@@ -70,7 +70,8 @@ def digits(before: float, after: float) -> int:
 
 
 def _told(stretch: Stretch) -> str:
-    amount = "in every bit" if stretch.digits == ALL else f"to {stretch.digits} digits"
+    number = "1 digit" if stretch.digits == 1 else f"{stretch.digits} digits"
+    amount = "in every bit" if stretch.digits == ALL else f"to {number}"
     return f"{amount} up to step {stretch.last}"
 
 

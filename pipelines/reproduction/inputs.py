@@ -51,18 +51,21 @@ def _config(before: Mapping[str, str], after: Mapping[str, str]) -> list[str]:
         _settings(before),
         _settings(after),
     )
-    said = {_key(line) for line in lines}
+    said = {_change(line) for line in lines}
     # Without another setting or other data, nothing of ours has changed what Model Garden was given.
     following = lines or _data(before, after)
     whose = "as resolved" if following else "Model Garden's default"
     for line in _resolved(before, after):
-        if _key(line) not in said:
+        if _change(line) not in said:
             lines.append(f"{whose} {line}")
     return lines
 
 
-def _key(line: str) -> str:
-    return line.partition(":")[0]
+def _change(line: str) -> tuple[str, str]:
+    """The last word of a setting's key, and its values: a seed reaches every reader under its own name."""
+    key, _, values = line.partition(": ")
+    name = key.rpartition(".")[2]
+    return name, values
 
 
 def _settings(texts: Mapping[str, str]) -> dict[str, Any]:

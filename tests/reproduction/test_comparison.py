@@ -266,7 +266,7 @@ def flight(*losses: float) -> dict[str, str]:
     [
         ((1.0, 2.0, 3.0, 4.0), None),
         ((1.0, 2.0, 3.0, 4.0004), "in every bit up to step 3, to 4 digits up to step 4"),
-        ((1.0, 2.0, 3.3, 4.0), "in every bit up to step 2, to 1 digits up to step 4"),
+        ((1.0, 2.0, 3.3, 4.0), "in every bit up to step 2, to 1 digit up to step 4"),
         (
             (1.0, 2.00002, 9.0, 4.0),
             "in every bit up to step 1, to 5 digits up to step 2, none after",

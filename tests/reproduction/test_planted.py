@@ -32,9 +32,7 @@ EXPECTED: dict[str, dict[str, list[str]]] = {
         "environment": [r"numpy: [\d.]+ -> 2.3.4"],
     },
     "augmentation": {"config": [r"task.train_data.aug_rand_hflip: False -> True"]},
-    "seed": {
-        "config": [r"seed: 0 -> 1", r"as resolved task.train_data.seed: 0 -> 1"],
-    },
+    "seed": {"config": [r"seed: 0 -> 1"]},
     "swapped image": {
         "data": [r"fingerprint: \w+ -> \w+", r"train.train-\d+-of-\d+.tfrecord: \w+ -> \w+"],
     },
@@ -140,9 +138,8 @@ def check(cause: str, lines: list[str]) -> None:
         texts = [text.removesuffix(NOT_PROMISED) for text in found[heading]]
         for pattern in patterns:
             assert any(re.fullmatch(pattern, text) for text in texts), (pattern, texts)
-        strangers = [
-            text for text in texts if not any(re.fullmatch(pattern, text) for pattern in patterns)
-        ]
+        expected = re.compile("|".join(patterns))
+        strangers = [text for text in texts if not expected.fullmatch(text)]
         assert cause == "another NumPy" or strangers == []
 
 
