@@ -18,8 +18,9 @@ def test_seeds_are_trained_resumably_and_weighed_together(trellis, tiny, tmp_pat
     ]  # fmt: skip
     trellis("data", *tiny["classification"])
     first = trellis.start("reproduce", *command)
+    ledger = tmp_path / "seeds" / "ledger.jsonl"
     until = time.monotonic() + 300
-    while not list((tmp_path / "seeds").glob("seed_0*/summary.json")):
+    while not (ledger.exists() and '"finished"' in ledger.read_text()):
         assert time.monotonic() < until and first.poll() is None
         time.sleep(0.2)
     first.send_signal(signal.SIGINT)
