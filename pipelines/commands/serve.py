@@ -3,7 +3,6 @@
 MLflow serves the run's exported SavedModel, which is exported first where it is not there.
 """
 
-import os
 import subprocess
 from pathlib import Path
 
@@ -14,7 +13,7 @@ from pipelines.usage import UsageError
 
 
 def run(cfg: Config) -> int:
-    """Becomes the server."""
+    """Serves until Ctrl-C."""
     port = ports.port(cfg.port, f"make serve RUN={cfg.run} ARGS=")
     folder = served(cfg)
     print(f"http://{ports.HOST}:{port}/invocations    stop: Ctrl-C")
@@ -30,7 +29,7 @@ def run(cfg: Config) -> int:
         str(folder),
         module="mlflow",
     )
-    os.execve(command[0], command, environment)
+    return processes.serve(command, environment)
 
 
 def served(cfg: Config) -> Path:

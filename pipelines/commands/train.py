@@ -305,7 +305,7 @@ def _warn_of_another_class(run_dir: Path) -> None:
     if file.exists():
         machine = classes.here({"environment.json": file.read_text()})
         if machine.differing:
-            print("resumed on another machine than before:", "\n".join(machine.lines()), flush=True)
+            print("resumed in another class than before:", "\n".join(machine.lines()), flush=True)
 
 
 main = config.composed(run)

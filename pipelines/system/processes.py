@@ -8,7 +8,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +17,7 @@ from pipelines.usage import stopped_by
 
 ROOT = Path(__file__).resolve().parents[2]  # where `pipelines`, `tasks` and `conf` lie
 PATIENCE_S = 300  # for a training to save its state when it is asked to stop
+SERVER_PATIENCE_S = 5  # for a server to close its connections
 SET_PDEATHSIG = 1  # prctl(2)
 
 Process = subprocess.Popen[Any]
@@ -68,6 +69,33 @@ def end_with(parent: int) -> Callable[[], None] | None:
             os._exit(stopped_by(signal.SIGTERM))
 
     return bind
+
+
+def serve(command: Sequence[str], environment: Mapping[str, str]) -> int:
+    """Runs a server until it ends, or until Ctrl-C or SIGTERM, which end it quietly; returns its exit code.
+
+    It has its own session, since Ctrl-C reaches the whole terminal group and servers answer it with tracebacks.
+    """
+    server = subprocess.Popen(
+        command,
+        env=environment,
+        start_new_session=True,
+        preexec_fn=end_with(os.getpid()),
+    )
+    try:
+        return server.wait()
+    except KeyboardInterrupt:
+        return 0
+    finally:
+        _end_group(server)
+
+
+def _end_group(leader: Process) -> None:
+    """Ends the processes of a session: asked first, killed after some seconds."""
+    for signum in (signal.SIGTERM, signal.SIGKILL):
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(leader.pid, signum)
+        wait([leader], SERVER_PATIENCE_S)
 
 
 def stop(processes: Sequence[Process], patience_s: float = PATIENCE_S) -> None:

@@ -48,7 +48,12 @@ def test_the_address_printed_answers_and_shows_the_store(tmp_path: Path) -> None
     }
     command = [sys.executable, "-m", "pipelines", "ui", f"runs_dir={tmp_path}"]
     server = subprocess.Popen(
-        command, stdout=subprocess.PIPE, text=True, start_new_session=True, env=environment
+        command,
+        stdout=subprocess.PIPE,
+        stderr=(tmp_path / "printed").open("w"),
+        text=True,
+        start_new_session=True,
+        env=environment,
     )
     try:
         line = server.stdout.readline()  # type: ignore[union-attr]
@@ -65,4 +70,5 @@ def test_the_address_printed_answers_and_shows_the_store(tmp_path: Path) -> None
             pytest.fail(f"{address} does not answer")
     finally:
         os.killpg(server.pid, signal.SIGTERM)
-        server.wait(timeout=30)
+        server.communicate(timeout=30)
+    assert server.returncode == 0 and "Traceback" not in (tmp_path / "printed").read_text()

@@ -141,3 +141,34 @@ def test_a_process_ends_with_its_parent() -> None:
         while child.is_running() and child.status() != psutil.STATUS_ZOMBIE:
             assert time.monotonic() < until
             time.sleep(0.02)
+
+
+def test_a_server_and_its_children_end_quietly_with_ctrl_c(tmp_path: Path) -> None:
+    server = (
+        "import subprocess, sys\n"
+        "child = subprocess.Popen(['sleep', '100'])\n"
+        "print(child.pid, flush=True)\n"
+        "child.wait()\n"
+    )
+    code = (
+        "import os, sys\n"
+        "from pipelines.system import processes\n"
+        "from pipelines.system.signals import Interruption\n"
+        "with Interruption():\n"
+        f"    code = processes.serve([sys.executable, '-c', {server!r}], os.environ)\n"
+        "sys.exit(code)\n"
+    )
+    process = subprocess.Popen(
+        [sys.executable, "-c", code],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        start_new_session=True,
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
+    )
+    assert process.stdout is not None
+    child = psutil.Process(int(process.stdout.readline()))
+    os.killpg(process.pid, signal.SIGINT)
+    printed = process.communicate(timeout=20)
+    assert (process.returncode, *printed) == (0, "", "")
+    assert not child.is_running() or child.status() == psutil.STATUS_ZOMBIE
