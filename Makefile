@@ -17,7 +17,7 @@ READY := .venv/ready
 TRELLIS := .venv/bin/trellis
 CHOICE = $(if $(EXP),experiment=$(EXP)) $(if $(DATA),dataset=$(DATA)) $(if $(RUNTIME),runtime=$(RUNTIME)) $(if $(SWEEP),sweep=$(SWEEP)) $(if $(INIT),init=$(INIT)) $(if $(RUN),run=$(RUN)) $(if $(FORMAT),formats=[$(FORMAT)]) $(if $(SEEDS),seeds=$(SEEDS)) $(if $(BUNDLE),bundle=$(BUNDLE)) $(ARGS)
 
-.PHONY: setup lock data preview train finetune weights launch evaluate predict export serve register sweep reproduce bundle compare bisect sync list show check tune doctor ui completion test test-slow test-chaos test-fuzz lint format golden bench bench-data bench-train bench-waits help
+.PHONY: setup lock data preview train finetune choose weights launch evaluate predict export serve register sweep reproduce bundle compare bisect sync list show check tune doctor ui completion test test-slow test-chaos test-fuzz lint format golden bench bench-data bench-train bench-waits help
 
 $(READY): requirements.lock bootstrap.lock
 	$(PYTHON) -m venv .venv
@@ -43,6 +43,9 @@ train: $(READY)           ## train and evaluate:                 make train EXP=
 
 finetune: $(READY)        ## adapt pretrained weights:           make finetune EXP=retinanet_lite0 DATA=voc ARGS="dataset.root=…"
 	$(TRELLIS) finetune $(CHOICE)
+
+choose: $(READY)          ## choose a network, with reasons:     make choose ARGS="task=detection images=300 max_params_m=10"
+	$(TRELLIS) choose $(CHOICE)
 
 weights: $(READY)         ## list, verify, fetch, add weights:   make weights ARGS="fetch=<card>"
 	$(TRELLIS) weights $(ARGS)

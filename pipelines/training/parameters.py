@@ -13,7 +13,7 @@ from official.vision import registry_imports  # noqa: F401  registers the standa
 
 from pipelines.config import NO_EXPERIMENT, Config
 from pipelines.data.manifest import Manifest
-from pipelines.training import upstream
+from pipelines.training import keras_applications, upstream
 from pipelines.usage import UsageError, nearest
 
 # Settings of a schedule that grow with the batch.
@@ -64,6 +64,8 @@ def build(
     """
     params = registered(cfg.garden, cfg.imports)
     nodes = {"task": cfg.task, "trainer": cfg.trainer, "runtime": cfg.runtime}
+    if _chosen_backbone(cfg) == keras_applications.TYPE:
+        keras_applications.offered(params)
     _refuse_misfits(params, nodes, "")
     params.override(nodes, is_strict=True)
     if task is not None:
@@ -90,6 +92,12 @@ def build(
     _seed(params, cfg)
     params.validate()
     return params
+
+
+def _chosen_backbone(cfg: Config) -> str | None:
+    model = cfg.task.get("model") or {}
+    backbone = model.get("backbone") or {}
+    return backbone.get("type")
 
 
 def _refuse_other_task(params: Any, task: Any, cfg: Config) -> None:

@@ -18,6 +18,7 @@ from pipelines.training import checkpoints, upstream
 from pipelines.training.upstream import Saved
 from pipelines.usage import UsageError, nearest
 
+KERAS = ".h5"  # ends the name of a file that Keras wrote
 WHOLE = "model"  # the root of everything, under which what belongs to no module is found
 EVERY = "all"  # Model Garden's word for every module
 BACKGROUND = "background"
@@ -94,6 +95,10 @@ def load(model: Any, starting: Starting, say: Callable[[str], None]) -> Loaded:
     Raises:
         UsageError: a module that the model does not have, weights that cannot be read, or none that fit.
     """
+    if str(starting.checkpoint).endswith(KERAS):
+        outcome = _of_keras(model, str(starting.checkpoint))
+        say(outcome.line(starting))
+        return outcome
     wanted = _wanted(model, starting.modules)
     saved = _saved(starting)
     pairs, unused = _paired(wanted, saved)
@@ -109,6 +114,21 @@ def load(model: Any, starting: Starting, say: Callable[[str], None]) -> Loaded:
     say(outcome.line(starting))
     if not outcome.loaded:
         raise UsageError(_nothing(starting, wanted, saved))
+    return outcome
+
+
+def _of_keras(model: Any, file: str) -> Loaded:
+    """Loads a file of Keras Applications into the backbone that it is for."""
+    backbone = model.backbone
+    if not hasattr(backbone, "load_file"):
+        raise UsageError(
+            f"init: {file} is for a network of Keras: task.model.backbone.type=keras "
+            "task.model.backbone.keras.model_name=<network>"
+        )
+    loaded = backbone.load_file(file)
+    taken = {id(variable) for variable in backbone.variables}
+    outcome = Loaded(loaded=loaded, left=_left({WHOLE: model}, taken))
+    print(outcome.names(), flush=True)
     return outcome
 
 

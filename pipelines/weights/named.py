@@ -56,7 +56,7 @@ def of_card(name: str, data_dir: str) -> Weights:
 
 
 def of_checkpoint(path: str | Path, manifest: str = "") -> Weights:
-    """The weights of a checkpoint: of a prefix, or in a folder the best, else the newest.
+    """The weights of a checkpoint: of a prefix, in a folder the best, else the newest; or a file of Keras'.
 
     Args:
         manifest: text of the manifest of the data that it learned from; else that in the run directory around it.
@@ -65,6 +65,8 @@ def of_checkpoint(path: str | Path, manifest: str = "") -> Weights:
         UsageError: there is none.
     """
     prefix = Path(absolute(str(path)))
+    if prefix.suffix == ".h5" and prefix.is_file():
+        return Weights(store.digest(prefix), prefix)  # Of Keras Applications.
     if prefix.is_dir():
         prefix = _in_folder(prefix)
     prefix = prefix.with_name(re.sub(r"\.(index|data-\d+-of-\d+)$", "", prefix.name))

@@ -1,0 +1,60 @@
+"""Choosing a network: limits, an order with reasons, and a command that exists."""
+
+import pytest
+
+from pipelines import config
+from pipelines.commands import choose
+from pipelines.usage import UsageError
+from pipelines.weights import choice, rows
+from pipelines.weights.choice import Wanted
+
+ROWS = rows.load()
+
+
+def test_what_a_limit_forbids_or_cannot_be_known_to_keep_is_out_with_a_reason():
+    kept, out = choice.rank(ROWS, Wanted("classification", max_params_m=6, max_cpu_ms=30))
+    assert kept and all(row.params_m <= 6 and row.cpu_ms <= 30 for row in kept)
+    assert "over 6" in out["keras_vgg16"] and "not known" in out["efficientnet_lite0"]
+
+
+def test_few_images_want_weights_that_are_here_and_many_the_highest_figure():
+    few, _ = choice.rank(ROWS, Wanted("detection", images=300))
+    assert few[0].name == "retinanet_lite0"
+    many, _ = choice.rank(ROWS, Wanted("detection", images=100_000))
+    assert many[0].value == max(row.value for row in many if row.value)
+    assert "300 images are few" in Wanted("detection", images=300).reason(few[0], few[1])
+
+
+def test_a_licence_is_kept():
+    kept, _ = choice.rank(ROWS, Wanted("classification", licence="Apache-2.0"))
+    assert [row.name for row in kept] == ["efficientnet_lite0"]
+
+
+@pytest.mark.parametrize("row", [row for row in ROWS if row.experiment], ids=lambda row: row.name)
+def test_the_command_names_an_experiment_that_there_is(row):
+    assert row.experiment in config.options("experiment")
+    assert f"EXP={row.experiment}" in row.command("voc")
+
+
+def test_the_command_prints_reasons_a_command_and_a_picture(tmp_path, capsys):
+    words = ["task=detection", "images=300", "max_params_m=40", f"runs_dir={tmp_path}"]
+    assert choose.main(words) == 0
+    printed = capsys.readouterr().out
+    assert "start from it: make finetune EXP=retinanet_lite0" in printed
+    assert "after it: " in printed and "none was measured here" in printed
+    assert (tmp_path / "choice.png").stat().st_size > 5000
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (["task=detektion"], "did you mean detection"),
+        ([], "say task="),
+        (["task=detection", "max_params_m=many"], "is no number"),
+        (["task=detection", "max_params_m=0.1"], "no network keeps the limits"),
+        (["task=detection", "target=moon"], "target"),
+    ],
+)
+def test_what_cannot_be_chosen_says_why(words, said, tmp_path):
+    with pytest.raises(UsageError, match=said):
+        choose.main([*words, f"runs_dir={tmp_path}"])
