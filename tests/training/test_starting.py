@@ -10,6 +10,7 @@ import tensorflow as tf
 import tf_keras
 from official.modeling import optimization
 from official.vision.configs import backbones, common, image_classification
+from official.vision.dataloaders import classification_input
 from official.vision.modeling import factory
 from sklearn.datasets import load_sample_images
 
@@ -211,6 +212,19 @@ def test_the_installed_weights_know_a_palace_a_daisy_and_a_uniform(tmp_path):
     for name, image in photographs().items():
         first[name] = int(np.argmax(model(prepared(image), training=False)[0]))
     assert first == {"china": 698, "flower": 985, "grace_hopper": 652}
+
+
+def test_training_and_evaluation_give_the_numbers_that_the_folding_counts_on():
+    colour = np.array([200, 30, 90], np.uint8)
+    image = np.tile(colour, (64, 64, 1))
+    parser = classification_input.Parser(
+        [32, 32], num_classes=2, aug_rand_hflip=False, decode_jpeg_only=False, dtype="float32"
+    )
+    decoded = {"image/encoded": tf.io.encode_png(image), "image/class/label": tf.constant(1)}
+    expected = (colour - np.array(layouts.PARSER_MEAN)) / layouts.PARSER_DEVIATION
+    for is_training in (True, False):
+        parsed, _ = parser.parse_fn(is_training)(decoded)
+        np.testing.assert_allclose(parsed[16, 16], expected, atol=0.01)
 
 
 def test_the_log_has_the_names(tmp_path, capsys):
