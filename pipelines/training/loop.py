@@ -172,7 +172,10 @@ class Training:
 
     def _freeze(self, is_frozen: bool) -> None:
         """Freezes the backbone, statistics of batch norm and all, or releases it."""
-        self._official.model.backbone.trainable = not is_frozen
+        backbone = getattr(self._official.model, "backbone", None)
+        if backbone is None:
+            raise UsageError("frozen: this model has no backbone to freeze; leave it out")
+        backbone.trainable = not is_frozen
         upstream.trace_again(self._official)
 
     def _recorder(self) -> flight.Flight:

@@ -18,6 +18,11 @@ from pipelines.training import checkpoints, upstream
 from pipelines.training.upstream import Saved
 from pipelines.usage import UsageError, nearest
 
+# Model Garden's tasks whose `initialize` reads whole modules and nothing else; others load in ways of their own.
+LOADING_ALIKE = tuple(
+    f"official.vision.tasks.{name}"
+    for name in ("image_classification", "maskrcnn", "retinanet", "semantic_segmentation")
+)
 KERAS = ".h5"  # ends the name of a file that Keras wrote
 WHOLE = "model"  # the root of everything, under which what belongs to no module is found
 EVERY = "all"  # Model Garden's word for every module
@@ -134,7 +139,9 @@ def _of_keras(model: Any, file: str) -> Loaded:
 
 def _wanted(model: Any, modules: Sequence[str]) -> dict[str, Any]:
     """Parts of a model by name."""
-    parts = {"backbone": model.backbone, **getattr(model, "checkpoint_items", {})}
+    parts = dict(getattr(model, "checkpoint_items", {}))
+    if hasattr(model, "backbone"):
+        parts["backbone"] = model.backbone
     if not modules or EVERY in modules:
         return {**parts, WHOLE: model}
     for module in modules:
@@ -307,10 +314,11 @@ def _nothing(starting: Starting, wanted: Mapping[str, Any], saved: Saved) -> str
 
 
 def official_loading(task: Any) -> Starting | None:
-    """What Model Garden's own keys say: `task.init_checkpoint` and its modules."""
+    """What Model Garden's own keys say, `task.init_checkpoint` and its modules; None: nothing, or a task with its own way."""
     params = task.task_config
-    path = params.init_checkpoint
-    if not path:
+    path = getattr(params, "init_checkpoint", None)
+    loads_alike = type(task).initialize.__module__ in LOADING_ALIKE
+    if not path or not loads_alike:
         return None
     if tf.io.gfile.isdir(path):
         path = tf.train.latest_checkpoint(path) or path
