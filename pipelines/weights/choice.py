@@ -84,7 +84,7 @@ def draw(rows: Sequence[Row], file: Path) -> None:
     import matplotlib  # It takes a second.
 
     matplotlib.use("agg")
-    from matplotlib import pyplot
+    from matplotlib import pyplot  # Likewise.
 
     figure, axes = pyplot.subplots(figsize=(9, 6))
     measures = sorted({f"{row.metric} on {row.data}" for row in rows if row.value})
