@@ -17,7 +17,7 @@ READY := .venv/ready
 TRELLIS := .venv/bin/trellis
 CHOICE = $(if $(EXP),experiment=$(EXP)) $(if $(DATA),dataset=$(DATA)) $(if $(RUNTIME),runtime=$(RUNTIME)) $(if $(SWEEP),sweep=$(SWEEP)) $(if $(INIT),init=$(INIT)) $(if $(RUN),run=$(RUN)) $(if $(FORMAT),formats=[$(FORMAT)]) $(if $(SEEDS),seeds=$(SEEDS)) $(if $(BUNDLE),bundle=$(BUNDLE)) $(ARGS)
 
-.PHONY: setup lock data preview train finetune choose weights launch evaluate predict export serve register sweep reproduce bundle compare bisect sync list show check tune doctor ui completion test test-slow test-chaos test-fuzz lint format golden bench bench-data bench-train bench-waits help
+.PHONY: setup lock data preview train finetune choose weights launch evaluate predict export serve register sweep reproduce bundle compare bisect sync list show check tune doctor ui completion test test-slow test-chaos test-fuzz lint format golden bench bench-data bench-train bench-waits bench-pretrained help
 
 $(READY): requirements.lock bootstrap.lock
 	$(PYTHON) -m venv .venv
@@ -139,6 +139,9 @@ bench-data: $(READY)      ## measure builds against create_coco_tf_record
 
 bench-train: $(READY)     ## measure training against official/vision/train.py
 	.venv/bin/python -m benchmarks.train $(ARGS)
+
+bench-pretrained: $(READY) ## measure what pretrained weights add: make bench-pretrained ARGS="root=<VOC folder> seeds=5"
+	.venv/bin/python -m benchmarks.pretrained $(ARGS)
 
 bench-waits: $(READY)     ## measure the short commands, and where a sweep's trial spends its time
 	.venv/bin/python -m benchmarks.waits $(ARGS)
