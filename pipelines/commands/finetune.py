@@ -11,6 +11,7 @@ from pipelines import assembly, config
 from pipelines.commands import train
 from pipelines.config import Config
 from pipelines.usage import UsageError
+from pipelines.weights.suitability import small_objects
 
 FEW, MANY = (
     100,
@@ -32,7 +33,12 @@ def main(overrides: Sequence[str]) -> int:
             "weights), or INIT=scratch"
         )
     cfg = assembly.with_starting_weights(cfg)
-    images = assembly.prepared(cfg).data.splits["train"].examples
+    data = assembly.prepared(cfg).data
+    images = data.splits["train"].examples
+    edge = (cfg.task.get("model") or {}).get("input_size", [None])[0]
+    warning = small_objects(data.image_sizes, data.box_sizes, edge) if edge else None
+    if warning:
+        print(f"warning: {warning}")
     defaults = _defaults(cfg, images, overrides)
     chosen = [f"{key}={value}" for key, (value, _) in defaults.items()]
     for key, (value, reason) in defaults.items():
