@@ -18,7 +18,7 @@ KINDS = ["ResNet50", "MobileNetV2", "DenseNet121", "EfficientNetB0"]  # one of e
 
 
 def parsed(image: np.ndarray) -> tf.Tensor:
-    return preprocess_ops.normalize_image(tf.cast(image, tf.float32))
+    return preprocess_ops.normalize_image(tf.cast(image, tf.uint8))
 
 
 @pytest.mark.parametrize("name", KINDS)
