@@ -209,7 +209,7 @@ def _refuse_other_network(card: Card, built: Built) -> None:
 
 
 def starting(built: Built, folder: Path) -> Any:
-    """What `training.loop` is told of the weights to start from; None: nothing, or it resumes from a checkpoint.
+    """The weights to start from, for `training.loop`; None: nothing, or it resumes from a checkpoint.
 
     Args:
         folder: the run directory.

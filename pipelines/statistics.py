@@ -15,7 +15,7 @@ import numpy as np
 REPRODUCED, NOT_REPRODUCED, INCONCLUSIVE = "reproduced", "not reproduced", "inconclusive"
 ERROR = 0.05  # probability of a false verdict that each test allows
 POWER = 0.8  # probability of a true one that a plan asks for
-MOST_RUNS = 1000  # beyond it nobody trains, and no number is told
+MOST_RUNS = 1000  # beyond it nobody trains, and no number is given
 FIRST_SPREAD = 3  # runs that give a first idea of a spread
 
 Numbers = Any  # a float, or an array of them

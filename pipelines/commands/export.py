@@ -1,7 +1,7 @@
 """Writes a recorded run's model as files that run elsewhere.    make export RUN=<run> FORMAT=saved_model,tflite_int8
 
 Formats: saved_model, tflite, tflite_fp16, tflite_dynamic, tflite_int8, tfhub, onnx. Each is held against the checkpoint on
-the run's validation data, in a process of its own; what it gives and costs is the ship card. max_ms=, max_mb=, max_drop=
+the run's validation data, in a separate process; the ship card says what it gives and costs. max_ms=, max_mb=, max_drop=
 are limits: exit code 1 when one is broken.
 """
 
@@ -75,7 +75,7 @@ def _folder(record: Any, configuration: Config) -> Path:
 
 
 def _exported(cfg: Config, form: str, folder: Path, overrides: Sequence[str]) -> dict[str, Any]:
-    """The card's row of one format, which a process of its own has written."""
+    """The card's row of one format, which a separate process has written."""
     print(f"{form}: exporting", flush=True)
     file = folder / f"{form}.json"
     file.unlink(missing_ok=True)

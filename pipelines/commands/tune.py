@@ -1,6 +1,6 @@
 """Measures which threads and kernels are fastest on this machine.    make tune EXP=retinanet
 
-Trains the first steps of the experiment in turns, each time in a process of its own, and writes a runtime for it:
+Trains the first steps of the experiment in turns, each time in a separate process, and writes a runtime for it:
 make train EXP=retinanet RUNTIME=tuned_retinanet. A training never measures, so that equal machines get equal bits.
 """
 
@@ -85,7 +85,7 @@ def candidates(cores: int) -> Iterator[Choice]:
 
 
 def _by_rule(cfg: Config, choices: list[Choice], cores: int) -> Choice:
-    """What a training takes that is told nothing."""
+    """The choice of a training that is given none."""
     input_size = (cfg.task.get("model") or {}).get("input_size") or ()
     intra_op = kernels.intra_op(cores, input_size)
     onednn = "0" if os.environ.get(kernels.ONEDNN) == "0" else "1"

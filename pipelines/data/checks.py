@@ -1,6 +1,6 @@
 """What is known of a data set beside its manifest: how its files looked when they were whole, and how far its records were checked.
 
-It lies in a folder of its own whose name starts with a dot, so that `train-*` and `*.tfrecord*` mean shards and nothing else.
+It lies in a separate folder whose name starts with a dot, so that `train-*` and `*.tfrecord*` mean shards and nothing else.
 """
 
 import contextlib

@@ -1,7 +1,7 @@
 """Pictures of which it is certain, without TensorFlow, that its decoder takes them; all others are for TensorFlow to say.
 
 It decodes JPEG with libjpeg-turbo and PNG with libpng. What the first refuses stands in the segments around the compressed data,
-never in these data: where they are damaged it warns, and goes on in grey. So it is enough to follow the segments, and to have
+never in these data: where they are damaged it warns, and fills the rest with grey. So it is enough to follow the segments, and to have
 the same library, which Pillow carries, decode a small picture with the same ones; equal ones are tried once. libpng refuses
 compressed data as well, so that those of a PNG are unpacked here to the last row.
 

@@ -42,7 +42,7 @@ TREE = (
     "pyproject.toml",
     "requirements.lock",
 )
-LATER = ("level", "repeats", "mlflow_run_id")  # what a summary is told after the run
+LATER = ("level", "repeats", "mlflow_run_id")  # what a summary gains after the run
 
 Members = dict[str, bytes]
 
@@ -143,7 +143,7 @@ def write(file: Path, members: Members, described: Mapping[str, Any]) -> str:
 
 @contextmanager
 def unpacked(file: Path) -> Iterator[Bundle]:
-    """Lays a bundle out in a folder that goes on leaving.
+    """Lays a bundle out in a folder that is removed on leaving.
 
     Raises:
         UsageError: it is no bundle, or damaged.
@@ -213,7 +213,7 @@ def _by_step(metrics: Mapping[str, Mapping[str, float]]) -> dict[str, dict[int, 
 
 
 def _as_it_ended(summary: str) -> str:
-    """A summary without what it was told later: the bundle of a run does not change with it."""
+    """A summary without what it gained later: the bundle of a run does not change with it."""
     document = json.loads(summary)
     kept = {name: document[name] for name in document if name not in LATER}
     return json.dumps(kept, indent=2) + "\n"

@@ -156,7 +156,7 @@ def converted(source: Source, form: str, saved_model: str) -> bytes:
             task=Calibration(source.preprocess, source.calibration),
             calibration_steps=len(source.calibration),
         )
-    except Exception as error:  # The converter has errors of its own, of C++ and of MLIR.
+    except Exception as error:  # The converter raises its own errors, from C++ and MLIR.
         raise Refused(f"the converter refuses: {reason(error, 300)}") from error
 
 

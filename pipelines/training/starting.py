@@ -18,7 +18,7 @@ from pipelines.training import checkpoints, upstream
 from pipelines.training.upstream import Saved
 from pipelines.usage import UsageError, nearest
 
-# Model Garden's tasks whose `initialize` reads whole modules and nothing else; others load in ways of their own.
+# Model Garden's tasks whose `initialize` reads whole modules and nothing else; others load in their own ways.
 LOADING_ALIKE = tuple(
     f"official.vision.tasks.{name}"
     for name in ("image_classification", "maskrcnn", "retinanet", "semantic_segmentation")

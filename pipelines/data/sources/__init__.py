@@ -5,7 +5,7 @@ A source is one file in this folder, and its name is the file's. It states and d
     FACTS: Facts                                     what it needs of a data set, and what it gives
     listing(request) -> Listing                      in the launching process, streaming
     load(example, image, request) -> Loaded          on a worker; raises Rejected
-    content(example, request) -> bytes               optional: the image, where it is no file of its own
+    content(example, request) -> bytes               optional: the image, where it is no separate file
     objects(example, request) -> int                 optional: how many objects an annotation has
     locations(dataset) -> {field: {split: path}}     optional: where its files lie, if no field says it
     prepare(dataset)                                 optional: makes its files where there are none
