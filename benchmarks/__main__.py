@@ -21,6 +21,7 @@ from pipelines.system import arithmetic, processes
 PARTS = {"data": "2000 photographs", "train": "every experiment", "waits": "short commands"}
 RECORDED = Path(__file__).parent / "recorded.json"
 PICTURE = processes.ROOT / "docs" / "benchmarks.svg"
+NOISE = 0.15  # The speed of one machine moves by so much within hours.
 MACHINE = ("vendor", "family", "model", "instruction_set")
 
 Ratios = dict[str, dict[str, float]]
@@ -61,7 +62,7 @@ def rounded(row: Measured) -> dict[str, float]:
 
 
 def guard(now: Ratios, here: Mapping[str, Any], recorded: Mapping[str, Any]) -> list[str]:
-    """What a reader should know of a run beside the recorded one; a ratio counts as lower where the spreads lie apart."""
+    """What a reader should know of a run beside the recorded one; a ratio is lower where the spreads lie apart by more than `NOISE`."""
     if not recorded:
         return ["nothing is recorded yet: make bench ARGS=--record"]
     lines = []
@@ -71,12 +72,12 @@ def guard(now: Ratios, here: Mapping[str, Any], recorded: Mapping[str, Any]) -> 
         before = recorded["ratios"].get(name)
         if before is None:
             lines.append(f"new: {name}: {row['middle']:.2f}")
-        elif row["high"] < before["low"]:
+        elif row["high"] < before["low"] * (1 - NOISE):
             lines.append(
                 f"LOWER: {name}: {row['middle']:.2f} ({row['low']:.2f} to {row['high']:.2f}), "
                 f"recorded {before['middle']:.2f} ({before['low']:.2f} to {before['high']:.2f})"
             )
-        elif row["low"] > before["high"]:
+        elif row["low"] > before["high"] * (1 + NOISE):
             lines.append(f"higher: {name}: {row['middle']:.2f}, recorded {before['middle']:.2f}")
     return lines or ["every ratio is within the spread of what was recorded"]
 

@@ -192,7 +192,7 @@ def compare(root: Path, images: int, repeats: int) -> list[results.Measured]:
         middle = show("trellis", ours)
         _show_ratio(middle, base)
         print("  recorded   {:.2f} x in wall time, {:.2f} x in CPU time".format(*RECORDED[masks]))
-        measured += results.of_costs(KINDS[masks], ours, theirs)
+        measured += results.of_costs(f"records, {KINDS[masks]}", ours, theirs)
         compared = differences(root / "official", root / "trellis", masks=masks)
         print(f"  decoded    {json.dumps(compared)}", flush=True)
         shutil.rmtree(root / "official")

@@ -47,6 +47,6 @@ def draw(ratios: Mapping[str, Mapping[str, float]], subtitle: str, path: Path) -
 
 def _ticks(rows: Collection[Mapping[str, float]]) -> list[float]:
     """Those within reach of the figures."""
-    least = min(row["low"] for row in rows)
-    most = max(row["high"] for row in rows)
+    least = min(1.0, *(row["low"] for row in rows))
+    most = max(1.0, *(row["high"] for row in rows))
     return [tick for tick in TICKS if least / 2 < tick < most * 2]

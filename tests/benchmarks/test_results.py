@@ -25,7 +25,13 @@ def test_measurements_survive_their_file(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("now", "word"), [(1.0, "LOWER"), (9.0, "higher"), (2.0, "every ratio is within")]
+    ("now", "word"),
+    [
+        (1.0, "LOWER"),
+        (9.0, "higher"),
+        (2.0, "every ratio is within"),
+        (1.4, "every ratio is within"),
+    ],
 )
 def test_the_guard_speaks_where_spreads_lie_apart(now: float, word: str) -> None:
     here = bench.machine()
