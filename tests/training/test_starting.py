@@ -258,12 +258,15 @@ SMALL = {
 }  # fmt: skip
 
 
+NO_WEIGHTS = ("optimizer", "global_step", "save_counter", "_CHECKPOINTABLE")
+
+
 def parts(run_dir: Path, step: int) -> tuple[dict, dict]:
     """Weights of a checkpoint, those of the backbone and the others."""
     reader = tf.train.load_checkpoint(str(run_dir / "checkpoints" / f"ckpt-{step}"))
     backbone, others = {}, {}
     for name in reader.get_variable_to_shape_map():
-        if ".OPTIMIZER_SLOT" in name or not name.startswith(("backbone/", "model/", "head/")):
+        if ".OPTIMIZER_SLOT" in name or name.startswith(NO_WEIGHTS):
             continue
         chosen = backbone if name.startswith("backbone/") else others
         chosen[name] = reader.get_tensor(name).tobytes()
