@@ -5,6 +5,7 @@ deviation. A split is itself a draw of images: `binomial_error` and `bootstrap` 
 of all images. And two figures on the same split share its images, so that only the first counts between them.
 """
 
+import bisect
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -261,15 +262,25 @@ def _error(sd: float, runs: Numbers, others: Numbers) -> Numbers:
 
 def _more_runs(spread: Spread, runs: int, stated: int, reach: float) -> int | None:
     """How many runs more make the interval reach no farther than `reach`; None: not even `MOST_RUNS` do."""
-    counts = np.arange(runs + 1, MOST_RUNS + 1)
-    halves = _half(
-        spread,
-        counts,
-        stated,
-        spread.freedom + counts - runs,
-    )
-    enough = counts[halves <= reach]
-    return int(enough[0]) - runs if len(enough) else None
+
+    def enough(count: int) -> bool:
+        half = _half(
+            spread,
+            count,
+            stated,
+            spread.freedom + count - runs,
+        )
+        return bool(half <= reach)
+
+    count = _fewest(enough, runs + 1)
+    return None if count is None else count - runs
+
+
+def _fewest(enough: Callable[[int], bool], least: int) -> int | None:
+    """The smallest number of runs from `least` on that is enough, as every larger one is; None beyond `MOST_RUNS`."""
+    counts = range(least, MOST_RUNS + 1)
+    position = bisect.bisect_left(counts, True, key=enough)
+    return counts[position] if position < len(counts) else None
 
 
 @dataclass(frozen=True)
@@ -306,17 +317,11 @@ def gap(first: Sample, second: Sample, spread: Spread, comparisons: int = 1) -> 
         first.count,
         second.count,
     )
-    counts = np.arange(2, MOST_RUNS + 1)
-    # Estimated again from those runs, unless it was known.
-    freedom = np.maximum(spread.freedom, 2 * (counts - 1))
-    errors = quantile(level, freedom) * _error(
-        spread.sd,
-        counts,
-        counts,
-    )
-    enough = counts[errors < abs(difference)]
-    return Gap(
-        difference,
-        float(error),
-        int(enough[0]) if len(enough) else None,
-    )
+
+    def enough(count: int) -> bool:
+        # Estimated again from those runs, unless it was known.
+        freedom = max(spread.freedom, 2 * (count - 1))
+        error = _error(spread.sd, count, count)
+        return bool(quantile(level, freedom) * error < abs(difference))
+
+    return Gap(difference, float(error), _fewest(enough, 2))
