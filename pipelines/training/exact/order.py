@@ -7,7 +7,7 @@ and any number of threads gives the same batches.
 
 import functools
 import zlib
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -20,11 +20,15 @@ from etils import epath
 from pipelines.data import manifest
 from pipelines.system import tfrecord
 from pipelines.system.tfrecord import FOOTER, HEADER
-from pipelines.training import upstream
+from pipelines.training import memory, upstream
 from pipelines.training.exact import leftovers, undecodable
+from pipelines.training.exact.kept import Kept
 from pipelines.training.exact.randomness import Draws
 from pipelines.training.upstream import Reading
 from pipelines.usage import UsageError
+
+# Of the free memory decoded examples take up one such part at most: the training has other uses, and others train beside it.
+KEPT_PART = 8
 
 
 class Records:
@@ -174,6 +178,16 @@ class Batches:
         self._share = self._batch * context.num_replicas_in_sync // context.num_input_pipelines
         self._first = context.input_pipeline_id * self._share
         self._records = Records(reading.files)
+        # With several replicas, whose datasets are placed by a strategy, it has not been tried.
+        is_alone = context.num_replicas_in_sync == 1
+        self._kept = self._keeping() if is_alone else None
+
+    def _keeping(self) -> Kept | None:
+        """Room for decoded examples; None where a reader's decoder leaves pictures as they are."""
+        if len(self._reading.stages) < 2:
+            return None
+        kept = Kept(self._reading.stages[0], memory.available() // KEPT_PART)
+        return kept if kept.is_of_use else None
 
     def dataset(self) -> tf.data.Dataset:
         """The batches from the stream's start on, without end."""
@@ -185,7 +199,7 @@ class Batches:
             .map(self._fetched)
             .prefetch(1)
             .unbatch()
-            .map(self._parsed, num_parallel_calls=tf.data.AUTOTUNE)
+            .map(self._example, num_parallel_calls=tf.data.AUTOTUNE)
             .batch(self._batch, drop_remainder=True)
             .map(self._mixed, num_parallel_calls=tf.data.AUTOTUNE)
             .with_options(options)
@@ -211,7 +225,7 @@ class Batches:
         keys = indices if self._reading.is_cached else numbers
         return indices, np.array(keys, np.int64)
 
-    def _read(self, steps_taken: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    def _read(self, steps_taken: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         step = int(steps_taken) + self._stream.start
         indices, keys = self._of_step(step)
         try:
@@ -223,18 +237,28 @@ class Batches:
             checksums = np.array([checksum for _, checksum in batch], "<u4")
             self._stream.digests[step] = zlib.crc32(checksums.tobytes())
         records = [record for record, _ in batch]
-        return keys, np.array(records, object)
+        return keys, np.array(indices, np.int64), np.array(records, object)
 
     @upstream.plain
-    def _fetched(self, step: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
-        keys, contents = tf.numpy_function(self._read, [step], [tf.int64, tf.string], stateful=True)
-        shape = [self._share]
-        return tf.ensure_shape(keys, shape), tf.ensure_shape(contents, shape)
+    def _fetched(self, step: tf.Tensor) -> tuple[tf.Tensor, ...]:
+        kinds = [tf.int64, tf.int64, tf.string]
+        fetched = tf.numpy_function(self._read, [step], kinds, stateful=True)
+        return tuple(tf.ensure_shape(tensor, [self._share]) for tensor in fetched)
+
+    @upstream.plain
+    def _example(self, key: tf.Tensor, index: tf.Tensor, record: tf.Tensor) -> Any:
+        if self._kept is None:
+            return self._parsed(key, record)
+        _, *others = self._reading.stages
+        return self._through(others, key, self._kept.decoded(index, record))
 
     @upstream.plain
     def _parsed(self, key: tf.Tensor, record: tf.Tensor) -> Any:
+        return self._through(self._reading.stages, key, record)
+
+    def _through(self, stages: Sequence[Callable[..., Any]], key: tf.Tensor, value: Any) -> Any:
         with Draws(self._stream.seed, "example", key):
-            example = _through(self._reading.stages, record)
+            example = _through(stages, value)
         self._stream.refuse(tf.compat.v1.get_default_graph())
         return key, example
 
@@ -275,7 +299,7 @@ def _undecodable_of(reading: Reading) -> str | None:
 
 
 @upstream.plain
-def _through(stages: tuple[Callable[..., Any], ...], record: Any) -> Any:
+def _through(stages: Sequence[Callable[..., Any]], record: Any) -> Any:
     """What an example becomes in each of a reader's stages, as AutoGraph rewrites them."""
     for stage in stages:
         record = upstream.converted(stage)(record)

@@ -74,6 +74,17 @@ def _current() -> Draws | None:
     return getattr(_active, "draws", None)
 
 
+@contextmanager
+def untied() -> Iterator[None]:
+    """Inside, operations draw as TensorFlow's own do: for what is traced to be looked at, not to be run."""
+    outer = _current()
+    _active.draws = None
+    try:
+        yield
+    finally:
+        _active.draws = outer
+
+
 def _within(position: tf.Tensor, turn: tf.Tensor) -> tf.Tensor:
     return position * 1_000_003 + tf.cast(turn, tf.int64)
 
