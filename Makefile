@@ -17,7 +17,7 @@ READY := .venv/ready
 TRELLIS := .venv/bin/trellis
 CHOICE = $(if $(EXP),experiment=$(EXP)) $(if $(DATA),dataset=$(DATA)) $(if $(RUNTIME),runtime=$(RUNTIME)) $(if $(SWEEP),sweep=$(SWEEP)) $(if $(INIT),init=$(INIT)) $(if $(RUN),run=$(RUN)) $(if $(FORMAT),formats=[$(FORMAT)]) $(if $(SEEDS),seeds=$(SEEDS)) $(if $(BUNDLE),bundle=$(BUNDLE)) $(ARGS)
 
-.PHONY: setup lock data preview train finetune choose weights launch evaluate predict export serve register sweep reproduce bundle compare bisect sync list show check tune doctor ui completion test test-slow test-chaos test-fuzz lint format golden bench bench-data bench-train bench-waits bench-pretrained help
+.PHONY: setup lock data preview train finetune choose weights launch evaluate predict export serve register sweep reproduce bundle compare bisect sync list show check tune profile doctor ui completion test test-slow test-chaos test-fuzz lint format golden bench bench-data bench-train bench-waits bench-pretrained help
 
 $(READY): requirements.lock bootstrap.lock
 	$(PYTHON) -m venv .venv
@@ -97,6 +97,9 @@ check: $(READY)           ## validate before anything expensive: make check EXP=
 
 tune: $(READY)            ## measure the fastest threads here:   make tune EXP=retinanet
 	$(TRELLIS) tune $(CHOICE)
+
+profile: $(READY)         ## measure where a training spends time: make profile EXP=retinanet
+	$(TRELLIS) profile $(CHOICE)
 
 doctor: $(READY)          ## report versions, devices, disk, and what is wrong
 	$(TRELLIS) doctor $(CHOICE)

@@ -20,7 +20,7 @@ from tensorflow.core.framework.function_pb2 import FunctionDef
 from tensorflow.core.framework.node_def_pb2 import NodeDef as NodeDef
 from tensorflow.core.protobuf import trackable_object_graph_pb2
 from tensorflow.python.eager import context
-from tensorflow.python.framework import op_def_registry
+from tensorflow.python.framework import op_def_registry, ops
 from tensorflow.python.ops import (
     control_flow_v2_func_graphs,
     gen_image_ops,
@@ -28,6 +28,7 @@ from tensorflow.python.ops import (
 )
 from tensorflow.python.ops.parallel_for import control_flow_ops
 from tensorflow.python.util import _pywrap_util_port
+from tensorflow.tsl.profiler.protobuf.xplane_pb2 import XSpace
 
 from pipelines.system import durable
 
@@ -142,6 +143,16 @@ def dataset_graphs(dataset: tf.data.Dataset) -> Iterator[tf.Graph]:
         yield stage.function.graph
     for earlier in dataset._inputs():
         yield from dataset_graphs(earlier)
+
+
+def flops(graph: tf.Graph, operation: tf.Operation) -> int:
+    """Floating-point operations of an operation, as far as TensorFlow has a formula for its type and knows its shapes."""
+    return int(ops.get_stats_for_node_def(graph, operation.node_def, "flops").value or 0)
+
+
+def planes(trace: bytes) -> Iterator[Any]:
+    """The parts of a trace that TensorFlow's profiler has written."""
+    yield from XSpace.FromString(trace).planes
 
 
 # Strategies and checkpoints
