@@ -1,10 +1,12 @@
 """Trains the same composed configuration with official/vision/train.py and with trellis, side by side.    make bench-train
 
 Whole processes in turns, on the same records and seed. The rate is taken between the first and the last block of steps that a process
-reports, without evaluations; the start is the time from the command to the end of the first block.
+reports, without evaluations; the start is the time from the command to the end of the first block. Processor time beside
+both, of all processes of the command: it says the same on a machine that does other work too.
 """
 
 import argparse
+import contextlib
 import os
 import re
 import shutil
@@ -16,9 +18,21 @@ import time
 from dataclasses import dataclass
 from pathlib import Path
 
+import psutil
+
 from benchmarks import results
 
-STEPS = {"resnet": 1500, "retinanet": 160, "deeplabv3plus": 300}
+# About 25 s of training each.
+STEPS = {
+    "resnet": 1000,
+    "mobilenet": 260,
+    "vit": 220,
+    "retinanet": 200,
+    "fasterrcnn": 100,
+    "maskrcnn": 60,
+    "deeplabv3plus": 300,
+    "segmentation_fpn": 220,
+}
 BLOCK = 20
 STEP = re.compile(r"(?:train \| step:\s+|step )([1-9]\d*)\b.*(?:loss|steps/sec)")
 VARIANTS: dict[str, list[str]] = {
@@ -40,12 +54,14 @@ class Pace:
 
     start_s: float  # from the command to the end of the first block
     rate: float  # steps per second
+    start_cpu_s: float
+    step_cpu_s: float
 
 
 def pace(command: list[str], steps: int) -> Pace:
     """Runs one process to its end and reads its pace from the lines that name a step."""
     began = time.monotonic()
-    seen: dict[int, float] = {}
+    seen: dict[int, tuple[float, float]] = {}  # Clock and processor time by step.
     tail: list[str] = []
     with subprocess.Popen(
         command,
@@ -58,13 +74,30 @@ def pace(command: list[str], steps: int) -> Pace:
             tail = [*tail[-20:], line]
             step = STEP.match(line)
             if step:
-                seen.setdefault(int(step[1]), time.monotonic())
+                seen.setdefault(int(step[1]), (time.monotonic(), _cpu_s(process.pid)))
     if process.returncode or steps not in seen:
         raise RuntimeError(f"{' '.join(command)} failed:\n{''.join(tail)}")
     first = min(seen)
-    seconds = seen[steps] - seen[first]
-    rate = (steps - first) / seconds
-    return Pace(seen[first] - began, rate)
+    started, start_cpu_s = seen[first]
+    ended, end_cpu_s = seen[steps]
+    count = steps - first
+    return Pace(
+        start_s=started - began,
+        rate=count / (ended - started),
+        start_cpu_s=start_cpu_s,
+        step_cpu_s=(end_cpu_s - start_cpu_s) / count,
+    )
+
+
+def _cpu_s(pid: int) -> float:
+    """Processor time of a process, its children and theirs."""
+    process = psutil.Process(pid)
+    total = 0.0
+    for member in (process, *process.children(recursive=True)):
+        with contextlib.suppress(psutil.NoSuchProcess):  # It has ended since.
+            times = member.cpu_times()
+            total += times.user + times.system
+    return total
 
 
 def trellis(name: str, folder: Path, *more: str) -> list[str]:
@@ -128,22 +161,24 @@ def _garden(file: Path) -> str:
     return named[1]
 
 
-def _median(paces: list[Pace]) -> Pace:
-    start = statistics.median(single.start_s for single in paces)
-    rate = statistics.median(single.rate for single in paces)
-    return Pace(start, rate)
+def _median(paces: list[Pace]) -> dict[str, float]:
+    values = {}
+    for name in Pace.__dataclass_fields__:
+        values[name] = statistics.median(getattr(single, name) for single in paces)
+    return values
 
 
 def show(paces: dict[str, list[Pace]]) -> None:
-    """Prints medians and ratios."""
+    """Prints medians and, in brackets, their ratios to the official driver's."""
     base = _median(paces["official"])
     for who in paces:
         middle = _median(paces[who])
-        rate = middle.rate / base.rate
-        start = middle.start_s / base.start_s
+        ratio = {name: middle[name] / base[name] for name in base}
         print(
-            f"  {who:<26} {middle.rate:7.2f} steps/s ({rate:.2f})   "
-            f"start {middle.start_s:6.1f} s ({start:.2f})",
+            f"  {who:<26} {middle['rate']:7.2f} steps/s ({ratio['rate']:.2f})   "
+            f"{middle['step_cpu_s'] * 1000:7.1f} ms of CPU a step ({ratio['step_cpu_s']:.2f})   "
+            f"start {middle['start_s']:5.1f} s ({ratio['start_s']:.2f}), "
+            f"{middle['start_cpu_s']:5.1f} s of CPU ({ratio['start_cpu_s']:.2f})",
             flush=True,
         )
 
