@@ -256,7 +256,8 @@ def distribute(root: Path, images: int) -> None:
         dask = trellis(*sources, root / "trellis", *options, masks=False)
     finally:
         for process in processes:
-            process.terminate()
+            process.kill()  # A worker that is only asked to go waits for its scheduler.
+            process.wait()
     local = trellis(*sources, root / "trellis", masks=False)
     show("dask", [dask])
     show("local", [local])
