@@ -14,7 +14,7 @@ from PIL import Image
 
 from pipelines import assembly
 from pipelines.config import compose
-from pipelines.shipping import conversion, metadata, sample_tflite
+from pipelines.shipping import conversion, graphs, metadata, sample_tflite
 from pipelines.training import inference
 from tests.training.test_experiment import KINDS, SMALL
 
@@ -89,6 +89,37 @@ def test_the_official_exporter_crops_by_the_training_data_and_this_one_by_the_ev
     evaluated, _ = inference._parser(run.task, run.params.task.validation_data)(decoded)
     assert np.abs(ours - evaluated).max() < 1e-5
     assert np.abs(theirs._build_inputs(tf.constant(pixels)) - evaluated).max() > 0.1
+
+
+def test_the_official_exporter_cuts_resized_pixels_to_whole_numbers_and_this_one_does_not(tiny):
+    run = Run(tiny, "resnet", "task.train_data.aug_crop=false")
+    (height, width, _) = run.params.task.model.input_size
+    theirs = image_classification.ClassificationModule(
+        run.params,
+        batch_size=1,
+        input_image_size=[height, width],
+        input_type="image_bytes",
+        model=lambda images, training: images,
+    )
+    pixels = np.random.default_rng(0).integers(0, 256, (60, 60, 3), np.uint8)
+    content = tf.io.encode_png(pixels)
+    ours, _ = run.preprocess(content)
+    shown = theirs._build_inputs(theirs._decode_image(content))
+    assert 1e-3 < np.abs(shown - ours).max() < 0.02  # less than one of 255 levels
+
+
+def test_pictures_of_any_sizes_go_into_one_batch(tiny):
+    run = Run(tiny, "deeplabv3plus")
+    graph = graphs.Graph(
+        run.params,
+        lambda images, training: {"logits": images[:, ::4, ::4]},
+        run.preprocess,
+        batch_size=None,
+    )
+    contents = [tf.io.encode_png(tf.zeros([*size, 3], tf.uint8)) for size in ((50, 70), (9, 8))]
+    found = graph.inference_from_image_bytes(tf.stack(contents))
+    assert found["logits"].shape == (2, 64, 64, 3)
+    assert found["image_info"][:, 0].numpy().tolist() == [[50, 70], [9, 8]]
 
 
 def test_int8_is_calibrated_on_what_an_evaluation_would_show(tiny):
