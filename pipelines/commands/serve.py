@@ -3,7 +3,9 @@
 MLflow serves the run's exported SavedModel, which is exported first where it is not there.
 """
 
+import os
 import subprocess
+import sys
 from pathlib import Path
 
 from pipelines import assembly, config
@@ -29,6 +31,9 @@ def run(cfg: Config) -> int:
         str(folder),
         module="mlflow",
     )
+    # MLflow looks for its server, uvicorn, where the shell would.
+    beside = str(Path(sys.executable).parent)
+    environment["PATH"] = os.pathsep.join([beside, environment.get("PATH", os.defpath)])
     return processes.serve(command, environment)
 
 
