@@ -21,7 +21,7 @@ from rich.console import Console
 
 from pipelines import assembly, config
 from pipelines.config import Config
-from pipelines.outside import printable
+from pipelines.outside import printable, reason
 from pipelines.shipping.formats import FORMATS, INT8
 from pipelines.system import arithmetic, durable, processes
 from pipelines.training import process
@@ -158,13 +158,23 @@ def _written(shipped: assembly.Shipped, form: str, folder: Path) -> dict[str, An
     row = _held(shipped, form, exported, folder / "work")
     if row["status"] != "ok":
         if form == INT8:
-            row["status"] += f"; most is lost in {conversion.most_lost(source)}"
+            row["status"] += f"; most is lost in {_layer(source)}"
         _remove(folder / form)
     return {
         **row,
         **described,
         "size": source.document["input"]["size"],
     }
+
+
+def _layer(source: Any) -> str:
+    """The layer that int8 does most harm to, or why TensorFlow's debugger cannot name it."""
+    from pipelines.shipping import conversion  # Likewise.
+
+    try:
+        return conversion.most_lost(source)
+    except Exception as error:  # It converts once more, with errors of C++ and of MLIR.
+        return f"a layer that the debugger cannot name: {reason(error, 200)}"
 
 
 def _held(
