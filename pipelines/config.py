@@ -88,6 +88,8 @@ class Dataset:
     masks: Any = role(PLACE, default=None, path=True)
     # voc: {split: file that names the images of the split}.
     lists: Any = role(PLACE, default=None, path=True)
+    # idx: SHA-256 of each file's content, unpacked, by field and split; others are refused.
+    contents: Any = role(RESULT, default=None)
     builder: str | None = role(RESULT, default=None)  # tfds: name[/config]:version
     labels: Any = role(RESULT, default=None)  # class names, where the source does not carry them
     # csv: names of the columns {path, label, split, group}.

@@ -49,7 +49,7 @@ def used(dataset: Dataset) -> dict[str, str]:
     for trait, treatment in sorted((dataset.convert or {}).items()):
         if treatment not in AS_IT_IS:
             found[f"convert {trait} to {treatment}"] = conversion(trait, treatment)
-    if dataset.task == "segmentation":
+    if dataset.task == "segmentation" or facts.pixels:
         found["class masks"] = class_masks()
     draws_objects = facts.object_masks and dataset.include_masks is not False
     if dataset.task == "detection" and draws_objects:

@@ -19,6 +19,7 @@ class Facts:
     patterns: bool = False  # whether a location may be a pattern
     adopted: bool = False  # whether its files become shards as they are: linked, not rewritten
     object_masks: bool = False  # whether it draws masks of objects
+    pixels: bool = False  # whether its pictures come as pixels, and are encoded here
     numbered: bool = False  # whether evaluation finds its images again by the number in their keys
 
 
