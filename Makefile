@@ -98,7 +98,7 @@ check: $(READY)           ## validate before anything expensive: make check EXP=
 tune: $(READY)            ## measure the fastest threads here:   make tune EXP=retinanet
 	$(TRELLIS) tune $(CHOICE)
 
-profile: $(READY)         ## measure where a training spends time: make profile EXP=retinanet
+profile: $(READY)         ## find where time goes:               make profile EXP=retinanet
 	$(TRELLIS) profile $(CHOICE)
 
 doctor: $(READY)          ## report versions, devices, disk, and what is wrong
@@ -107,7 +107,7 @@ doctor: $(READY)          ## report versions, devices, disk, and what is wrong
 ui: $(READY)              ## open the MLflow UI on localhost:    make ui ARGS=port=5001
 	$(TRELLIS) ui $(CHOICE)
 
-completion: $(READY)      ## print completion for a shell:    eval "$$(make -s completion ARGS=bash)"
+completion: $(READY)      ## print completion for a shell:    eval "$(make -s completion ARGS=bash)"
 	@$(TRELLIS) completion $(or $(ARGS),bash)
 
 test: $(READY)            ## run the fast tests (minutes, no network, no accelerator)
