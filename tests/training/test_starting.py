@@ -307,7 +307,7 @@ def test_a_run_interrupted_after_its_release_goes_on_to_the_same_weights(
             if line.startswith("step 6/8"):
                 process.kill()
     printed = trellis("train", f"run={tmp_path / 'cut'}", f"runs_dir={tmp_path}")
-    assert "starting weights" not in printed
+    assert "starting weights efficientnet_lite0" not in printed
     records = [json.loads((tmp_path / name / "summary.json").read_text()) for name in ("alone", "cut")]  # fmt: skip
     assert records[0]["weights_sha256"] == records[1]["weights_sha256"]
     assert records[0]["metrics"] == records[1]["metrics"]
