@@ -36,7 +36,7 @@ def scratch(tmp_path_factory):
 def typed(command: str) -> list[str]:
     """What the Makefile makes of a command that a message names: a verb and its overrides."""
     printed = subprocess.run(
-        command.replace("make ", "make --dry-run --old-file=.venv/ready ", 1),
+        command.replace("make ", "make --no-print-directory --dry-run --old-file=.venv/ready ", 1),
         shell=True,
         cwd=ROOT,
         check=True,
