@@ -58,7 +58,7 @@ def onednn_in_words() -> str:
     return words.get(os.environ.get(ONEDNN), "on")
 
 
-def intra_op(cores: int, input_size: Sequence[int]) -> int:
+def intra_op(cores: int, input_size: Sequence[int | None]) -> int:
     """Threads for one operation.
 
     Work on small pictures is too little to divide well. A layer's two gradients are independent, so
@@ -66,10 +66,9 @@ def intra_op(cores: int, input_size: Sequence[int]) -> int:
 
     Args:
         cores: of this process; as many operations may run at a time.
-        input_size: the model's, height and width before the channels.
+        input_size: the model's, height and width before the channels; empty or with None where it takes any.
     """
-    if len(input_size) < 3:
-        return cores
-    height, width = input_size[-3:-1]
-    small = 0 < height * width < SMALL_PIXELS
-    return max(1, cores // 2) if small else cores
+    height, width = input_size[-3:-1] if len(input_size) >= 3 else (None, None)
+    if height and width and height * width < SMALL_PIXELS:
+        return max(1, cores // 2)
+    return cores

@@ -45,7 +45,8 @@ def test_a_machine_is_measured_through_real_trainings(tiny, tmp_path, monkeypatc
     monkeypatch.setattr(tune, "ROUNDS", 1)
     monkeypatch.setattr(tune, "BLOCK_S", 0.1)
     monkeypatch.setattr(tune, "LEAST_GAIN", 100.0)
-    tune.main(["experiment=resnet", *tiny["classification"], f"runs_dir={tmp_path}"])
+    batches = ["task.train_data.global_batch_size=8", "task.validation_data.global_batch_size=5"]
+    tune.main(["experiment=resnet", *tiny["classification"], *batches, f"runs_dir={tmp_path}"])
     printed = capsys.readouterr().out
     assert all(choice.rate > 0 for choice in first)
     assert "by rule" in printed and "no runtime is needed" in printed

@@ -67,6 +67,7 @@ def test_nothing_is_set_once_tensorflow_has_read_it(processor, monkeypatch):
         (1, (640, 640, 3), 1),
         (4, (8, 64, 64, 3), 2),  # a video: frames, height, width, channels
         (4, (), 4),
+        (4, [None, None, 3], 4),
     ],
 )
 def test_an_operation_on_small_pictures_gets_half_the_cores(cores, input_size, threads):

@@ -143,6 +143,6 @@ def test_bisection_names_what_parted_first(trellis, tiny, tmp_path):
 
     assert "agree in every step" in bisect("base", "base", 0)
     assert "part at step 0, first in the initial weights" in bisect("base", "seed", 1)
-    assert "part at step 1, first in the order of the data" in bisect("base", "order", 1)
+    assert "part at step 1, first in the records" in bisect("base", "order", 1)
     assert "part at step 1, first in the inputs after augmentation" in bisect("base", "inputs", 1)
     assert "first in the arithmetic" in bisect("base", "rate", 1)

@@ -19,7 +19,7 @@ from pipelines.training.exact.randomness import Draws
 from pipelines.usage import UsageError
 
 
-def pin_threads(threads: Threads, input_size: Sequence[int]) -> Threads:
+def pin_threads(threads: Threads, input_size: Sequence[int | None]) -> Threads:
     """Sets TensorFlow's thread pools, before its first operation; returns the counts in force.
 
     Sums are split by thread, so equal counts are part of what makes two runs equal in every bit.
