@@ -86,8 +86,8 @@ bisect: $(READY)          ## find where two runs part:           make bisect RUN
 sync: $(READY)            ## send MLflow what it missed:         make sync RUN=<run>
 	$(TRELLIS) sync $(CHOICE)
 
-list: $(READY)            ## list experiments, data sets, runtimes, runners, sweeps
-	$(TRELLIS) list
+list: $(READY)            ## list names; published recipes:      make list ARGS="published task=detection sort=value"
+	$(TRELLIS) list $(ARGS)
 
 show: $(READY)            ## print a composed configuration:     make show EXP=retinanet
 	$(TRELLIS) show $(CHOICE)
@@ -132,7 +132,7 @@ format: $(READY)          ## repair the format
 	.venv/bin/ruff check --fix pipelines tasks tests benchmarks
 
 golden: $(READY)          ## renew tests/golden, and print what changed
-	GOLDEN=renew .venv/bin/python -m pytest -q -s -m "slow or not slow" tests/training/test_golden.py tests/data/test_encoders.py tests/tasks/test_encode.py $(ARGS)
+	GOLDEN=renew .venv/bin/python -m pytest -q -s -m "slow or not slow" tests/training/test_golden.py tests/data/test_encoders.py tests/tasks/test_encode.py tests/reproduction/test_published.py::test_the_page_lists_every_drift $(ARGS)
 
 bench: $(READY)           ## measure all of it against the official tools, beside the last record (40 min)
 	.venv/bin/python -m benchmarks $(ARGS)

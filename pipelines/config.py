@@ -130,6 +130,8 @@ class Figure:
     sd: float | None = None
     source: str = MISSING
     others: dict[str, float] = field(default_factory=dict)  # figures published beside it
+    # What other sources give for the same training: {source: {metric: value}}.
+    elsewhere: dict[str, dict[str, float]] = field(default_factory=dict)
     examples: dict[str, int] = field(default_factory=dict)  # sizes of the splits it was measured on
 
 
@@ -356,6 +358,11 @@ def options(group: str) -> dict[str, str]:
         name = file.relative_to(folder).with_suffix("")
         headlines[str(name)] = _headline(file)
     return headlines
+
+
+def recorded_name(choice: str) -> str:
+    """The `name:` of the experiment's file that `experiment=` chooses by this word."""
+    return choice.removeprefix("published/").replace("/", "_")
 
 
 def _headline(file: Path) -> str:

@@ -1,15 +1,43 @@
-"""Lists the experiments, datasets, runtimes, runners and sweeps, one line each.    make list"""
+"""Lists the experiments, datasets, runtimes, runners and sweeps, one line each.    make list
+
+trellis list                                          what experiment=, dataset=, … accept
+trellis list published                                published recipes, with figure, size and schedule
+trellis list published task=detection sort=value      some of them, in order; format=csv or json
+"""
+
+from collections.abc import Sequence
 
 from pipelines import config
+from pipelines.catalogue import published
+from pipelines.usage import UsageError, nearest
+
+TABLES = {"published": published.answer}
 
 
-def run(cfg: config.Config) -> int:
-    """Prints every name that an override accepts, group by group."""
+def main(overrides: Sequence[str]) -> int:
+    """Prints every name that an override accepts, group by group, or one table."""
+    table, *words = overrides or [""]
+    if table in TABLES:
+        print(TABLES[table](_pairs(words)))
+        return 0
+    if table:
+        hint = nearest(table, list(TABLES))
+        raise UsageError(f"list: there is no table {table!r}{hint}; without one: trellis list")
     for group in config.GROUPS:
         print(f"{group}=")
         for name, headline in config.options(group).items():
-            print(f"  {name:<28} {headline}")
+            if not name.startswith("published/"):
+                print(f"  {name:<28} {headline}")
+        if group == "experiment":
+            print(f"  published/…: {len(published.names())} recipes; make list ARGS=published")
     return 0
 
 
-main = config.composed(run)
+def _pairs(words: Sequence[str]) -> dict[str, str]:
+    pairs = {}
+    for word in words:
+        key, sign, value = word.partition("=")
+        if not sign:
+            raise UsageError(f"list: {word!r} is no <column>=<value>, as in task=detection")
+        pairs[key] = value
+    return pairs

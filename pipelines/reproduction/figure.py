@@ -24,7 +24,10 @@ RESCALED, UNVERIFIED = "rescaled", "not verified"
 WORDS = (REPRODUCED, NOT_REPRODUCED, INCONCLUSIVE, RESCALED, UNVERIFIED)
 # What of a figure has to be declared before the runs that are held against it.
 DECLARED = ("metric", "value", "margin", "seeds", "sd")
-STARTING_WEIGHTS = "task.init_checkpoint"
+STARTING_WEIGHTS = (
+    "task.init_checkpoint",
+    "task.quantization.pretrained_original_checkpoint",
+)
 MOST_LINES = 20  # that departures take
 
 
@@ -84,6 +87,7 @@ class Verdict:
             f"{self.weighed.difference:>+11.4f} {figure.margin:>9.4f}",
             *self._chance(),
             f"stated by: {figure.source}{_behind(figure)}",
+            *_elsewhere(figure),
             *self.departures.lines(),
             self.sentence(),
         ]
@@ -122,6 +126,15 @@ class Verdict:
         return lines
 
 
+def _elsewhere(figure: Figure) -> list[str]:
+    """What other sources give for the metric."""
+    lines = []
+    for source, values in figure.elsewhere.items():
+        if figure.metric in values:
+            lines.append(f"elsewhere: {values[figure.metric]:.4f} ({source})")
+    return lines
+
+
 def _behind(figure: Figure) -> str:
     """What is known of the runs behind a stated figure."""
     runs = "one run" if figure.seeds == 1 else f"mean of {figure.seeds} runs"
@@ -143,7 +156,7 @@ def stated(cfg: Config) -> Figure:
     figure = recipe(cfg).figure
     if figure is None:
         raise UsageError(
-            f"experiment {cfg.name} states no figure (figure:); those that do: make list, published/…"
+            f"experiment {cfg.name} states no figure (figure:); those that do: make list ARGS=published"
         )
     return figure
 
@@ -175,7 +188,7 @@ def departures(
     for line in differences(before, after):
         key, _, values = line.partition(": ")
         old, _, new = values.partition(" -> ")
-        if key == STARTING_WEIGHTS and "None" not in (old, new):
+        if key in STARTING_WEIGHTS and "None" not in (old, new):
             unverified.append(f"starting weights: {old} -> {new}, content not verified")
         elif _is_chance(key, old):
             noted.append(line)
@@ -227,7 +240,7 @@ def _is_chance(key: str, old: str) -> bool:
 def choice(cfg: Config) -> str:
     """The name by which `experiment=` chose this configuration."""
     for name in config.options("experiment"):
-        if name.rpartition("/")[2] == cfg.name:
+        if config.recorded_name(name) == cfg.name:
             return name
     raise UsageError(f"name: there is no experiment file {cfg.name}.yaml")
 

@@ -125,11 +125,18 @@ def _refuse_misfits(node: params_dict.ParamsDict, values: Mapping[str, Any], pat
         if isinstance(value, Mapping):
             inner = _default(hint, here) if current is None else current
             _refuse_misfits(inner, value, f"{here}.")
-        elif not fits(value, hint) and not (value is None and current is None):
+        elif not fits(value, hint) and not _is_like(value, current):
             kind = type(value).__name__
             raise UsageError(f"{here}: {value!r} is a {kind}, Model Garden wants {_spell(hint)}")
         if key == "type" and value is not None and isinstance(node, oneof.OneOfConfig):
             _refuse_other_choice(node, value, here)
+
+
+def _is_like(value: Any, registered: Any) -> bool:
+    """Whether a value has the type of upstream's own, which need not be the annotated one: `random_pad: float = True`."""
+    return registered is None is value or (
+        isinstance(registered, bool | int | float | str) and type(value) is type(registered)
+    )
 
 
 def _refuse_other_choice(node: oneof.OneOfConfig, value: str, path: str) -> None:

@@ -1,8 +1,9 @@
 """Published recipes: field by field what upstream trains, every model builds, every path rehearsed at reduced size."""
 
 import json
+import subprocess
+import sys
 from dataclasses import replace
-from pathlib import Path
 
 import pytest
 import yaml
@@ -11,79 +12,162 @@ from pipelines import config
 from pipelines.commands import reproduce
 from pipelines.reproduction import figure
 from pipelines.usage import UsageError
+from tests import golden
+from tests.reproduction import drift, upstream
+from tests.reproduction.upstream import PUBLISHED, facts, flat
 
-UPSTREAM = Path(__file__).parent / "upstream.yaml"
-PUBLISHED = [name for name in config.options("experiment") if name.startswith("published/")]
-HARDWARE = {"distribution_strategy", "num_gpus", "tpu"}
-PATHS = {"input_path", "annotation_file", "tfds_data_dir"}
-OURS = {
-    "seed",
-    "deterministic",
-    "best_checkpoint_export_subdir",
-    "preemption_on_demand_checkpoint",
-}  # what every run of ours sets
+PAGE = config.FOLDER.parent / "docs" / "published.md"
+TABLE = yaml.load((config.FOLDER / "published.yaml").read_text(), yaml.CSafeLoader)
+# Upstream's word for a figure, and the evaluator's.
+METRICS = {
+    "top1": "accuracy",
+    "top5": "top_5_accuracy",
+    "top1_qat": "accuracy",
+    "top1_qat_int8": "accuracy",
+    "top1_linear_eval_k600": "accuracy",
+    "box_ap": "AP",
+    "box_ap50": "AP50",
+    "box_ap_qat": "AP",
+    "mask_ap": "mask_AP",
+    "miou": "mean_iou",
+}
+# Published, and not what the recipe's evaluation gives, or not to be read.
+WITHOUT_FIGURE = {
+    "published/coco/cascadercnn_maxvit_small_i896",  # other settings, as the next four
+    "published/coco/maskrcnn_spinenet49",
+    "published/imagenet/resnet50_200ep",
+    "published/imagenet/resnet101_200ep",
+    "published/imagenet/resnet152_200ep",
+    "published/coco/deep_mask_head_rcnn_voc_r50",  # over some of the classes, as the next three
+    "published/coco/deep_mask_head_rcnn_voc_r50_hg52",
+    "published/coco/deep_mask_head_rcnn_voc_r101_hg52",
+    "published/coco/deep_mask_head_rcnn_voc_spinenet143_hg52",
+    "published/imagenet/mobilenetv3_large_qat_tpu",  # "0.74.43"
+}
 
 
-def upstream(name: str) -> dict:
-    return yaml.safe_load(UPSTREAM.read_text())[name.partition("/")[2]]
+def written(name: str) -> dict:
+    """A recipe's file, as it stands there."""
+    text = (config.FOLDER / "experiment" / f"{name}.yaml").read_text()
+    return yaml.load(text, yaml.CSafeLoader)
 
 
-def flat(node, path="") -> dict:
-    if isinstance(node, dict):
-        return {
-            key: value
-            for name, item in node.items()
-            for key, value in flat(item, f"{path}.{name}" if path else name).items()
-        }
-    return {path: list(node) if isinstance(node, tuple) else node}
+def in_words_of_the_evaluator(metrics: dict) -> dict[str, set[float]]:
+    """Published figures in percent as fractions; several words of upstream's may mean one figure."""
+    figures: dict[str, set[float]] = {}
+    for word, value in metrics.items():
+        if word in METRICS:
+            figures.setdefault(METRICS[word], set()).add(round(value / 100, 6))
+    return figures
+
+
+def test_every_published_row_that_applies_has_a_recipe():
+    assert len(PUBLISHED) == 132
+    assert [name.removeprefix("published/") for name in PUBLISHED] == list(TABLE)
 
 
 @pytest.mark.parametrize("name", PUBLISHED)
 def test_the_figure_is_the_published_one(name):
-    stated, row = config.compose([f"experiment={name}"]).figure, upstream(name)
-    assert stated.value == pytest.approx(row["figure"] / 100)
-    assert {metric: pytest.approx(value * 100) for metric, value in stated.others.items()} == row[
-        "others"
-    ]
-
-
-def recipe_leaves(params) -> dict:
-    ignored = HARDWARE | PATHS | OURS
-    leaves = flat(params.as_dict())
-    return {key: leaves[key] for key in leaves if key.rpartition(".")[2] not in ignored}
+    stated, row = written(name).get("figure"), facts(name)
+    assert (stated is None) == (name in WITHOUT_FIGURE)
+    if stated is None:
+        return
+    published = in_words_of_the_evaluator(row["metrics"])
+    assert stated["value"] in published[stated["metric"]]
+    for metric, value in stated.get("others", {}).items():
+        assert value in published[metric]
+    for source, values in stated.get("elsewhere", {}).items():
+        (other,) = [each for each in row["other_figures"] if each["source"] == source]
+        there = in_words_of_the_evaluator(other["metrics"])
+        assert there == {metric: {value} for metric, value in values.items()}
+    assert row["source"] in stated["source"]
 
 
 @pytest.mark.parametrize("name", PUBLISHED)
-def test_composing_gives_field_by_field_what_upstream_trains(name):
-    from pipelines.training import parameters
+def test_another_figure_of_another_source_is_said(name):
+    headers = (config.FOLDER / "experiment" / f"{name}.yaml").read_text()
+    stated = written(name).get("figure") or {}
+    for other in facts(name).get("other_figures", []):
+        assert other["source"] in headers
+        assert other["source"] in stated.get("elsewhere", {}) or f"{other['source']} has" in headers
 
-    row = upstream(name)
-    expected = parameters.registered(row["experiment"])
-    expected.override(row["overrides"], is_strict=True)
-    ours = parameters.build(
-        config.compose([f"experiment={name}", "determinism=off", "runtime=cpu"])
-    )
-    assert recipe_leaves(ours) == recipe_leaves(expected)
+
+@pytest.mark.parametrize("name", PUBLISHED)
+def test_a_recipe_says_what_upstream_sets_and_nothing_else(name):
+    document = written(name)
+    nodes = {node: document[node] for node in config.GARDEN_NODES if node in document}
+    ignored = upstream.HARDWARE | upstream.PLACES
+    settings = upstream.settings(name)
+    expected = {key: settings[key] for key in settings if key.rpartition(".")[2] not in ignored}
+    assert flat(nodes) == expected
+    assert document["garden"] == facts(name)["experiment"]
+
+
+def test_the_page_lists_every_drift():
+    text = PAGE.read_text()
+    heading = "| recipe | said | resolved, or said elsewhere |\n|---|---|---|\n"
+    before, _, after = text.partition(heading)
+    _, _, rest = after.partition("\n\n")
+    expected = before + heading + "\n".join(drift.lines(TABLE)) + "\n\n" + rest
+    if golden.RENEW:
+        PAGE.write_text(expected)
+    assert PAGE.read_text() == expected, "if this is meant: make golden"
+
+
+@pytest.fixture(scope="module")
+def resolved() -> dict:
+    """What all recipes resolve to, in one process, since the projects register their experiments in it."""
+    command = [sys.executable, "-m", "tests.reproduction.resolving"]
+    done = subprocess.run(command, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr[-3000:]
+    return json.loads(done.stdout)
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("name", PUBLISHED)
-def test_every_published_model_builds_with_the_published_number_of_parameters(name, tmp_path):
-    # A process for each: TensorFlow never gives a built model's memory back.
-    import subprocess
-    import sys
+def test_composing_gives_field_by_field_what_upstream_trains(resolved):
+    differing = [name for name in PUBLISHED if resolved[name]["differences"]]
+    assert {name: resolved[name]["differences"] for name in differing} == {}
+    names = {name: resolved[name]["name"] for name in PUBLISHED}
+    assert names == {name: config.recorded_name(name) for name in PUBLISHED}
 
-    script = (
-        "import sys; from pipelines import config; from pipelines.training import parameters\n"
-        "from official.core import task_factory\n"
-        "params = parameters.build(config.compose(['experiment=' + sys.argv[1], 'task.init_checkpoint=null']))\n"
-        "model = task_factory.get_task(params.task).build_model()\n"
-        "print('MILLIONS', sum(v.shape.num_elements() for v in model.trainable_variables) / 1e6)"
-    )
-    done = subprocess.run([sys.executable, "-c", script, name], capture_output=True, text=True)
+
+@pytest.mark.slow
+@pytest.mark.parametrize("key", ["input_size", "steps", "batch"])
+def test_the_table_says_what_the_recipes_resolve_to(key, resolved):
+    said = {f"published/{name}": row[key] for name, row in TABLE.items()}
+    assert said == {name: document[key] for name, document in resolved.items()}
+
+
+# One of each family, the small ones: all 132 take hours, and gigabytes each.
+BUILT = [
+    "published/imagenet/mobilenetv2_tpu",
+    "published/imagenet/resnetrs50_i160",
+    "published/imagenet/vit_ti16_i224_deit",
+    "published/coco/retinanet_spinenet49xs_mobile",
+    "published/coco/retinanet_r50fpn_640_72ep",
+    "published/coco/maskrcnn_r50fpn_640",
+    "published/pascal/deeplabv3_mobilenetv2_qat",
+]
+BUILDING = """
+import sys
+from official.core import task_factory
+from pipelines import config
+from pipelines.training import parameters
+for name in sys.argv[1:]:
+    params = parameters.build(config.compose([f"experiment={name}"]))
+    model = task_factory.get_task(params.task).build_model()
+    print("MILLIONS", sum(v.shape.num_elements() for v in model.trainable_variables) / 1e6)
+"""
+
+
+@pytest.mark.slow
+def test_models_build_with_the_number_of_parameters_that_was_counted():
+    command = [sys.executable, "-c", BUILDING, *BUILT]
+    done = subprocess.run(command, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr[-3000:]
-    built = float(done.stdout.rpartition("MILLIONS")[2])
-    assert built == pytest.approx(upstream(name)["trainable_millions"], abs=0.001)
+    lines = [line for line in done.stdout.splitlines() if line.startswith("MILLIONS")]
+    built = [float(line.split()[1]) for line in lines]
+    assert built == pytest.approx([facts(name)["trainable_millions"] for name in BUILT], abs=0.001)
 
 
 WHOLE = {
@@ -95,7 +179,7 @@ WHOLE = {
 def departures(name: str, *overrides: str) -> figure.Departures:
     """Of the recipe on data of full size, under these overrides."""
     cfg = config.compose([f"experiment=published/{name}", *overrides])
-    return figure.departures(cfg, WHOLE[name.partition("_")[0]], reproduce._resolved)
+    return figure.departures(cfg, WHOLE[name.partition("/")[0]], reproduce._resolved)
 
 
 @pytest.mark.parametrize(
@@ -124,9 +208,9 @@ def departures(name: str, *overrides: str) -> figure.Departures:
     ],
 )
 def test_whatever_departs_from_the_recipe_is_listed_and_makes_it_a_rescaled_run(override, line):
-    found = departures("coco_retinanet_r50fpn_640_72ep", override)
+    found = departures("coco/retinanet_r50fpn_640_72ep", override)
     assert any(changed.startswith(line) for changed in found.changed), found
-    cfg = config.compose(["experiment=published/coco_retinanet_r50fpn_640_72ep", override])
+    cfg = config.compose(["experiment=published/coco/retinanet_r50fpn_640_72ep", override])
     for value in (0.001, 0.99):
         verdict = figure.judge(figure.stated(cfg), {0: {"AP": value, "AP50": value}}, found)
         declared = verdict.figure
@@ -135,7 +219,7 @@ def test_whatever_departs_from_the_recipe_is_listed_and_makes_it_a_rescaled_run(
 
 
 def test_starting_weights_the_recipe_does_not_have_make_it_a_rescaled_run():
-    found = departures("imagenet_resnet50_90ep", "task.init_checkpoint=somewhere")
+    found = departures("imagenet/resnet50_90ep", "task.init_checkpoint=somewhere")
     assert (
         found.changed == ("task.init_checkpoint: None -> somewhere",)
         and found.word == figure.RESCALED
@@ -143,7 +227,7 @@ def test_starting_weights_the_recipe_does_not_have_make_it_a_rescaled_run():
 
 
 def test_a_copy_of_the_starting_weights_cannot_be_told_from_others_and_the_verdict_says_so():
-    name = "coco_retinanet_r50fpn_640_72ep"
+    name = "coco/retinanet_r50fpn_640_72ep"
     found = departures(name, "task.init_checkpoint=/copy/ckpt-1", "runtime=tpu")
     assert found.changed == () and found.word == figure.UNVERIFIED
     assert found.unverified[0].endswith(" -> /copy/ckpt-1, content not verified")
@@ -155,9 +239,9 @@ def test_a_copy_of_the_starting_weights_cannot_be_told_from_others_and_the_verdi
     "override", ["seed=3", "runtime=tpu", "runtime=gpu", "threads.intra_op=4", "logical_cpus=2"]
 )
 def test_another_seed_or_machine_is_no_departure_but_is_said(override):
-    found = departures("imagenet_resnet50_90ep", override)
+    found = departures("imagenet/resnet50_90ep", override)
     assert found.word is None and found.noted
-    cfg = config.compose(["experiment=published/imagenet_resnet50_90ep", override])
+    cfg = config.compose(["experiment=published/imagenet/resnet50_90ep", override])
     verdict = figure.judge(figure.stated(cfg), {0: {"accuracy": 0.759}}, found)
     assert verdict.word not in (figure.RESCALED, figure.UNVERIFIED)
     assert any("no departure: " in line for line in verdict.lines())
@@ -172,20 +256,20 @@ def test_thread_counts_that_a_recipe_states_belong_to_it():
 
 def test_places_and_what_is_noted_beside_are_no_departure(tmp_path):
     found = departures(
-        "imagenet_resnet50_90ep", f"data_dir={tmp_path}", f"run_dir={tmp_path}", f"dataset.root={tmp_path}",
+        "imagenet/resnet50_90ep", f"data_dir={tmp_path}", f"run_dir={tmp_path}", f"dataset.root={tmp_path}",
         "dataset.images={train:a,validation:b}", "trainer.max_to_keep=1", "flight=off", "runner=dask",
     )  # fmt: skip
     assert found == figure.Departures()
 
 
 def test_other_data_make_it_a_rescaled_run():
-    cfg = config.compose(["experiment=published/coco_retinanet_r50fpn_640_72ep"])
+    cfg = config.compose(["experiment=published/coco/retinanet_r50fpn_640_72ep"])
     found = figure.departures(cfg, {"train": 24, "validation": 10}, reproduce._resolved)
     assert found.changed == ("examples.train: 118287 -> 24", "examples.validation: 5000 -> 10")
 
 
 def test_runs_of_the_recipe_itself_are_weighed_by_its_margin_and_their_spread():
-    stated = figure.stated(config.compose(["experiment=published/imagenet_resnet50_90ep"]))
+    stated = figure.stated(config.compose(["experiment=published/imagenet/resnet50_90ep"]))
 
     def verdict(*values: float) -> figure.Verdict:
         runs = {seed: {"accuracy": value} for seed, value in enumerate(values)}
@@ -234,7 +318,7 @@ def test_what_so_many_seeds_can_show_is_said_before_they_are_trained():
 
 def test_a_checkpoint_that_does_not_answer_is_not_replaced_by_another_training(monkeypatch):
     monkeypatch.setattr(reproduce.store, "is_reachable", lambda address: False)
-    cfg = config.compose(["experiment=published/coco_retinanet_r50fpn_640_72ep", "runtime=tpu"])
+    cfg = config.compose(["experiment=published/coco/retinanet_r50fpn_640_72ep", "runtime=tpu"])
     with pytest.raises(UsageError, match="not verified") as error:
         reproduce._refuse_hopeless(cfg, figure.Departures())
     assert "null" not in str(error.value)
@@ -243,7 +327,7 @@ def test_a_checkpoint_that_does_not_answer_is_not_replaced_by_another_training(m
 def test_absent_data_are_named_with_their_origin_and_the_command(trellis, tmp_path):
     printed = trellis(
         "reproduce",
-        "experiment=published/coco_retinanet_r50fpn_640_72ep",
+        "experiment=published/coco/retinanet_r50fpn_640_72ep",
         f"data_dir={tmp_path}",
         code=2,
     )
@@ -255,18 +339,18 @@ def test_absent_data_are_named_with_their_origin_and_the_command(trellis, tmp_pa
 
 
 REHEARSALS = {
-    "coco_retinanet_r50fpn_640_72ep": [
+    "coco/retinanet_r50fpn_640_72ep": [
         "task.init_checkpoint=null", "task.model.input_size=[128,128,3]", "task.model.backbone.resnet.model_id=10",
         "task.model.detection_generator.pre_nms_top_k=100",
     ],
-    "coco_maskrcnn_r50fpn_640": [
+    "coco/maskrcnn_r50fpn_640": [
         "task.model.input_size=[128,128,3]", "task.model.backbone.resnet.model_id=10", "task.model.detection_head.fc_dims=64",
         "task.model.roi_generator.num_proposals=50", "task.model.roi_generator.test_num_proposals=50",
         "task.model.roi_sampler.num_sampled_rois=32", "task.model.mask_sampler.num_sampled_masks=8",
         "task.model.detection_generator.pre_nms_top_k=100",
     ],
-    "imagenet_resnet50_90ep": ["task.model.input_size=[64,64,3]", "task.model.backbone.resnet.model_id=10"],
-    "pascal_deeplabv3plus_r101": [
+    "imagenet/resnet50_90ep": ["task.model.input_size=[64,64,3]", "task.model.backbone.resnet.model_id=10"],
+    "pascal/deeplabv3plus_r101": [
         "task.init_checkpoint=null", "task.model.backbone.dilated_resnet.model_id=50", "task.train_data.output_size=[64,64]",
         "task.validation_data.output_size=[64,64]", "task.validation_data.groundtruth_padded_size=[160,160]",
     ],

@@ -1,0 +1,89 @@
+"""The table of published recipes, as `make list` prints it."""
+
+import csv
+import io
+import json
+import subprocess
+import sys
+
+import pytest
+
+from pipelines import config
+from pipelines.catalogue import published
+from pipelines.commands import list as command
+from pipelines.usage import UsageError
+
+
+def printed(capsys: pytest.CaptureFixture[str], *words: str) -> str:
+    assert command.main(words) == 0
+    return capsys.readouterr().out
+
+
+def test_recipes_are_summed_up_unless_they_are_asked_for(capsys) -> None:
+    text = printed(capsys)
+    assert "132 recipes; make list ARGS=published" in text
+    assert "published/coco" not in text and len(text.splitlines()) < 80
+
+
+def test_the_table_chooses_and_orders(capsys) -> None:
+    title, first, *others = printed(
+        capsys, "published", "task=detection", "sort=value"
+    ).splitlines()
+    assert "percent" in title and first.startswith("coco/scaled_yolov4_p7_1536")
+    names = [line.split()[0] for line in others]
+    assert "coco/retinanet_r50fpn_640_72ep" in names and not [
+        name for name in names if name.startswith("imagenet")
+    ]
+
+
+def test_what_no_source_says_is_a_dash_and_comes_last(capsys) -> None:
+    lines = printed(capsys, "published", "data=imagenet", "sort=hours").splitlines()
+    assert lines[1].split()[0] == "imagenet/mobilenetv3_large_qat_tpu"
+    assert lines[1].split()[-1] == "2" and "2 h on TPU 4x4 DF, official/" in "\n".join(lines)
+    assert lines[55].split()[-1] == "-"
+
+
+def test_the_two_forms_for_machines_hold_every_column(capsys) -> None:
+    rows = json.loads(printed(capsys, "published", "format=json"))
+    table = list(csv.DictReader(io.StringIO(printed(capsys, "published", "format=csv"))))
+    assert len(rows) == len(table) == 132
+    assert set(rows[0]) == set(table[0]) == set(published.COLUMNS)
+    (row,) = [row for row in rows if row["name"] == "coco/retinanet_spinenet49"]
+    assert (row["value"], row["parameters_m"], row["flops_b"]) == (44.2, 28.5, 85.4)
+    assert (row["steps"], row["batch"], row["input_size"]) == (231000, 256, "640x640")
+
+
+@pytest.mark.parametrize("recipe", published.load()[::11], ids=lambda recipe: recipe.name)
+def test_the_table_says_what_the_composed_recipe_does(recipe) -> None:
+    cfg = config.compose([f"experiment=published/{recipe.name}"])
+    assert cfg.trainer.get("train_steps", recipe.steps) == recipe.steps
+    figure = cfg.figure
+    assert (recipe.metric, recipe.value) == (
+        (None, None) if figure is None else (figure.metric, pytest.approx(100 * figure.value))
+    )
+
+
+@pytest.mark.parametrize(
+    ("words", "says"),
+    [
+        (["publishd"], "did you mean published"),
+        (["published", "task=detecton"], "did you mean detection"),
+        (["published", "sort=valu"], "did you mean value"),
+        (["published", "format=xml"], "there are: csv, json, table"),
+        (["published", "detection"], "task=detection"),
+    ],
+)
+def test_a_slip_of_the_pen_gets_the_nearest(words, says) -> None:
+    with pytest.raises(UsageError, match=says):
+        command.main(words)
+
+
+def test_the_table_imports_nothing_slow() -> None:
+    script = (
+        "import sys; from pipelines.commands import list as c; c.main(['published'])\n"
+        "print('HEAVY', {'tensorflow', 'apache_beam', 'mlflow', 'scipy'} & set(sys.modules))"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", script], capture_output=True, text=True, check=True
+    )
+    assert "HEAVY set()" in done.stdout
