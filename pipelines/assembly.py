@@ -20,6 +20,7 @@ from pipelines import config
 from pipelines.config import Config, Dataset
 from pipelines.data import manifest, portable, store
 from pipelines.data.manifest import Manifest
+from pipelines.outcomes import Outcomes
 from pipelines.shipping import metadata
 from pipelines.tracking import continuation, runs
 from pipelines.tracking.record import RunRecord
@@ -356,11 +357,11 @@ class Shipped:
     source: Any
     asked: list[bytes]
 
-    def figures(self, forward: Any, seen: Callable[[Any], None]) -> Mapping[str, float]:
-        """The official evaluation of whatever answers as the model would."""
+    def figures(self, forward: Any) -> tuple[dict[str, float], dict[str, Outcomes]]:
+        """The official evaluation of whatever answers as the model would; see `evaluation.figures`."""
         from pipelines.training import evaluation  # TensorFlow: 10 s.
 
-        return evaluation.figures(self.params, forward, seen)
+        return evaluation.figures(self.params, forward)
 
 
 def shipped(cfg: Config, pictures: int) -> Shipped:

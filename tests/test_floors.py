@@ -58,7 +58,13 @@ LIBRARIES = {
 }
 SHARED = "pipelines.data.manifest"  # what was built: the one thing that every subject may know of another
 # What every floor stands on; each knows those before it, and its own folder.
-GROUND = ("pipelines.usage", "pipelines.outside", "pipelines.statistics", "pipelines.system")
+GROUND = (
+    "pipelines.usage",
+    "pipelines.outside",
+    "pipelines.statistics",
+    "pipelines.outcomes",
+    "pipelines.system",
+)
 GROUND_LIBRARIES = {"psutil", "google_crc32c", "numpy", "scipy"}
 # What only one room may say, since every room asks it: copies of it drift apart.
 WRITTEN_ONCE = {

@@ -9,6 +9,8 @@ import tensorflow as tf
 
 SURE = 0.05  # boxes that are less sure change places with every rounding
 SAME_IOU = 0.99
+SAME_MASK = 0.95  # IoU of two masks as the network says them, 28 pixels wide
+MASK_THRESHOLD = 0.5
 
 
 @dataclass(frozen=True)
@@ -63,12 +65,15 @@ def kept(kind: str, outputs: Mapping[str, Any], number: int, side: Any) -> Any:
     """
     if kind == "detection":
         count = int(outputs["num_detections"][number])
-        names = (
+        names = [
             "detection_boxes",
             "detection_scores",
             "detection_classes",
-        )
-        return tuple(np.asarray(outputs[name][number][:count]) for name in names)
+        ]
+        parts = [np.asarray(outputs[name][number][:count]) for name in names]
+        if "detection_masks" in outputs:
+            parts.append(np.asarray(outputs["detection_masks"][number][:count]) > MASK_THRESHOLD)
+        return tuple(parts)
     logits = outputs["logits"][number]
     if kind == "segmentation":
         logits = tf.image.resize(logits, side)
@@ -88,14 +93,24 @@ def agreement(kind: str, reference: list[Any], exported: list[Any]) -> list[tupl
 
 
 def _same_boxes(before: Any, after: Any) -> tuple[int, int]:
-    boxes, scores, classes = before
-    others, _, other_classes = after
-    sure = scores >= SURE
+    """How many of the sure boxes, and their masks, are among the others, and how many there are."""
+    boxes, scores, classes, *masks = before
+    others, _, other_classes, *other_masks = after
+    sure = np.flatnonzero(scores >= SURE)
     same = 0
-    for box, label in zip(boxes[sure], classes[sure], strict=True):
-        rivals = others[other_classes == label]
-        same += bool(len(rivals)) and bool(_ious(box, rivals).max() >= SAME_IOU)
-    return int(same), int(np.count_nonzero(sure))
+    for number in sure:
+        is_same = other_classes == classes[number]
+        is_same &= _ious(boxes[number], others) >= SAME_IOU
+        if masks:
+            is_same &= _mask_ious(masks[0][number], other_masks[0]) >= SAME_MASK
+        same += bool(is_same.any())
+    return same, len(sure)
+
+
+def _mask_ious(mask: np.ndarray, others: np.ndarray) -> np.ndarray:
+    inside = np.count_nonzero(others & mask, axis=(1, 2))
+    either = np.count_nonzero(others | mask, axis=(1, 2))
+    return np.where(either, inside / np.maximum(either, 1), 1.0)
 
 
 def _ious(box: np.ndarray, others: np.ndarray) -> np.ndarray:

@@ -2,42 +2,38 @@
 
 import pickle
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from pipelines.shipping import conversion, intervals, parity
+from pipelines import statistics
+from pipelines.outcomes import Outcomes
+from pipelines.shipping import conversion, parity
 from pipelines.shipping.parity import Forward, Watched
 from pipelines.system import durable
 
-# The official evaluation of whatever answers; it tells its second argument the labels of every batch.
-Figures = Callable[[Forward, Callable[[Any], None]], Mapping[str, float]]
+DRAWS = 300  # of images, for the interval of a change
+
+# The official evaluation of whatever answers: its figures, and what was found in every image.
+Figures = Callable[[Forward], tuple[Mapping[str, float], Mapping[str, Outcomes]]]
 
 
 @dataclass
 class Evaluated:
-    """An evaluation: its figures, and what was answered of every image.
-
-    Attributes:
-        truths: the labels of every image, in the words of its task.
-    """
+    """An evaluation: its figures, what was answered of every image, and how right it was."""
 
     figures: Mapping[str, float]
     answers: list[Any]
-    truths: list[Any] = field(default_factory=list)
+    outcomes: Mapping[str, Outcomes]
 
 
 def evaluated(kind: str, figures: Figures, forward: Forward) -> Evaluated:
     """Evaluates what answers, image by image."""
     watched = Watched(kind, forward)
-    truths: list[Any] = []
-
-    def seen(labels: Any) -> None:
-        truths.extend(_truths(kind, labels))
-
-    return Evaluated(figures(watched, seen), watched.answers, truths)
+    values, outcomes = figures(watched)
+    return Evaluated(values, watched.answers, outcomes)
 
 
 def kept(file: Path, make: Callable[[], Evaluated]) -> Evaluated:
@@ -55,27 +51,6 @@ def verdict_of_bytes(shared: float) -> str:
     if shared >= least:
         return "ok"
     return f"refused: asked about bytes, {shared:.3%} of the answers are the checkpoint's"
-
-
-def _truths(kind: str, labels: Any) -> list[Any]:
-    if kind == "classification":
-        numbers = np.asarray(labels)
-        return list(numbers.argmax(axis=-1) if numbers.ndim > 1 else numbers)
-    if kind == "segmentation":
-        return [mask[..., 0] for mask in np.asarray(labels["masks"])]
-    truth = {name: np.asarray(value) for name, value in labels["groundtruths"].items()}
-    images = []
-    for number, scale in enumerate(np.asarray(labels["image_info"])[:, 2]):
-        count = int(truth["num_detections"][number])
-        images.append(
-            {
-                "boxes": truth["boxes"][number][:count],
-                "classes": truth["classes"][number][:count],
-                "is_crowd": truth["is_crowds"][number][:count],
-                "scale": np.tile(scale, 2),
-            }
-        )
-    return images
 
 
 def row(
@@ -103,41 +78,23 @@ def row(
         "figure": after,
         "checkpoint": before,
         "change": after - before,
-        "interval": _interval(kind, metric, reference, exported),
+        "interval": _interval(metric, reference, exported),
         "agreement": shared,
         "images": len(exported.answers),
     }
 
 
-def _interval(
-    kind: str,
-    metric: str,
-    reference: Evaluated,
-    exported: Evaluated,
-) -> list[float] | None:
-    """The interval of the change; None where the headline is none that is drawn again here."""
-    before, after, truths = (
-        reference.answers,
-        exported.answers,
-        reference.truths,
-    )
-    if metric == "accuracy":
-        return intervals.of_classes(truths, before, after)
-    if metric == "AP":
-        return intervals.of_boxes(
-            truths,
-            _in_pixels(before, truths),
-            _in_pixels(after, truths),
-        )
-    if metric == "mean_iou" and before and truths[0].shape == before[0].shape:
-        classes = 1 + max(int(answer.max()) for answer in [*before, *after])
-        return intervals.of_pixels(truths, before, after, classes)
-    return None
+def _interval(metric: str, reference: Evaluated, exported: Evaluated) -> list[float] | None:
+    """Where the change lies over all images, 95 %; None where the headline is none that is kept image by image."""
+    before, after = reference.outcomes.get(metric), exported.outcomes.get(metric)
+    if before is None or after is None or before.identity != after.identity:
+        return None
 
+    def change(images: np.ndarray) -> float:
+        return after.figure(images) - before.figure(images)
 
-def _in_pixels(answers: list[Any], truths: list[Any]) -> list[Any]:
-    pairs = zip(answers, truths, strict=True)
-    return [(boxes / truth["scale"], scores, labels) for (boxes, scores, labels), truth in pairs]
+    found = statistics.bootstrap(np.arange(before.images), change, draws=DRAWS)
+    return [found.low, found.high]
 
 
 def described(exported: Path, folder: Path) -> dict[str, Any]:

@@ -79,7 +79,7 @@ def best(folder: Path, say: Say) -> str:
         UsageError: there is none.
     """
     chosen = folder / "best"
-    step = _best_step(chosen)
+    step = best_step(chosen)
     saved = _best_prefix(chosen)
     if saved and stored_step(saved) == step:
         return saved
@@ -148,7 +148,7 @@ def repair(folder: Path, say: Say) -> None:
 def _repair_best(folder: Path, say: Say) -> None:
     """Leaves one best checkpoint with its figure; a figure whose checkpoint is lost goes, so that the next evaluation counts."""
     _set_aside(folder, _prefixes(folder), say)
-    step = _best_step(folder)
+    step = best_step(folder)
     prefix = _best_prefix(folder)
     if step is not None and prefix and stored_step(prefix) == step:
         _keep_only(folder, prefix)
@@ -208,7 +208,7 @@ def stored_step(prefix: str) -> int | None:
         return None
 
 
-def _best_step(folder: Path) -> int | None:
+def best_step(folder: Path) -> int | None:
     """The step whose figure is the best, None where none is noted."""
     try:
         info = json.loads((folder / upstream.BEST_INFO).read_text())
@@ -222,9 +222,9 @@ def _best_prefix(folder: Path) -> str | None:
     prefixes = _prefixes(folder)
     steps = {prefix: stored_step(prefix) for prefix in prefixes}
     prefixes.sort(key=lambda prefix: steps[prefix] or 0, reverse=True)
-    best_step = _best_step(folder)
+    step = best_step(folder)
     for prefix in prefixes:
-        if steps[prefix] == best_step:
+        if steps[prefix] == step:
             return prefix
     return prefixes[0] if prefixes else None
 

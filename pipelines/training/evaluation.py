@@ -10,13 +10,15 @@ import orbit
 import tensorflow as tf
 from official.core import config_definitions, task_factory, train_utils
 
+from pipelines import outcomes
+from pipelines.outcomes import Outcomes
 from pipelines.training import checkpoints, official, weights
 from pipelines.training.exact.order import Stream
 from pipelines.training.loop import Outcome
 from pipelines.training.progress import Meter, quiet
+from pipelines.training.witness import Witness
 
 Forward = Callable[[tf.Tensor, Mapping[str, Any]], Mapping[str, Any]]
-Seen = Callable[[Any], None]
 
 
 def evaluate(
@@ -27,13 +29,14 @@ def evaluate(
     devices: tf.distribute.Strategy,
     exact: bool,
 ) -> Outcome:
-    """Evaluates one checkpoint on `params.task.validation_data`; writes nothing but `evaluate.log`."""
+    """Evaluates one checkpoint on `params.task.validation_data`; writes `evaluate.log` and what was found in every image."""
     official.prepare(params)
     outcome = Outcome(steps=0)
     meter = Meter(1, 1, sys.stdout)
     with quiet(run_dir / "evaluate.log"):
         stream = Stream(0) if exact else None
         trainer = official.trainer(params, devices, stream)
+        witness = Witness(trainer.task)
         with devices.scope():
             controller = orbit.Controller(
                 strategy=devices,
@@ -52,6 +55,7 @@ def evaluate(
                 raise
             meter.evaluated()
         outcome.steps = int(trainer.global_step.numpy())
+        witness.write(run_dir / outcomes.FILE, outcome.steps)
     outcome.seconds = meter.seconds
     return outcome
 
@@ -78,13 +82,15 @@ class Answering(tf.Module):
 
 
 def figures(
-    params: config_definitions.ExperimentConfig, forward: Forward, seen: Seen
-) -> dict[str, float]:
+    params: config_definitions.ExperimentConfig, forward: Forward
+) -> tuple[dict[str, float], dict[str, Outcomes]]:
     """Evaluates what answers in a model's place on the validation data, by the official trainer.
 
     Args:
         forward: from a batch of images, and the keywords that the model would be called with, to its outputs.
-        seen: told of the labels of every batch.
+
+    Returns:
+        The figures, and what was found in every image.
     """
     params = copy.deepcopy(params)
     # What answers is no part of a graph.
@@ -92,14 +98,8 @@ def figures(
     params.trainer.eval_tf_while_loop = False
     params.trainer.optimizer_config.ema = None
     task = task_factory.get_task(params.task)
-    step = task.validation_step
-
-    def validation_step(inputs: Any, *args: Any, **kwargs: Any) -> Any:
-        seen(inputs[1])
-        return step(inputs, *args, **kwargs)
-
-    task.validation_step = validation_step
     task.build_model = lambda: Answering(forward)
+    witness = Witness(task)
     trainer = train_utils.create_trainer(params, task, train=False, evaluate=True)
     steps = tf.constant(params.trainer.validation_steps)
-    return official.scalars(trainer.evaluate(steps))
+    return official.scalars(trainer.evaluate(steps)), witness.found()

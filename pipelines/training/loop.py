@@ -13,12 +13,14 @@ import tensorflow as tf
 from official.core import config_definitions
 from official.vision.utils import summary_manager
 
+from pipelines import outcomes
 from pipelines.system.signals import Interrupted, Interruption
 from pipelines.training import checkpoints, faults, memory, official, upstream, weights, workers
 from pipelines.training.exact import flight
 from pipelines.training.exact.order import Stream
 from pipelines.training.progress import Meter, quiet
 from pipelines.training.starting import Starting, load, official_loading
+from pipelines.training.witness import Witness
 from pipelines.usage import UsageError, make_command
 
 BLOCK = "this block of steps, with a checkpoint"  # what a signal waits for
@@ -135,6 +137,7 @@ class Training:
             self._stream,
             plan.folder,
         )
+        self._witness = Witness(self._official.task)
         self._refuse_hopeless()
         self._flight = self._recorder() if plan.record_flight else None
         self._trainable = list(self._official.model.trainable_variables)
@@ -300,6 +303,7 @@ class Training:
         self._signals.check()
         self._open_validation()
         self._averaged.keep()
+        self._witness.begin()
         self._meter.evaluating()
         output = self._runner.controller.evaluate(self._trainer.validation_steps)
         self._averaged.put_back()
@@ -307,7 +311,18 @@ class Training:
         figures = official.scalars(output)
         figures.pop(ORBITS_OWN, None)
         self._report(figures)
+        self._keep_outcomes()
         self._signals.hold(BLOCK)
+
+    def _keep_outcomes(self) -> None:
+        """Keeps what was found in every image, of the last evaluation and of the best."""
+        if self._plan.chief_dir:
+            return
+        folder = self._plan.run_dir / outcomes.FOLDER
+        step = self._step()
+        self._witness.write(folder / outcomes.LAST, step)
+        if checkpoints.best_step(self._plan.folder / "best") == step:
+            self._witness.write(folder / outcomes.BEST, step)
 
     def _report(self, figures: dict[str, float]) -> None:
         step = self._step()

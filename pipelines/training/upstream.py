@@ -16,6 +16,7 @@ import tensorflow as tf
 import tf_keras
 from official.core import exp_factory, input_reader, train_lib, train_utils
 from official.modeling import optimization
+from pycocotools import cocoeval
 from tensorflow.core.framework.function_pb2 import FunctionDef
 from tensorflow.core.framework.node_def_pb2 import NodeDef as NodeDef
 from tensorflow.core.protobuf import trackable_object_graph_pb2
@@ -55,6 +56,45 @@ RANDOM_OPERATIONS: dict[str, ModuleType] = {
     "random_gamma": gen_random_ops,
     "sample_distorted_bounding_box_v2": gen_image_ops,
 }
+
+
+# What an evaluation says on its way
+
+
+@contextmanager
+def noted(owner: Any, name: str) -> Iterator[list[Any]]:
+    """Inside, what a function of a module or an object returns is put into a list as well."""
+    official = getattr(owner, name)
+    returned: list[Any] = []
+
+    @plain
+    @functools.wraps(official)
+    def function(*args: Any, **kwargs: Any) -> Any:
+        returned.append(converted(official)(*args, **kwargs))
+        return returned[-1]
+
+    setattr(owner, name, function)
+    try:
+        yield returned
+    finally:
+        setattr(owner, name, official)
+
+
+@contextmanager
+def accumulated() -> Iterator[list[Any]]:
+    """Inside, COCO's evaluators are put into a list once they have summed up their matches."""
+    official = cocoeval.COCOeval.accumulate
+    evaluations: list[Any] = []
+
+    def accumulate(evaluation: Any, *args: Any, **kwargs: Any) -> None:
+        official(evaluation, *args, **kwargs)
+        evaluations.append(evaluation)
+
+    cocoeval.COCOeval.accumulate = accumulate
+    try:
+        yield evaluations
+    finally:
+        cocoeval.COCOeval.accumulate = official
 
 
 # What TensorFlow computes with

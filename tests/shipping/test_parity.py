@@ -3,8 +3,8 @@
 import numpy as np
 import pytest
 
-from pipelines.shipping import intervals, parity
-from pipelines.shipping.precision import Matched
+from pipelines.outcomes import Classes
+from pipelines.shipping import parity, proof
 
 
 def found(*boxes: list[float], scores=None, classes=None):
@@ -58,29 +58,30 @@ def test_the_limits_of_each_format(form, kind, after, shared, passes):
 def test_the_interval_of_a_change_holds_the_change_and_is_nothing_for_equal_answers():
     generator = np.random.default_rng(1)
     truth = generator.integers(0, 3, 200)
-    before = np.where(generator.random(200) < 0.9, truth, 0)
-    after = np.where(generator.random(200) < 0.8, truth, 0)
-    low, high = intervals.of_classes(truth, before, after)
-    change = np.mean(after == truth) - np.mean(before == truth)
-    assert low < change < high < 0
-    assert intervals.of_classes(truth, before, before) == [0.0, 0.0]
+    before = evaluated(truth, np.where(generator.random(200) < 0.9, truth, 0))
+    after = evaluated(truth, np.where(generator.random(200) < 0.8, truth, 0))
+    row = proof.row("tflite_int8", "classification", "accuracy", reference=before, exported=after)
+    low, high = row["interval"]
+    assert low < row["change"] < high < 0
+    assert "refused: the figure goes from" in row["status"]
+    row = proof.row("tflite", "classification", "accuracy", reference=before, exported=before)
+    assert row["interval"] == [0.0, 0.0] and row["status"] == "ok"
+    others = evaluated(truth[::-1].copy(), truth)
+    row = proof.row("tflite", "classification", "accuracy", reference=before, exported=others)
+    assert row["interval"] is None
 
 
-def test_average_precision_over_all_images_once_is_cocos():
-    truths = [
-        {
-            "boxes": np.array([[10.0, 10, 50, 50], [60, 60, 90, 90]]),
-            "classes": np.array([1, 2]),
-            "is_crowd": np.array([0, 0]),
-        }
-        for _ in range(3)
-    ]
-    exact = [found([10, 10, 50, 50], [60, 60, 90, 90], classes=[1, 2])] * 3
-    half = [found([10, 10, 50, 50], classes=[1])] * 3
-    everything = np.arange(3)
-    assert Matched(truths, exact).precision(everything) == pytest.approx(1.0)
-    assert Matched(truths, half).precision(everything) == pytest.approx(0.5)
-    assert Matched(truths, [found()] * 3).precision(everything) == 0.0
-    one_lost = [*exact[:2], found()]
-    assert Matched(truths, one_lost).precision(np.array([0, 1, 1])) == pytest.approx(1.0)
-    assert Matched(truths, one_lost).precision(np.array([2, 2, 2])) == 0.0
+def evaluated(truth: np.ndarray, answer: np.ndarray) -> proof.Evaluated:
+    classes = Classes(truth, answer, np.ones(len(truth)))
+    return proof.Evaluated({"accuracy": classes.figure()}, list(answer), {"accuracy": classes})
+
+
+def test_a_mask_is_the_same_only_with_its_box():
+    box = [10.0, 10.0, 110.0, 110.0]
+    masks = np.zeros((1, 28, 28), bool)
+    masks[0, :20] = True
+    fewer = masks.copy()
+    fewer[0, 10:] = False
+    before = [(*found(box), masks)]
+    assert parity.agreement("detection", before, before) == [(1, 1)]
+    assert parity.agreement("detection", before, [(*found(box), fewer)]) == [(0, 1)]
