@@ -219,6 +219,10 @@ def starting(built: Built, folder: Path) -> Any:
 
     if any(folder.glob("checkpoints/*.index")):
         return None
+    quantization = getattr(built.params.task, "quantization", None)
+    float_weights = getattr(quantization, "pretrained_original_checkpoint", None)
+    if float_weights:
+        named.refuse_absent(float_weights, "task.quantization.pretrained_original_checkpoint")
     weights = _starting_weights(built.cfg)
     if weights is None:
         checkpoint = getattr(built.params.task, "init_checkpoint", None)

@@ -25,6 +25,7 @@ from omegaconf import MISSING, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 import conf
+from pipelines import own
 from pipelines.outside import printable, redacted
 from pipelines.usage import UsageError, file_name, nearest
 
@@ -352,12 +353,7 @@ ConfigStore.instance().store(name="schema", node=_schema)
 
 def options(group: str) -> dict[str, str]:
     """Names that `group=` accepts, each with the first line of its file's header."""
-    folder = FOLDER / group
-    headlines = {}
-    for file in sorted(folder.rglob("*.yaml")):
-        name = file.relative_to(folder).with_suffix("")
-        headlines[str(name)] = _headline(file)
-    return headlines
+    return {name: _headline(file) for name, file in own.choices(FOLDER, group).items()}
 
 
 def recorded_name(choice: str) -> str:
@@ -388,9 +384,24 @@ def compose(overrides: Sequence[str]) -> Config:
     for override in overrides:
         _refuse_unknown_name(override)
     with _readable_errors(overrides), initialize_config_module("conf", version_base="1.3"):
-        cfg = _settled(hydra_compose("config", overrides=list(overrides)))
+        cfg = _settled(hydra_compose("config", overrides=[*_search_path(), *overrides]))
     _refuse_secrets(dataclasses.asdict(cfg))
     return _named(cfg)
+
+
+def _search_path() -> list[str]:
+    """Has Hydra look into the user's own folder after ours."""
+    place = own.folder()
+    return [f"hydra.searchpath=[{override_value(place.as_uri())}]"] if place else []
+
+
+def modules(cfg: Config) -> list[str]:
+    """Modules that a configuration names: those it imports, and a source and a task that are named as such."""
+    named = list(cfg.imports)
+    if cfg.dataset is not None:
+        words = (cfg.dataset.source, cfg.dataset.task)
+        named += [word for word in words if "." in word]
+    return named
 
 
 def composed(run: Callable[[Config], int]) -> Callable[[Sequence[str]], int]:
@@ -671,7 +682,7 @@ def _refuse_unknown_name(override: str) -> None:
         return
     if name.startswith(("[", "{")) or "," in name:
         return  # No name; composition says what it makes of it.
-    choices = options(group)
+    choices = own.choices(FOLDER, group)
     if choices and name not in choices:
         raise UsageError(
             f"no {group} {name!r}{nearest(name, list(choices))}\nall of them: make list"

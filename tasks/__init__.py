@@ -4,6 +4,7 @@ import importlib
 from pathlib import Path
 from types import ModuleType
 
+from pipelines import own
 from pipelines.usage import UsageError, nearest
 
 
@@ -17,9 +18,14 @@ def names() -> list[str]:
 def load(name: str) -> ModuleType:
     """Imports one task.
 
+    Args:
+        name: a file of this folder, or a module of the user's own, which has a dot in its name.
+
     Raises:
         UsageError: there is no such task; the message names the nearest.
     """
+    if "." in name:
+        return own.imported(name, "dataset.task")
     if name not in names():
         raise UsageError(f"dataset.task: no task {name!r}{nearest(name, names())}")
     return importlib.import_module(f"tasks.{name}")

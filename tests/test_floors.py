@@ -64,6 +64,7 @@ GROUND = (
     "pipelines.statistics",
     "pipelines.outcomes",
     "pipelines.system",
+    "pipelines.own",
 )
 GROUND_LIBRARIES = {"psutil", "google_crc32c", "numpy", "scipy"}
 # What only one room may say, since every room asks it: copies of it drift apart.

@@ -17,7 +17,10 @@ OWN = {"dataset": config.Dataset, "threads": config.Threads, "sweep": config.Swe
 # Bash parts words at `=`, zsh does not: `offer` adds what stands before it where it belongs to the word.
 SCRIPT = """\
 _trellis_names() {
-    (cd @FOLDER@/"$1" 2>/dev/null && find . -name '*.yaml' | sed -e 's|^[.]/||' -e 's|[.]yaml$||')
+    local folder
+    for folder in @FOLDER@ "${TRELLIS_CONF:-/dev/null}"; do
+        (cd "$folder/$1" 2>/dev/null && find . -name '*.yaml' | sed -e 's|^[.]/||' -e 's|[.]yaml$||')
+    done
 }
 _trellis() {
     local word=${COMP_WORDS[COMP_CWORD]} before=${COMP_WORDS[COMP_CWORD-1]} key= front= choices=

@@ -15,7 +15,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from pipelines import assembly, config
+from pipelines import assembly, config, own
 from pipelines.commands import sweep, train
 from pipelines.config import Config, Figure
 from pipelines.reproduction import bundle, classes, comparison, figure, levels, worktree
@@ -140,6 +140,7 @@ def _environment(original: Original, name: str) -> dict[str, Any]:
     environment = json.loads(original.texts["environment.json"])
     if "determinism_class" not in environment:
         raise UsageError(_trained_nothing(name, summary))
+    own.refuse_others(environment.get("own", {}))
     return environment
 
 

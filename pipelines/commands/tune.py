@@ -14,7 +14,7 @@ from pathlib import Path
 from rich.console import Console
 from rich.table import Table
 
-from pipelines import assembly, config
+from pipelines import assembly, config, own
 from pipelines.config import Config, Threads
 from pipelines.system import arithmetic, kernels, processes
 from pipelines.training import rehearsal
@@ -159,7 +159,7 @@ def _print_table(choices: list[Choice], ruled: Choice) -> None:
 
 def _write(cfg: Config, name: str, best: Choice, gain: float) -> Path:
     """Writes the runtime; it belongs to this machine, so that git ignores it."""
-    file = config.FOLDER / "runtime" / f"tuned_{name.replace('/', '_')}.yaml"
+    file = own.new_file(config.FOLDER, "runtime", f"tuned_{name.replace('/', '_')}")
     threads = f"{{intra_op: {best.threads.intra_op}, inter_op: {best.threads.inter_op}}}"
     file.write_text(
         "# @package _global_\n"

@@ -14,7 +14,7 @@ from pathlib import Path
 
 import yaml
 
-from pipelines import config
+from pipelines import config, own
 from pipelines.config import Config
 from pipelines.usage import UsageError, file_name, nearest
 from pipelines.weights import cards, store
@@ -34,19 +34,19 @@ KEPT = (
 
 def main(overrides: Sequence[str]) -> int:
     """Does the one thing that is asked for, else lists."""
-    own, others = {}, []
+    asked, others = {}, []
     for word in overrides:
         key, _, value = word.partition("=")
         if key in (*ACTIONS, *FACTS):
-            own[key] = value
+            asked[key] = value
         else:
             others.append(word)
     cfg = config.compose(others)
-    if "add" in own:
-        return _add(own, cfg)
+    if "add" in asked:
+        return _add(asked, cfg)
     for action in ("verify", "fetch"):
-        if action in own:
-            return _have(own[action], cfg, is_fetched=action == "fetch")
+        if action in asked:
+            return _have(asked[action], cfg, is_fetched=action == "fetch")
     return _list(cfg)
 
 
@@ -70,31 +70,31 @@ def _have(name: str, cfg: Config, is_fetched: bool) -> int:
     return 0
 
 
-def _add(own: dict[str, str], cfg: Config) -> int:
-    absent = [fact for fact in FACTS if not own.get(fact)]
+def _add(asked: dict[str, str], cfg: Config) -> int:
+    absent = [fact for fact in FACTS if not asked.get(fact)]
     if absent:
         raise UsageError(f"add: say {', '.join(f'{fact}=…' for fact in absent)} too")
-    source = Path(config.absolute(own["add"]))
+    source = Path(config.absolute(asked["add"]))
     if not source.is_file():
         raise UsageError(f"add: there is no file {source}")
-    name = file_name(own["name"], "name")
+    name = file_name(asked["name"], "name")
     if name in cards.names():
         raise UsageError(f"name: there is a card {name} already{nearest(name, cards.names())}")
-    like = yaml.safe_load((cards.FOLDER / f"{cards.load(own['like']).name}.yaml").read_text())
+    like = yaml.safe_load(cards.file(asked["like"]).read_text())
     document = {
         "file": source.name,
         "sha256": store.digest(source),
         "bytes": source.stat().st_size,
-        "licence": own["licence"],
+        "licence": asked["licence"],
         "sources": [],
-        "data": own["data"],
+        "data": asked["data"],
         **{key: like[key] for key in KEPT if key in like},
     }
     place = store.folder(cfg.data_dir) / source.name
     place.parent.mkdir(parents=True, exist_ok=True)
     if place != source:
         shutil.copyfile(source, place)
-    file = cards.FOLDER / f"{name}.yaml"
-    file.write_text(f"# {own['data']}\n{yaml.safe_dump(document, sort_keys=False)}")
+    file = own.new_file(config.FOLDER, "weights", name)
+    file.write_text(f"# {asked['data']}\n{yaml.safe_dump(document, sort_keys=False)}")
     print(f"{name}: wrote {file}; the file lies in {place}; start from it: INIT={name}")
     return 0

@@ -151,6 +151,9 @@ def _unlocked(texts: Texts, lock: str | None) -> str | None:
         return "the source had uncommitted changes; commit them, and train again"
     if tree.get("changed_meanwhile"):
         return "the source was edited while it was started; train again"
+    for name, project in environment.get("own", {}).items():
+        if project["dirty"]:
+            return f"{name} of your own is in no commit as it was; commit it, and train again"
     if lock is None:
         return f"there is no {LOCK} beside the source"
     try:

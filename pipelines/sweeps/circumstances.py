@@ -5,14 +5,12 @@ A trial that is finished counts only under equal circumstances. Under others it 
 
 import glob
 import hashlib
-import importlib.util
-import sys
-import sysconfig
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from pipelines.config import Config, absolute
+from pipelines import own
+from pipelines.config import Config, absolute, modules
 from pipelines.system import arithmetic
 from pipelines.system.processes import ROOT
 
@@ -31,7 +29,7 @@ def describe(cfg: Config, packages: Sequence[str]) -> dict[str, Any]:
     """
     computing = [line for line in packages if line.startswith(COMPUTING)]
     versions = dict(line.split("==", 1) for line in computing)
-    circumstances = {"code": code(cfg.imports), "libraries": versions, **arithmetic.describe()}
+    circumstances = {"code": code(modules(cfg)), "libraries": versions, **arithmetic.describe()}
     weights = cfg.task.get("init_checkpoint")
     if weights:
         circumstances["starting weights"] = _content(weights)
@@ -44,34 +42,13 @@ def digest(circumstances: Any) -> str:
 
 
 def code(imports: Sequence[str] = (), root: Path = ROOT) -> str:
-    """Digest of the Python source that trains: ours, and of `imports` what no installed distribution owns."""
+    """Digest of the Python source that trains: ours, and of `imports` what nobody has installed."""
     files: list[Path] = []
     for name in SOURCES:
         files += sorted((root / name).rglob("*.py"))
-    return _digest_of([*files, *_own_modules(imports)])
-
-
-def _own_modules(imports: Iterable[str]) -> Iterator[Path]:
-    installed = Path(sysconfig.get_path("purelib"))
-    for name in sorted({module.partition(".")[0] for module in imports}):
-        for path in _module_paths(name):
-            if path.is_relative_to(installed):
-                continue  # Installed modules count by their version.
-            if path.is_dir():
-                yield from sorted(path.rglob("*.py"))
-            else:
-                yield path
-
-
-def _module_paths(name: str) -> list[Path]:
-    """The folders of a package, or the file of a module."""
-    if name in sys.builtin_module_names:
-        return []
-    spec = importlib.util.find_spec(name)
-    if spec is None:
-        return []
-    paths = spec.submodule_search_locations or [spec.origin or ""]
-    return [Path(path) for path in paths]
+    for own_files in own.modules(imports).values():
+        files += own_files
+    return own.digest(files)
 
 
 def _content(checkpoint: str) -> str:
@@ -80,19 +57,7 @@ def _content(checkpoint: str) -> str:
         return checkpoint
     path = Path(absolute(checkpoint))
     if path.is_dir():
-        return _digest_of(sorted(path.rglob("*")))
+        return own.digest(sorted(path.rglob("*")))
     # A checkpoint is named by what its files begin with.
     parts = glob.glob(f"{glob.escape(str(path))}.*")
-    return _digest_of([path, *map(Path, sorted(parts))])
-
-
-def _digest_of(files: Iterable[Path]) -> str:
-    total = hashlib.sha256()
-    for file in files:
-        if file.is_file():
-            with file.open("rb") as stream:
-                content = hashlib.file_digest(stream, "sha256").hexdigest()
-            # Not the whole path: the same files may lie elsewhere.
-            name = "/".join(file.parts[-3:])
-            total.update(f"{name}\n{content}\n".encode())
-    return total.hexdigest()[:16]
+    return own.digest([path, *map(Path, sorted(parts))])

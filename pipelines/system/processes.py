@@ -16,6 +16,7 @@ from pipelines.system import control_groups
 from pipelines.usage import stopped_by
 
 ROOT = Path(__file__).resolve().parents[2]  # where `pipelines`, `tasks` and `conf` lie
+MODULE_PATH = "PYTHONPATH"  # the variable that has folders of the user's modules
 PATIENCE_S = 300  # for a training to save its state when it is asked to stop
 SERVER_PATIENCE_S = 5  # for a server to close its connections
 SET_PDEATHSIG = 1  # prctl(2)
@@ -35,8 +36,8 @@ def this_tool(
     """
     # -P: the folder that the user stands in may have packages of the same names.
     command = [sys.executable, "-P", "-m", module, *arguments]
-    path = os.pathsep.join(filter(None, (str(root), os.environ.get("PYTHONPATH"))))
-    return command, {**os.environ, "PYTHONPATH": path}
+    path = os.pathsep.join(filter(None, (str(root), os.environ.get(MODULE_PATH))))
+    return command, {**os.environ, MODULE_PATH: path}
 
 
 def cores(root: Path = control_groups.MACHINE) -> int:

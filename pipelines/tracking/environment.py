@@ -7,11 +7,13 @@ import platform
 import re
 import sys
 import tempfile
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import psutil
 
+from pipelines import own
 from pipelines.system import arithmetic, git, processes
 from pipelines.system.processes import ROOT
 
@@ -19,11 +21,17 @@ SOURCES = ("conf", "pipelines", "tasks")  # New files in here belong to the reco
 VARIABLES = (*arithmetic.CHOOSING, "NVIDIA_", "TPU_", "TRELLIS_")
 
 
-def describe() -> dict[str, Any]:
+def describe(modules: Sequence[str] = ()) -> dict[str, Any]:
     """Everything outside the configuration that a result may depend on.
 
-    `git` says what was checked out and changed.
+    `git` says what was checked out and changed, `own` the same of what is the user's own.
+
+    Args:
+        modules: those that the configuration names.
     """
+    described = own.describe(modules)
+    digests = {name: project["digest"] for name, project in described.items()}
+    digests.pop(own.VARIABLE, None)  # A recorded configuration is whole.
     return {
         "python": platform.python_version(),
         "platform": platform.platform(),
@@ -34,7 +42,8 @@ def describe() -> dict[str, Any]:
         "command": sys.argv,
         "variables": arithmetic.recorded_variables(VARIABLES),
         "packages": packages(),
-        "sources": {"Model Garden": sources("official")},
+        "sources": {"Model Garden": sources("official"), **digests},
+        "own": described,
         "git": dict(at_start()),
     }
 

@@ -49,7 +49,7 @@ class Recorder:
         Args:
             parent: MLflow run id or run directory of the run that this one is part of.
         """
-        described = environment.describe()
+        described = environment.describe(config.modules(cfg))
         tree = described["git"]
         tree["changed_meanwhile"] = _warn_of_source(tree)
         journal.append(

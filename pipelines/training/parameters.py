@@ -1,6 +1,5 @@
 """Builds the Model Garden experiment configuration: the registered one, under ours, checked strictly."""
 
-import importlib
 import math
 import types
 import typing
@@ -11,6 +10,7 @@ from official.core import config_definitions, exp_factory
 from official.modeling.hyperparams import oneof, params_dict
 from official.vision import registry_imports  # noqa: F401  registers the standard experiments
 
+from pipelines import own
 from pipelines.config import NO_EXPERIMENT, Config
 from pipelines.data.manifest import Manifest
 from pipelines.training import keras_applications, upstream
@@ -37,10 +37,7 @@ def registered(
     if not garden:
         raise UsageError(NO_EXPERIMENT)
     for module in imports:
-        try:
-            importlib.import_module(module)
-        except ImportError as error:
-            raise UsageError(f"imports: {module} cannot be imported ({error})") from error
+        own.imported(module, "imports")
     names = upstream.registered_experiments()
     if garden not in names:
         raise UsageError(

@@ -7,7 +7,7 @@ from typing import Any
 
 import yaml
 
-from pipelines import config
+from pipelines import config, own
 from pipelines.usage import UsageError, file_name, nearest
 from pipelines.weights.layouts import LAYOUTS
 
@@ -57,7 +57,7 @@ class Card:
 
 def names() -> list[str]:
     """Every card there is."""
-    return sorted(file.stem for file in FOLDER.glob("*.yaml"))
+    return sorted(own.choices(config.FOLDER, "weights"))
 
 
 def load(name: str) -> Card:
@@ -66,12 +66,21 @@ def load(name: str) -> Card:
     Raises:
         UsageError: there is none, or it says too little or what no card says.
     """
-    file = FOLDER / f"{file_name(name, 'init')}.yaml"
-    if not file.exists():
+    return read(file(name))
+
+
+def file(name: str) -> Path:
+    """The file of a card, ours or the user's own.
+
+    Raises:
+        UsageError: there is none.
+    """
+    found = own.choices(config.FOLDER, "weights").get(file_name(name, "init"))
+    if found is None:
         raise UsageError(
             f"init: there is no card {name!r}{nearest(name, names())}\nall of them: trellis weights"
         )
-    return read(file)
+    return found
 
 
 def read(file: Path) -> Card:
@@ -111,10 +120,11 @@ def misfits(wanted: Any, there: Any, path: str) -> list[str]:
 
 def experiments(card: Card) -> list[str]:
     """Experiments that start from these weights as they are written."""
-    folder = config.FOLDER / "experiment"
     chosen = []
-    for file in sorted(folder.glob("*.yaml")):
-        document = yaml.safe_load(file.read_text())
-        if document.get("init") == card.name:
-            chosen.append(file.stem)
+    for name, file in own.choices(config.FOLDER, "experiment").items():
+        # Published recipes start from what they say; reading them takes a second.
+        if name.startswith("published/"):
+            continue
+        if yaml.safe_load(file.read_text()).get("init") == card.name:
+            chosen.append(name)
     return chosen

@@ -78,8 +78,20 @@ def of_checkpoint(path: str | Path, manifest: str = "") -> Weights:
     return Weights(_digest(prefix), prefix, classes=_classes(prefix, manifest))
 
 
-def refuse_absent(checkpoint: str) -> None:
+# What Model Garden's own keys start from, and how to do without.
+INSTEAD = {
+    "task.init_checkpoint": "INIT=<path without .index>; from random weights: ARGS=task.init_checkpoint=null",
+    "task.quantization.pretrained_original_checkpoint": (
+        "ARGS=task.quantization.pretrained_original_checkpoint=<path without .index>; from random weights: null"
+    ),
+}
+
+
+def refuse_absent(checkpoint: str, key: str = "task.init_checkpoint") -> None:
     """Refuses what Model Garden's own key names, before the model is built, where nothing is there.
+
+    Args:
+        key: one of `INSTEAD`.
 
     Raises:
         UsageError: no file, or the bucket does not answer.
@@ -93,8 +105,8 @@ def refuse_absent(checkpoint: str) -> None:
         is_there = Path(f"{prefix}.index").is_file() or Path(prefix).is_dir()
     if not is_there:
         raise UsageError(
-            f"task.init_checkpoint: {checkpoint} is not there or does not answer; bring a copy of its two files, and "
-            "name it: INIT=<path without .index>; from random weights: ARGS=task.init_checkpoint=null"
+            f"{key}: {checkpoint} is not there or does not answer; bring a copy of its two files, and "
+            f"name it: {INSTEAD[key]}"
         )
 
 

@@ -14,9 +14,13 @@ The file of a task has five functions:
 import importlib
 from types import ModuleType
 
+from pipelines import own
+
 SIZE = 64  # pixels of a parsed image's side: enough to run the parser
 
 
 def load(task: str) -> ModuleType:
-    """Imports the file of one task, and TensorFlow with it."""
+    """Imports the file of one task, and TensorFlow with it; that of the user's own `x.y` is `x.y_reading`."""
+    if "." in task:
+        return own.imported(f"{task}_reading", "dataset.task")
     return importlib.import_module(f"pipelines.data.reading.{task}")

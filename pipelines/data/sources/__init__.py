@@ -20,6 +20,7 @@ import importlib
 import pkgutil
 from types import ModuleType
 
+from pipelines import own
 from pipelines.data.example import Example
 from pipelines.data.listing import Facts, Request
 from pipelines.usage import UsageError
@@ -34,9 +35,14 @@ def names() -> list[str]:
 def load(name: str) -> ModuleType:
     """Imports one source; asked for every record.
 
+    Args:
+        name: a file of this folder, or a module of the user's own, which has a dot in its name.
+
     Raises:
         UsageError: there is no such source.
     """
+    if "." in name:
+        return own.imported(name, "dataset.source")
     if name not in names():
         raise UsageError(f"dataset.source: no source {name!r}; there are: {', '.join(names())}")
     return importlib.import_module(f"{__name__}.{name}")
