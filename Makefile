@@ -87,7 +87,7 @@ sync: $(READY)            ## send MLflow what it missed:         make sync RUN=<
 	$(TRELLIS) sync $(CHOICE)
 
 list: $(READY)            ## list names; published recipes:      make list ARGS="published task=detection sort=value"
-	$(TRELLIS) list $(ARGS)
+	@$(TRELLIS) list $(ARGS)
 
 show: $(READY)            ## print a composed configuration:     make show EXP=retinanet
 	$(TRELLIS) show $(CHOICE)
