@@ -57,7 +57,7 @@ def test_commands_exist(page: Path) -> None:
 def test_names_can_be_chosen(page: Path) -> None:
     unknown = []
     # What a page writes for the reader's own project can be chosen there.
-    own = re.findall(r"^# conf/\w+/(\w+)\.yaml$", page.read_text(), re.MULTILINE)
+    own = re.findall(r"^# settings/\w+/(\w+)\.yaml$", page.read_text(), re.MULTILINE)
     for variable, name in CHOICE.findall(written_as_code(page)):
         if name not in [*config.options(GROUPS[variable]), *own]:
             unknown.append(f"{variable}={name}")

@@ -38,7 +38,7 @@ def lay_out(folder: Path) -> Path:
 def project(tmp_path, monkeypatch) -> Iterator[Path]:
     """The project of the page, chosen in this process."""
     folder = lay_out(tmp_path / "parity")
-    monkeypatch.setenv(own.VARIABLE, str(folder / "conf"))
+    monkeypatch.setenv(own.VARIABLE, str(folder / "settings"))
     monkeypatch.syspath_prepend(folder)
     yield folder
     for name in [name for name in sys.modules if name.startswith("parity_project")]:
@@ -48,9 +48,9 @@ def project(tmp_path, monkeypatch) -> Iterator[Path]:
 def test_the_page_writes_a_whole_project(project):
     files = {str(file.relative_to(project)) for file in project.rglob("*.*")}
     assert files == {
-        "conf/dataset/parity.yaml",
-        "conf/experiment/parity.yaml",
-        "conf/experiment/small_resnet.yaml",
+        "settings/dataset/parity.yaml",
+        "settings/experiment/parity.yaml",
+        "settings/experiment/small_resnet.yaml",
         "parity_project/experiments.py",
         "parity_project/numbered.py",
         "parity_project/parity.py",
@@ -75,7 +75,7 @@ def test_own_names_are_chosen_and_listed_beside_ours_and_inherit_from_them(proje
 
 
 def test_a_name_of_ours_is_refused_with_the_file_that_has_it(project):
-    file = project / "conf" / "dataset" / "digits.yaml"
+    file = project / "settings" / "dataset" / "digits.yaml"
     file.write_text("name: digits\n")
     with pytest.raises(UsageError, match=f"{file} has the name of one of ours, dataset=digits"):
         config.compose(["dataset=digits"])
@@ -90,7 +90,7 @@ def test_a_folder_that_is_not_there_is_named(monkeypatch, tmp_path):
 
 
 def test_new_files_of_tools_go_into_the_own_folder(project, monkeypatch):
-    assert own.new_file(config.FOLDER, "runtime", "fast") == project / "conf/runtime/fast.yaml"
+    assert own.new_file(config.FOLDER, "runtime", "fast") == project / "settings/runtime/fast.yaml"
     text = cards.file("efficientnet_lite0").read_text()
     own.new_file(config.FOLDER, "weights", "mine").write_text(text)
     assert "mine" in cards.names() and cards.load("mine").name == "mine"
@@ -184,7 +184,7 @@ def test_the_project_of_the_page_trains_and_is_made_again_from_its_record(trelli
         cv2.imwrite(str(file), cv2.resize(pixels, (32, 32)))
     run_dir = tmp_path / "runs" / "first"
     places = [f"data_dir={tmp_path / 'data'}", f"runs_dir={tmp_path / 'runs'}"]
-    variables = {own.VARIABLE: str(folder / "conf"), "PYTHONPATH": str(folder)}
+    variables = {own.VARIABLE: str(folder / "settings"), "PYTHONPATH": str(folder)}
     trellis(
         "train", "experiment=parity", f"dataset.images={pictures}", *places, f"run_dir={run_dir}",
         "task.train_data.global_batch_size=8", "task.validation_data.global_batch_size=8", "epochs=1",
@@ -204,7 +204,7 @@ def test_the_project_of_the_page_trains_and_is_made_again_from_its_record(trelli
 
 def test_make_hands_on_the_variables(project):
     done = subprocess.run(
-        ["make", "-s", "show", "EXP=parity"],
+        ["make", "-s", "show", "EXP=parity", f"PYTHONPATH={project}"],
         cwd=ROOT, env=os.environ, capture_output=True, text=True,
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
