@@ -407,6 +407,7 @@ def _document(trained: Trained, cfg: Config, params: Any) -> dict[str, Any]:
         "fingerprint": trained.data.fingerprint,
         "labels": list(trained.data.labels),
         "first_label": trained.task.FIRST_LABEL,
+        "multilabel": getattr(params.task.validation_data, "is_multilabel", False),
         "min_score": cfg.min_score,
         "licence": cfg.licence,
         "input": metadata.shown(trained.data.task, params),

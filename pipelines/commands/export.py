@@ -22,10 +22,10 @@ from rich.console import Console
 from pipelines import assembly, config
 from pipelines.config import Config
 from pipelines.outside import printable, reason
-from pipelines.shipping.formats import FORMATS, INT8
+from pipelines.shipping.formats import FORMATS, INT8, refusal
 from pipelines.system import arithmetic, durable, processes
 from pipelines.training import process
-from pipelines.usage import ExitCode, UsageError, nearest
+from pipelines.usage import ExitCode, UsageError, make_command, nearest
 
 ALONE = "--alone="  # begins what makes this the process of one format
 SAMPLES = {
@@ -47,11 +47,17 @@ def run(cfg: Config, overrides: Sequence[str]) -> int:
     """Writes `exports/` in the run directory; 1 where a format failed, was refused or breaks a limit."""
     _check(cfg)
     record, configuration = assembly.recorded(cfg)
+    _refuse_without_checkpoint(cfg, record)
+    kind = assembly.trained_on(record).task
     folder = _folder(record, configuration)
     folder.mkdir(parents=True, exist_ok=True)
     rows = []
     _remove(folder / "work")
     for form in cfg.formats:
+        refused = refusal(form, kind)
+        if refused:
+            rows.append({"format": form, "status": f"refused: {refused}"})
+            continue
         row = _exported(cfg, form, folder, overrides)
         if row["status"] == "ok" and form != "tfhub":  # Hub's users ask Keras.
             row |= _measured(folder / row["file"], row["size"])
@@ -67,6 +73,16 @@ def _check(cfg: Config) -> None:
     for form in cfg.formats:
         if form not in FORMATS:
             raise UsageError(f"formats: there is no {form!r}{nearest(form, FORMATS)}")
+
+
+def _refuse_without_checkpoint(cfg: Config, record: Any) -> None:
+    """Each format's process would find that out, after seconds of imports."""
+    run_dir = record.run_dir
+    if run_dir and run_dir.is_dir() and not any(run_dir.glob("checkpoints/**/*.index")):
+        raise UsageError(
+            f"run: {run_dir} has no checkpoint, so there is no model to export; "
+            f"train it: {make_command('train', [f'run={cfg.run}'])}"
+        )
 
 
 def _folder(record: Any, configuration: Config) -> Path:
@@ -94,6 +110,7 @@ def _exported(cfg: Config, form: str, folder: Path, overrides: Sequence[str]) ->
         return json.loads(file.read_text())
     if trouble is None:
         trouble = _last_words(child.returncode, log)
+    _remove(folder / form)  # Half a file, or one that nothing was held against.
     return {"format": form, "status": trouble}
 
 

@@ -1,15 +1,15 @@
 """Shows pictures to a recorded run's model.    make predict RUN=<run> ARGS="images=<file, folder, pattern or bucket>"
 
 Writes what it found as drawn pictures, a contact sheet, and COCO JSON (boxes, masks), CSV (classes) or label PNGs.
-Needs neither data set nor annotation. model=<exported file> asks an exported file in place of the checkpoint.
+Needs neither data set nor annotation. model=<exported file> asks an exported file in place of the checkpoint; without RUN=
+the file alone, wherever it has come from.
 """
 
 import re
 import shutil
 import sys
 import time
-from collections.abc import Iterator
-from dataclasses import replace
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -31,38 +31,63 @@ EVERY_S = 5.0  # between two lines of progress
 
 
 def run(cfg: Config) -> int:
-    """Writes into `predictions/<name of the place>` of the run directory; 1 where a picture was none."""
+    """Writes into `predictions/<name of the place>` of the run directory, or beside a file asked alone; 1 where a picture was none."""
     if not cfg.images:
         raise UsageError(
             "images: name a file, a folder, a pattern or a bucket: "
             'make predict RUN=<run> ARGS="images=<folder>"'
         )
-    place = cfg.images
-    listed = pictures.found(place)
-    cfg = replace(cfg, run=cfg.run or _run_of(cfg.model))
+    listed = pictures.found(cfg.images)
+    if cfg.model and not cfg.run:
+        return _ask_alone(cfg, Path(config.absolute(cfg.model)), listed)
     record, configuration = assembly.recorded(cfg)
-    run_dir = record.run_dir or Path(config.absolute(configuration.run_dir))
-    folder = run_dir / "predictions" / _name(place)
-    if folder.exists() and Path(config.absolute(place)) == folder:
-        raise UsageError(f"images: {place}: what is found would be written there; copy it first")
-    shutil.rmtree(folder, ignore_errors=True)
+    folder = _cleared(record.run_dir or Path(config.absolute(configuration.run_dir)), cfg.images)
     with process.prepared(configuration, folder):
         trained = assembly.trained(cfg)
         predictor = assembly.predictor(trained, cfg.model)
         print(f"{len(listed)} files, {cfg.model or trained.model.checkpoint}")
-        keeper = _Keeper(folder, trained, cfg.min_score, len(listed))
-        for chunk in pictures.chunks(listed, BATCH):
-            readable = list(_readable(chunk, configuration, keeper))
-            contents = [image.content for _, image in readable]
-            for (file, _), outcome in zip(readable, predictor.found(contents), strict=True):
-                keeper.take(file.name, outcome)
-            keeper.progress()
-        return keeper.close()
+        about = {
+            "labels": trained.data.labels,
+            "task": trained.data.task,
+            "first_label": trained.task.FIRST_LABEL,
+        }
+        keeper = _Keeper(folder, about, cfg.min_score, len(listed))
+        return _shown(listed, configuration, predictor, keeper)
 
 
-def _run_of(model: str | None) -> str | None:
-    """The run that an exported file was made of."""
-    return metadata.read(Path(model))["run"] if model else None
+def _ask_alone(cfg: Config, exported: Path, listed: list[Found]) -> int:
+    """Asks an exported file that may have come without its run; what is found goes beside it."""
+    about = metadata.read(exported)
+    folder = _cleared(exported.parent, str(cfg.images))
+    with process.prepared(cfg, folder):
+        from pipelines.shipping.alone import Alone  # TensorFlow: 10 s.
+
+        print(f"{len(listed)} files, {exported}")
+        keeper = _Keeper(folder, about, cfg.min_score, len(listed))
+        return _shown(listed, cfg, Alone(exported, about), keeper)
+
+
+def _cleared(owner: Path, place: str) -> Path:
+    """The folder that is written into, empty.
+
+    Raises:
+        UsageError: the pictures lie in it.
+    """
+    folder = owner / "predictions" / _name(place)
+    if folder.exists() and Path(config.absolute(place)) == folder:
+        raise UsageError(f"images: {place}: what is found would be written there; copy it first")
+    shutil.rmtree(folder, ignore_errors=True)
+    return folder
+
+
+def _shown(listed: list[Found], configuration: Config, predictor: Any, keeper: "_Keeper") -> int:
+    for chunk in pictures.chunks(listed, BATCH):
+        readable = list(_readable(chunk, configuration, keeper))
+        contents = [image.content for _, image in readable]
+        for (file, _), outcome in zip(readable, predictor.found(contents), strict=True):
+            keeper.take(file.name, outcome)
+        keeper.progress()
+    return keeper.close()
 
 
 def _name(place: str) -> str:
@@ -88,20 +113,20 @@ class _Keeper:
     def __init__(
         self,
         folder: Path,
-        trained: assembly.Trained,
+        about: Mapping[str, Any],
         min_score: float,
         total: int,
     ) -> None:
         from pipelines.shipping import findings  # Its packages belong to the work.
 
         self._folder = folder
-        self._labels = trained.data.labels
+        self._labels = about["labels"]
         self._min_score = min_score
         self._kept: Any = None
-        if trained.data.task == "classification":
+        if about["task"] == "classification":
             self._kept = findings.Probabilities(folder, self._labels)
-        elif trained.data.task == "detection":
-            self._kept = findings.Objects(folder, self._labels, trained.task.FIRST_LABEL)
+        elif about["task"] == "detection":
+            self._kept = findings.Objects(folder, self._labels, about["first_label"])
         self._sheet: list[Any] = []
         self._total = total
         self._done = 0

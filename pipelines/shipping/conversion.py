@@ -104,10 +104,6 @@ def _assets(document: Mapping[str, Any], scratch: Path) -> dict[str, str]:
 
 def _hub(source: Source, destination: Path) -> Path:
     """The Keras model as the official exporter for TF Hub saves it, with the weights that were evaluated."""
-    if source.kind != "classification":
-        raise Refused(
-            "Model Garden's exporter for TF Hub knows classifiers alone; take saved_model"
-        )
     source.model.save(
         str(destination),
         include_optimizer=False,

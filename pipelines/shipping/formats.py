@@ -9,3 +9,10 @@ QUANTIZED = {
 }
 INT8 = "tflite_int8"
 FORMATS = ("saved_model", *QUANTIZED, "tfhub", "onnx")
+
+
+def refusal(form: str, kind: str) -> str | None:
+    """Why no model of a vision task can have a format; None where one can."""
+    if form == "tfhub" and kind != "classification":
+        return "Model Garden's exporter for TF Hub knows classifiers alone; take saved_model"
+    return None

@@ -1,4 +1,8 @@
-"""Shows pictures to the TFLite model beside this file; needs ai-edge-litert, NumPy and Pillow.    python sample.py picture.jpg …"""
+"""Shows pictures to the TFLite model beside this file; needs ai-edge-litert, NumPy and Pillow.    python sample.py picture.jpg …
+
+Of boxes it draws <picture>.found.png into the current folder; of pixels it writes <picture>.classes.png, whose values are the
+classes.
+"""
 
 import json
 import sys
@@ -7,7 +11,7 @@ from pathlib import Path
 
 import numpy as np
 from ai_edge_litert.interpreter import Interpreter
-from PIL import Image
+from PIL import Image, ImageDraw
 
 
 def resized(pixels, height, width):
@@ -31,7 +35,7 @@ def resized(pixels, height, width):
 
 
 def prepared(picture, wants):
-    """What the model is shown, and by how much the picture was scaled."""
+    """What the model is shown, by how much the picture was scaled, and the size that it has in it."""
     pixels = np.asarray(picture.convert("RGB"), float)
     height, width = wants["size"]
     if wants.get("center_crop_fraction"):
@@ -46,7 +50,7 @@ def prepared(picture, wants):
     shown = np.zeros((height, width, 3), np.float32)
     normal = (pixels - wants["mean"]) / wants["stddev"]
     shown[:rows, :columns] = resized(normal, rows, columns)
-    return shown[None], scale
+    return shown[None], scale, (rows, columns)
 
 
 def boxes(said, about):
@@ -84,37 +88,48 @@ def boxes(said, about):
     return sorted(kept, key=lambda box: -box[1])[: know["max_num_detections"]]
 
 
+def pixels(logits, size, inside, about):
+    """The class of each pixel of the picture: the padded, scaled copy's, taken back to its size."""
+    logits = resized(logits, *about["input"]["size"])[: inside[0], : inside[1]]
+    return resized(logits, *size).argmax(-1).astype(np.uint8)
+
+
+def probabilities(logits, about):
+    """Of each class."""
+    if about["multilabel"]:
+        return 1 / (1 + np.exp(-logits))
+    powers = np.exp(logits - logits.max())
+    return powers / powers.sum()
+
+
+def show(name, picture, model, about):
+    image, scale, inside = prepared(picture, about["input"])
+    said = model(images=image)
+    stem, labels = Path(name).stem, about["labels"]
+    if about["task"] == "classification":
+        sure = probabilities(said["logits"][0], about)
+        print(name, labels[int(sure.argmax())], float(sure.max()))
+    elif about["task"] == "segmentation":
+        classes = pixels(said["logits"][0], picture.size[::-1], inside, about)
+        Image.fromarray(classes).save(f"{stem}.classes.png")
+        counts = np.bincount(classes.ravel(), minlength=len(labels)).tolist()
+        print(name, dict(zip(labels, counts, strict=True)))
+    else:
+        drawing = ImageDraw.Draw(picture)
+        for box, score, label in boxes(said, about):
+            top, left, bottom, right = np.round(box / np.tile(scale, 2), 1).tolist()
+            drawing.rectangle([left, top, right, bottom], outline="red")
+            label = labels[label - about["first_label"]]
+            print(name, label, round(float(score), 3), [top, left, bottom, right])
+        picture.save(f"{stem}.found.png")
+
+
 def main():
     file = next(Path(__file__).parent.glob("*.tflite"))
     about = json.loads(zipfile.ZipFile(file).read("trellis.json"))
     model = Interpreter(str(file)).get_signature_runner()
     for name in sys.argv[1:]:
-        image, scale = prepared(Image.open(name), about["input"])
-        said = model(images=image)
-        if "boxes" in about:
-            for box, score, label in boxes(said, about):
-                place = np.round(box / np.tile(scale, 2), 1).tolist()
-                print(
-                    name,
-                    about["labels"][label - about["first_label"]],
-                    round(float(score), 3),
-                    place,
-                )
-        elif about["task"] == "classification":
-            logits = said["logits"][0]
-            probabilities = np.exp(logits - logits.max()) / np.exp(logits - logits.max()).sum()
-            best = int(probabilities.argmax())
-            print(
-                name,
-                about["labels"][best],
-                float(probabilities[best]),
-            )
-        else:
-            print(
-                name,
-                "classes of the prepared picture's pixels",
-                said["logits"][0].argmax(-1).shape,
-            )
+        show(name, Image.open(name).convert("RGB"), model, about)
 
 
 if __name__ == "__main__":

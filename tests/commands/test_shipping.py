@@ -66,6 +66,10 @@ def test_a_run_is_shown_pictures_exported_and_asked_by_the_sample_alone(trellis,
     assert int8["status"] == "ok" or "most is lost in" in int8["status"]
     trellis("export", *here, "formats=[tflite]")
     assert card_of(run)["tflite"]["sha256"] == row["sha256"]
+    bare = tmp_path / "bare"
+    shutil.copytree(run, bare, ignore=shutil.ignore_patterns("checkpoints", "exports"))
+    printed = trellis("export", f"run={bare}", *here[1:], "formats=[tflite]", code=2)
+    assert "no checkpoint" in printed and "make train" in printed
 
     names = sorted(found)
     sample = run / "exports" / "tflite" / "sample.py"
@@ -73,8 +77,11 @@ def test_a_run_is_shown_pictures_exported_and_asked_by_the_sample_alone(trellis,
     asked = subprocess.run(command, capture_output=True, text=True, check=True, cwd=tmp_path)
     assert [line.split()[-2] for line in asked.stdout.splitlines()] == [found[n] for n in names]
     model = run / "exports" / "tflite" / "tflite.tflite"
-    trellis("predict", f"model={model}", here[1], f"images={pictures}")
-    assert classes_of(run) == found
+    # A file that has come without its run.
+    (tmp_path / "elsewhere").mkdir()
+    shutil.copy(model, tmp_path / "elsewhere")
+    trellis("predict", f"model={tmp_path / 'elsewhere' / model.name}", f"images={pictures}")
+    assert classes_of(tmp_path / "elsewhere") == found
 
 
 @pytest.mark.slow

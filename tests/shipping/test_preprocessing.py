@@ -68,7 +68,7 @@ def test_the_sample_shows_a_model_what_the_evaluation_does(tiny, name, tmp_path)
         pixels = generator.integers(0, 256, (*size, 3), np.uint8)
         Image.fromarray(pixels).save(tmp_path / "a.png")
         image, _ = run.preprocess(tf.constant((tmp_path / "a.png").read_bytes()))
-        sample, _ = sample_tflite.prepared(Image.open(tmp_path / "a.png"), wants)
+        sample, *_ = sample_tflite.prepared(Image.open(tmp_path / "a.png"), wants)
         assert np.abs(sample[0] - image.numpy()).max() < 1e-4, size
 
 

@@ -1,0 +1,95 @@
+"""Shows pictures to an exported file alone: no run, no Model Garden; what it wants to be shown stands in the file."""
+
+import io
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import tensorflow as tf
+from ai_edge_litert.interpreter import Interpreter
+from PIL import Image, UnidentifiedImageError
+
+from pipelines.outside import reason
+from pipelines.shipping import results, sample_tflite
+from pipelines.shipping.answers import UPRIGHT
+from pipelines.shipping.results import Result
+
+Ask = Callable[[bytes, np.ndarray], Result]
+
+
+class Alone:
+    """Pictures in, results out, as `prediction.Predictor`."""
+
+    def __init__(self, exported: Path, about: Mapping[str, Any]) -> None:
+        """Opens a file.
+
+        Args:
+            about: its metadata.
+        """
+        self._ask = _of_folder(exported, about) if exported.is_dir() else _of_lite(exported, about)
+
+    def found(self, contents: Sequence[bytes]) -> Iterator[tuple[np.ndarray, Result] | str]:
+        """Each picture with what was found in it, or why it cannot be decoded."""
+        for content in contents:
+            try:
+                image = tf.io.decode_image(content, channels=3, expand_animations=False).numpy()
+                yield image, self._ask(content, image)
+            except tf.errors.OpError as error:
+                yield reason(error.message, 200)
+            except (UnidentifiedImageError, OSError) as error:
+                yield reason(error, 200)
+
+
+def _of_folder(exported: Path, about: Mapping[str, Any]) -> Ask:
+    loaded = tf.saved_model.load(str(exported))
+    if "model" not in loaded.signatures:
+
+        def ask_hub(content: bytes, image: np.ndarray) -> Result:
+            pixels, *_ = _prepared(content, about)
+            logits = loaded(tf.constant(pixels), training=False)[0].numpy()
+            return Result(probabilities=sample_tflite.probabilities(logits, about))
+
+        return ask_hub
+
+    def ask(content: bytes, image: np.ndarray) -> Result:
+        found = loaded.signatures["serving_default"](images=tf.constant([content]))
+        said = {name: value[0].numpy() for name, value in found.items()}
+        if "probabilities" in said:
+            return Result(probabilities=said["probabilities"])
+        if "logits" in said:
+            size = image.shape[:2]
+            pixels = results.classes_of_pixels(said["logits"], said["image_info"], size)
+            return Result(pixels=pixels)
+        return results.of_objects(said, UPRIGHT, image.shape[:2])
+
+    return ask
+
+
+def _of_lite(exported: Path, about: Mapping[str, Any]) -> Ask:
+    model = Interpreter(str(exported)).get_signature_runner()
+
+    def ask(content: bytes, image: np.ndarray) -> Result:
+        pixels, scale, inside = _prepared(content, about)
+        said = model(images=pixels)
+        if about["task"] == "classification":
+            return Result(probabilities=sample_tflite.probabilities(said["logits"][0], about))
+        if about["task"] == "segmentation":
+            size = image.shape[:2]
+            return Result(pixels=sample_tflite.pixels(said["logits"][0], size, inside, about))
+        return _of_boxes(sample_tflite.boxes(said, {**about, "min_score": 0.0}), scale, about)
+
+    return ask
+
+
+def _prepared(content: bytes, about: Mapping[str, Any]) -> Any:
+    return sample_tflite.prepared(Image.open(io.BytesIO(content)), about["input"])
+
+
+def _of_boxes(found: Sequence[Any], scale: np.ndarray, about: Mapping[str, Any]) -> Result:
+    boxes = [box / np.tile(scale, 2) for box, _, _ in found]
+    return Result(
+        boxes=np.array(boxes, np.float32).reshape(-1, 4),
+        scores=np.array([score for _, score, _ in found], np.float32),
+        classes=np.array([label for _, _, label in found], np.int64) - about["first_label"],
+    )
