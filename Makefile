@@ -8,6 +8,7 @@ SWEEP ?=
 RUN ?=
 SEEDS ?=
 BUNDLE ?=
+CKPT ?=
 FORMAT ?=
 INIT ?=
 ARGS ?=
@@ -15,7 +16,7 @@ FUZZ_SECONDS ?= 300
 
 READY := .venv/ready
 TRELLIS := .venv/bin/trellis
-CHOICE = $(if $(EXP),experiment=$(EXP)) $(if $(DATA),dataset=$(DATA)) $(if $(RUNTIME),runtime=$(RUNTIME)) $(if $(SWEEP),sweep=$(SWEEP)) $(if $(INIT),init=$(INIT)) $(if $(RUN),run=$(RUN)) $(if $(FORMAT),formats=[$(FORMAT)]) $(if $(SEEDS),seeds=$(SEEDS)) $(if $(BUNDLE),bundle=$(BUNDLE)) $(ARGS)
+CHOICE = $(if $(EXP),experiment=$(EXP)) $(if $(DATA),dataset=$(DATA)) $(if $(RUNTIME),runtime=$(RUNTIME)) $(if $(SWEEP),sweep=$(SWEEP)) $(if $(INIT),init=$(INIT)) $(if $(RUN),run=$(RUN)) $(if $(FORMAT),formats=[$(FORMAT)]) $(if $(SEEDS),seeds=$(SEEDS)) $(if $(BUNDLE),bundle=$(BUNDLE)) $(if $(CKPT),checkpoint=$(CKPT)) $(ARGS)
 
 .PHONY: setup lock data preview train finetune choose weights launch evaluate predict export serve register sweep reproduce bundle compare bisect sync list show check tune profile doctor ui completion test test-slow test-chaos test-fuzz lint format golden bench bench-data bench-train bench-waits bench-pretrained help
 

@@ -4,6 +4,7 @@ It stands above the subjects and below the commands: whatever trains, evaluates,
 """
 
 import json
+import math
 import re
 import shutil
 import tempfile
@@ -16,11 +17,12 @@ from typing import Any
 from etils import epath
 
 import tasks
-from pipelines import config
+from pipelines import config, outcomes
 from pipelines.config import Config, Dataset
 from pipelines.data import manifest, portable, store
 from pipelines.data.manifest import Manifest
 from pipelines.outcomes import Outcomes
+from pipelines.reproduction.measured import Measured
 from pipelines.shipping import metadata
 from pipelines.tracking import continuation, runs
 from pipelines.tracking.record import RunRecord
@@ -343,6 +345,50 @@ def predictor(trained: Trained, exported: str | None = None) -> Any:
         inference.Preprocessing(trained.model, kind),
         forward,
         results.reading(kind, trained.model.params),
+    )
+
+
+def measured(cfg: Config, folder: Path, say: Callable[[str], None]) -> Measured:
+    """Evaluates the checkpoint that `cfg.checkpoint` names on the validation data of `cfg`, image by image.
+
+    Args:
+        folder: gets the outcomes of the images, and a log with the name of every variable.
+
+    Raises:
+        UsageError: there is no such checkpoint, or it is not the whole of this model.
+    """
+    name = str(cfg.checkpoint)
+    weights = named.of_checkpoint(name)
+    together = built(prepared(cfg))
+    from pipelines.training import evaluation, starting  # TensorFlow, imported by now.
+
+    params = together.params
+    params.trainer.optimizer_config.ema = None  # Averages are in the model where there are any.
+    images = together.data.splits["validation"].examples
+    batch = params.task.validation_data.global_batch_size
+    params.trainer.validation_steps = math.ceil(images / batch)
+    saved = starting.Starting(name, weights.sha256, checkpoint=str(weights.path))
+    loaded = starting.Loaded()
+
+    def restore(trainer: Any) -> None:
+        nonlocal loaded
+        loaded = starting.load_whole(trainer.model, saved, say)
+
+    outcome = evaluation.evaluate(
+        params,
+        restore,
+        folder,
+        devices=together.devices,
+        exact=cfg.determinism,
+    )
+    return Measured(
+        name,
+        weights.sha256,
+        len(loaded.loaded),
+        loaded.skipped,
+        loaded.averaged,
+        outcome.metrics,
+        outcomes.read(folder / outcomes.FILE),
     )
 
 

@@ -195,6 +195,8 @@ class Config:
     parent: str | None = role(PLACE, default=None)
     # Trainings of a stated figure's recipe, from `seed` on, each with the next.
     seeds: int = role(VERB, default=1, verb="reproduce")
+    # A published checkpoint, a SavedModel or a run directory: measured on the recipe's validation split.
+    checkpoint: str | None = role(VERB, default=None, verb="reproduce")
     # Kinds of difference that a run made again may have and still count: processor, environment, …
     allow: list[str] = role(VERB, factory=list, verb="reproduce")
     workers: int = role(VERB, default=2, verb="launch")  # processes that train together

@@ -5,18 +5,23 @@ A training keeps them in `outcomes/last.npz` and `outcomes/best.npz` of its run 
 """
 
 import io
+import math
 import zipfile
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from pipelines import statistics
+from pipelines.statistics import ERROR, Interval
+
 FOLDER = "outcomes"
 LAST, BEST = "last.npz", "best.npz"
 FILE = "outcomes.npz"  # in the folder of an evaluation
 RECALLS = np.linspace(0.0, 1.0, 101)  # COCO's, at which precision is averaged
+SAME_FIGURE = 1e-4  # within which the official figure, in single precision, is the same
 THRESHOLDS = 10  # of COCO's IoU, from 0.5 to 0.95
 
 
@@ -44,10 +49,14 @@ class Classes:
         """Equal for the same images alone, as far as their labels tell them apart."""
         return self.truth.tobytes()
 
+    @property
+    def right(self) -> np.ndarray:
+        """Whether the answer is the truth, of every image."""
+        return self.truth == self.answer
+
     def figure(self, images: np.ndarray | None = None) -> float:
         """Accuracy over the images with these numbers, or over all."""
-        right = self.truth == self.answer
-        return float(np.mean(right if images is None else right[images]))
+        return float(np.mean(self.right if images is None else self.right[images]))
 
 
 @dataclass(frozen=True)
@@ -162,6 +171,82 @@ def _times(images: np.ndarray | None, count: int) -> np.ndarray:
     return np.ones(count, int) if images is None else np.bincount(images, minlength=count)
 
 
+@dataclass(frozen=True)
+class Paired:
+    """Two models on the same images.
+
+    Attributes:
+        difference: of their figures, the second's less the first's.
+        interval: where it lies for all such images.
+        apart: whether the choice of the images alone would hardly give such a difference.
+        shown: how many images there are.
+        images: about how many would tell, if the difference stays; None: they are equal.
+    """
+
+    difference: float
+    interval: Interval
+    apart: bool
+    shown: int
+    images: int | None
+
+
+def over_images(found: Outcomes, level: float = 1 - ERROR) -> Interval:
+    """Where the figure lies for all images like these, by drawing them again and again."""
+    return statistics.bootstrap(
+        np.arange(found.images),
+        found.figure,
+        level=level,
+        draws=_draws(found),
+    )
+
+
+def paired(first: Outcomes, second: Outcomes, comparisons: int = 1) -> Paired | None:
+    """Weighs two models image by image; None: it is not known that they were shown the same images.
+
+    Args:
+        comparisons: how many such differences are looked at together; each is then allowed its part of 5%.
+    """
+    if type(first) is not type(second) or first.identity != second.identity:
+        return None
+    error = ERROR / comparisons
+    difference = second.figure() - first.figure()
+
+    def change(images: np.ndarray) -> float:
+        return second.figure(images) - first.figure(images)
+
+    interval = statistics.bootstrap(
+        np.arange(first.images),
+        change,
+        level=1 - error,
+        draws=_draws(first),
+    )
+    apart = interval.low > 0 or interval.high < 0
+    if isinstance(first, Classes) and isinstance(second, Classes):
+        # Exact, where a bootstrap of few images that differ is too sure.
+        lost = int(np.sum(first.right & ~second.right))
+        gained = int(np.sum(second.right & ~first.right))
+        apart = statistics.sign_test(lost, gained) < error
+    return Paired(
+        difference,
+        interval,
+        apart,
+        first.images,
+        _images_that_tell(first.images, difference, interval),
+    )
+
+
+def _draws(found: Outcomes) -> int:
+    """As many as an interval needs; a figure of boxes or pixels takes long to work out."""
+    return 2000 if isinstance(found, Classes) else 400
+
+
+def _images_that_tell(images: int, difference: float, interval: Interval) -> int | None:
+    if difference == 0:
+        return None
+    half = (interval.high - interval.low) / 2
+    return math.ceil(images * (half / difference) ** 2)
+
+
 def packed(step: int, found: Mapping[str, Outcomes]) -> bytes:
     """The content of a file.
 
@@ -190,3 +275,29 @@ def read(file: Path) -> dict[str, Outcomes]:
     except (OSError, ValueError, zipfile.BadZipFile):
         return {}
     return {name: KINDS[kind](**values) for (name, kind), values in fields.items()}
+
+
+def pair_of_runs(runs: Sequence[tuple[Path | None, Mapping[str, Any]]]) -> Paired | None:
+    """Two runs image by image; None where that is not kept of both, or they were shown other images.
+
+    Args:
+        runs: directory and headline of each.
+    """
+    first, second = [
+        of_run(run_dir, headline.get("metric"), headline.get("value")) for run_dir, headline in runs
+    ]
+    return paired(first, second) if first and second else None
+
+
+def of_run(run_dir: Path | None, metric: str | None, value: float | None) -> Outcomes | None:
+    """What the last evaluation of a run found in every image; None where it is not kept, or gives another figure.
+
+    Args:
+        value: the figure that is known of it.
+    """
+    if run_dir is None or metric is None or value is None:
+        return None
+    found = read(run_dir / FOLDER / LAST).get(metric)
+    if found is None or abs(found.figure() - value) > SAME_FIGURE:
+        return None
+    return found

@@ -138,6 +138,14 @@ def bootstrap(
     return Interval(float(low), float(high))
 
 
+def sign_test(first: int, second: int) -> float:
+    """Probability that chance parts so many images, which two models judge differently, as unevenly or more (McNemar, exact)."""
+    from scipy.special import bdtr  # As in `quantile`.
+
+    fewer = min(first, second)
+    return min(1.0, 2 * float(bdtr(fewer, first + second, 0.5)))
+
+
 @dataclass(frozen=True)
 class Equivalence:
     """Whether runs reproduce a stated figure, by two one-sided tests against a margin.

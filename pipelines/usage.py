@@ -18,6 +18,7 @@ VARIABLES = {
     "run": "RUN",
     "seeds": "SEEDS",
     "bundle": "BUNDLE",
+    "checkpoint": "CKPT",
 }
 
 

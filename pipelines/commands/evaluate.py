@@ -36,7 +36,7 @@ def run(cfg: Config) -> int:
         print(f"evaluating {checkpoint} on {data.dataset}: {steps} steps")
         outcome = evaluation.evaluate(
             params,
-            checkpoint,
+            evaluation.of_checkpoint(checkpoint),
             folder,
             devices=built.devices,
             exact=recorded.determinism,

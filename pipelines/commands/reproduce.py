@@ -2,6 +2,7 @@
 
 A run (or BUNDLE=<file>, one in a file): its recorded config, code, seed and thread counts, in a separate work tree; exit code 0
 for identical, or for equivalent where all that differs was allowed: ARGS=allow=[processor].
+A published checkpoint (CKPT=<path>): its figure on the recipe's validation split; nothing is trained.
 A figure: the experiment's own recipe, data and devices checked first; exit code 0 only where the figure is reproduced.
 Its recipe is trained once, or with SEEDS of them in a sweep, which the same command resumes.
 """
@@ -9,23 +10,26 @@ Its recipe is trained once, or with SEEDS of them in a sweep, which the same com
 import json
 import shutil
 import subprocess
+import sys
 import time
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
-from pipelines import assembly, config, own
+from pipelines import assembly, config, outcomes, own
 from pipelines.commands import sweep, train
 from pipelines.config import Config, Figure
-from pipelines.reproduction import bundle, classes, comparison, figure, levels, worktree
+from pipelines.reproduction import bundle, classes, comparison, figure, levels, measured, worktree
 from pipelines.reproduction.comparison import Comparison
 from pipelines.sweeps import commandline
 from pipelines.system import kernels, processes
 from pipelines.system.processes import ROOT
 from pipelines.system.signals import Interrupted
 from pipelines.tracking import environment, mlflow_store, runs
-from pipelines.tracking.record import SUMMARY, read_summary, write_summary
+from pipelines.tracking.record import SUMMARY, RunRecord, read_summary, write_summary
+from pipelines.training import process
 from pipelines.usage import ExitCode, UsageError, make_command, nearest
 from pipelines.weights import store
 
@@ -49,6 +53,8 @@ def run(cfg: Config, overrides: Sequence[str] = ()) -> int:
     """Returns the exit code that the module's docstring states."""
     if cfg.bundle:
         return _reproduce_bundle(cfg)
+    if cfg.checkpoint:
+        return _measure_checkpoint(cfg)
     return _reproduce_run(cfg) if cfg.run else _reproduce_figure(cfg, overrides)
 
 
@@ -172,7 +178,7 @@ def _make_again(cfg: Config, original: Original, recorded: Config, tree: Path) -
         original,
         recorded,
         again,
-        found.metrics,
+        found,
     )
     kinds = {kind for kind, changes in compared.inputs.items() if changes}
     kinds |= classes.kinds(texts, again)
@@ -207,18 +213,20 @@ def _compared(
     original: Original,
     recorded: Config,
     again: Mapping[str, str],
-    metrics: Mapping[str, Mapping[int, float]],
+    found: RunRecord,
 ) -> Comparison:
     texts = original.texts
     tolerance = recorded.figure.margin if recorded.figure else comparison.TOLERANCE
     headline = json.loads(texts["summary.json"])["headline"]
+    last = json.loads(again["summary.json"])["headline"]
     images = assembly.images_shared_out(texts["manifest.json"], headline["metric"])
     return comparison.compare(
         texts,
         again,
-        (original.metrics, metrics),
+        (original.metrics, found.metrics),
         tolerance,
         images,
+        outcomes.pair_of_runs([(original.run_dir, headline), (found.run_dir, last)]),
     )
 
 
@@ -366,6 +374,39 @@ def _reproduce_figure(cfg: Config, overrides: Sequence[str]) -> int:
         {cfg.seed: run_dir},
         run_dir,
     )
+
+
+def _measure_checkpoint(cfg: Config) -> int:
+    """Holds somebody's checkpoint against the figure that is stated for it, on the data that it is stated on."""
+    stated = figure.stated(cfg)
+    time_of_day = time.strftime("%Y%m%d-%H%M%S")
+    folder = Path(config.absolute(cfg.runs_dir), "reproductions", f"{cfg.name}-{time_of_day}")
+    with process.prepared(cfg, folder):
+        examples = _examples(cfg)
+        print(f"{cfg.name}: measuring {cfg.checkpoint}; nothing is trained", flush=True)
+        say = partial(print, file=sys.stdout, flush=True)  # What libraries print goes to the log.
+        reached = assembly.measured(
+            replace(cfg, figure=stated),
+            folder,
+            say,
+        )
+        examples = examples or _examples(cfg)
+        departures = figure.departures(
+            cfg,
+            examples,
+            _resolved,
+        )
+    verdict = measured.judge(
+        stated,
+        reached,
+        departures,
+        examples["validation"],
+    )
+    print("\n".join(verdict.lines()))
+    text = json.dumps(verdict.document(), indent=1)
+    (folder / "reproduction.json").write_text(f"{text}\n")
+    print(folder / "reproduction.json")
+    return CODES[verdict.word]
 
 
 def _reproduce_with_seeds(cfg: Config, stated: Figure, overrides: Sequence[str]) -> int:

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import tasks
-from pipelines import assembly, config
+from pipelines import assembly, config, outcomes
 from pipelines.config import Config
 from pipelines.data import store
 from pipelines.sweeps import (
@@ -256,7 +256,15 @@ def _placed(cfg: Config, request: Request) -> Config:
 def _report(recorder: Any, schedule: Schedule, goal: str, name: str) -> None:
     """Writes and prints the ranking, what in it is chance, and how to train the best again."""
     rows = ranking.rank(schedule.trials, goal)
-    tied = ties.find(rows, _images_shared_out(rows))
+    found = [
+        outcomes.of_run(
+            row.best.run_dir,
+            row.best.metric,
+            row.best.value,
+        )
+        for row in rows
+    ]
+    tied = ties.find(rows, _images_shared_out(rows), found)
     text = ranking.as_csv(rows, tied.positions)
     recorder.file("ranking.csv", text)
     recorder.file("ledger.jsonl")

@@ -9,6 +9,7 @@ from typing import Any
 import yaml
 
 from pipelines import statistics
+from pipelines.outcomes import Paired
 from pipelines.reproduction import agreement, classes, inputs
 from pipelines.reproduction.classes import Classes
 from pipelines.statistics import Equivalence, Sample, Spread
@@ -57,6 +58,7 @@ def compare(
     figures: tuple[Figures, Figures],
     tolerance: float = TOLERANCE,
     images: int | None = None,
+    pair: Paired | None = None,
 ) -> Comparison:
     """Compares two runs by their recorded texts (by file name) and figures (by name, then step).
 
@@ -66,6 +68,7 @@ def compare(
 
     Args:
         images: of the validation split, where the headline is a share of them.
+        pair: both runs image by image, where that is kept.
     """
     same_class = classes.between(before, after)
     summaries = [_document(texts, "summary.json") for texts in (before, after)]
@@ -79,7 +82,10 @@ def compare(
     results.append(f"{old.get('metric')}: {value} -> {again}")
     spread = _spread(before, old.get("metric"))
     if None not in (value, again) and value != again:
-        results.append(_chance(value, again, spread, images))
+        if pair:
+            results.append(_image_by_image(pair))
+        if spread or not pair:
+            results.append(_chance(value, again, spread, images))
     differing = inputs.differing(before, after)
     same_recipe = not differing["config"] and not differing["data"]
     if weights_equal and steps_equal:
@@ -140,6 +146,16 @@ def _chance(value: float, again: float, spread: Spread | None, images: int | Non
         return f"more than chance, by {yardstick}"
     line = f"cannot be told apart, by {yardstick}"
     return f"{line}; about {gap.runs} seeds each would tell" if gap.runs else line
+
+
+def _image_by_image(pair: Paired) -> str:
+    """What the same images say of two runs: their choice is then the only chance that counts, seeds aside."""
+    low, high = pair.interval.low, pair.interval.high
+    line = f"image by image: {pair.difference:+.4f}, {low:+.4f} to {high:+.4f} over images like these {pair.shown}"
+    if pair.apart:
+        return f"{line}: more than the choice of images"
+    line = f"{line}: cannot be told apart"
+    return f"{line}; about {pair.images} images would tell" if pair.images else line
 
 
 def _document(texts: Mapping[str, str], name: str) -> dict[str, Any]:

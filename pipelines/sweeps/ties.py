@@ -1,13 +1,14 @@
 """Which settings of a sweep cannot be told from the best, and how many seeds would tell.
 
-The yardstick is the spread over seeds, where any settings have several; else, of a figure that is a share of images, the
-error that the choice of the images brings. Where neither is known, nothing tells chance from effect.
+The yardstick is the spread over seeds, where any settings have several; else what was found in every image, where that is
+kept; else, of a figure that is a share of images, the error that the choice of the images brings. Where none is known, nothing tells chance from effect.
 """
 
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from pipelines import statistics
+from pipelines import outcomes, statistics
+from pipelines.outcomes import Outcomes
 from pipelines.statistics import Gap, Spread
 from pipelines.sweeps.ranking import Row
 
@@ -39,18 +40,27 @@ class Ties:
         return [f"{line}; about {self.runs} seeds each would tell: {_seeds(self.runs)}"]
 
 
-def find(rows: Sequence[Row], images: int | None = None) -> Ties:
+def find(
+    rows: Sequence[Row],
+    images: int | None = None,
+    found: Sequence[Outcomes | None] = (),
+) -> Ties:
     """The rows that cannot be told from the first.
 
     Args:
         rows: as `ranking.rank` orders them.
         images: of the validation split, where the figure is a share of them.
+        found: in every image, by the best run of each row; None where it is not kept.
     """
     whole = [row for row in rows if not row.missing]
     if len(whole) < 2:
         return Ties()
     samples = [statistics.sample(row.values) for row in whole]
     spread = statistics.pooled(samples)
+    if spread is None:
+        by_images = _image_by_image(found[: len(whole)])
+        if by_images:
+            return by_images
     yardstick = _yardstick(spread, images)
     if spread is None and images is None:
         others = range(1, len(whole))
@@ -75,6 +85,29 @@ def find(rows: Sequence[Row], images: int | None = None) -> Ties:
         tuple(tied),
         yardstick,
         max(counts, default=None),
+    )
+
+
+def _image_by_image(found: Sequence[Outcomes | None]) -> Ties | None:
+    """The rows that judge the images as the first does, chance aside; None: not known of every row, or of other images."""
+    kept = [each for each in found if each is not None]
+    if not kept or len(kept) < len(found):
+        return None
+    best, *others = kept
+    positions = []
+    for position, other in enumerate(others, start=1):
+        weighed = outcomes.paired(
+            best,
+            other,
+            comparisons=len(others),
+        )
+        if weighed is None:
+            return None
+        if not weighed.apart:
+            positions.append(position)
+    return Ties(
+        tuple(positions),
+        f"one seed each, image by image on the same {best.images}",
     )
 
 

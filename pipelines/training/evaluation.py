@@ -23,13 +23,17 @@ Forward = Callable[[tf.Tensor, Mapping[str, Any]], Mapping[str, Any]]
 
 def evaluate(
     params: config_definitions.ExperimentConfig,
-    checkpoint: str,
+    restore: Callable[[Any], None],
     run_dir: Path,
     *,
     devices: tf.distribute.Strategy,
     exact: bool,
 ) -> Outcome:
-    """Evaluates one checkpoint on `params.task.validation_data`; writes `evaluate.log` and what was found in every image."""
+    """Evaluates one checkpoint on `params.task.validation_data`; writes `evaluate.log` and what was found in every image.
+
+    Args:
+        restore: gives a trainer's model its weights.
+    """
     official.prepare(params)
     outcome = Outcome(steps=0)
     meter = Meter(1, 1, sys.stdout)
@@ -44,7 +48,7 @@ def evaluate(
                 global_step=trainer.global_step,
                 eval_actions=[lambda output: outcome.metrics.update(official.scalars(output))],
             )
-            _restore(trainer, checkpoint)
+            restore(trainer)
             outcome.weights_sha256 = weights.sha256(weights.evaluated(trainer))
             outcome.trainable_sha256 = weights.sha256(trainer.model.trainable_variables)
             meter.evaluating()
@@ -60,10 +64,15 @@ def evaluate(
     return outcome
 
 
-def _restore(trainer: Any, checkpoint: str) -> None:
-    trainer.checkpoint.restore(checkpoint).expect_partial()
-    if checkpoints.is_best(checkpoint):
-        weights.settle_averages(trainer)
+def of_checkpoint(prefix: str) -> Callable[[Any], None]:
+    """Gives a trainer what a run has saved."""
+
+    def restore(trainer: Any) -> None:
+        trainer.checkpoint.restore(prefix).expect_partial()
+        if checkpoints.is_best(prefix):
+            weights.settle_averages(trainer)
+
+    return restore
 
 
 class Answering(tf.Module):

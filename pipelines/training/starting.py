@@ -16,7 +16,7 @@ import tensorflow as tf
 from pipelines.outside import printable
 from pipelines.training import checkpoints, upstream
 from pipelines.training.upstream import Saved
-from pipelines.usage import UsageError, nearest
+from pipelines.usage import MOST_NAMES, UsageError, nearest
 
 # Model Garden's tasks whose `initialize` reads whole modules and nothing else; others load in their own ways.
 LOADING_ALIKE = tuple(
@@ -24,6 +24,7 @@ LOADING_ALIKE = tuple(
     for name in ("image_classification", "maskrcnn", "retinanet", "semantic_segmentation")
 )
 KERAS = ".h5"  # ends the name of a file that Keras wrote
+SAVED_BY_KERAS = "keras_api"  # belongs to the root of a SavedModel that is the model itself
 WHOLE = "model"  # the root of everything, under which what belongs to no module is found
 EVERY = "all"  # Model Garden's word for every module
 BACKGROUND = "background"
@@ -158,12 +159,15 @@ def _saved(starting: Starting) -> Saved:
         return _tree(starting.tensors)
     prefix = str(starting.checkpoint)
     try:
-        return upstream.saved_objects(prefix, averages=not checkpoints.is_best(prefix))
+        saved = upstream.saved_objects(prefix, averages=not checkpoints.is_best(prefix))
     # TensorFlow has many words for a file that is not there or damaged.
     except (tf.errors.OpError, ValueError, KeyError, OSError) as error:
         raise UsageError(
             f"init: the checkpoint {printable(prefix, 300)} cannot be read: {printable(error, 200)}"
         ) from None
+    if WHOLE not in saved.children and SAVED_BY_KERAS in saved.children:
+        saved.children = {**saved.children, WHOLE: saved}
+    return saved
 
 
 def _tree(tensors: Mapping[str, np.ndarray]) -> Saved:
@@ -311,6 +315,35 @@ def _nothing(starting: Starting, wanted: Mapping[str, Any], saved: Saved) -> str
         f"saved are {', '.join(there) or 'no modules'}; the backbone (task.model.backbone) has to be the one that "
         f"the weights are for; from random weights: INIT=scratch"
     )
+
+
+def load_whole(model: Any, starting: Starting, say: Callable[[str], None]) -> Loaded:
+    """As `load`, of weights that are to be measured as they are.
+
+    Raises:
+        UsageError: also where variables are left at random, of another shape, or taken in part.
+    """
+    loaded = load(model, starting, say)
+    missing = [*loaded.left, *loaded.other_shape, *loaded.by_class]
+    if not missing:
+        return loaded
+    parts = sorted({name.partition("/")[0] for name in loaded.loaded})
+    shown = printable(starting.name, 300)
+    if parts == ["backbone"]:
+        shown += ", a backbone alone,"
+    raise UsageError(
+        f"checkpoint: {shown} is not the whole model: {len(loaded.loaded)} variables loaded, {len(missing)} do not match:"
+        f"{_listed(missing)}\nsaved and wanted by nothing: {len(loaded.skipped)}{_listed(loaded.skipped)}\n"
+        f"to train from it: INIT={printable(starting.name, 300)}"
+    )
+
+
+def _listed(names: Sequence[str]) -> str:
+    """Names one below the other, the first of many."""
+    lines = [printable(name, 200) for name in names[:MOST_NAMES]]
+    if len(names) > MOST_NAMES:
+        lines.append(f"… {len(names) - MOST_NAMES} more")
+    return "".join(f"\n  {line}" for line in lines)
 
 
 def official_loading(task: Any) -> Starting | None:

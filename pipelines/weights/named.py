@@ -56,7 +56,7 @@ def of_card(name: str, data_dir: str) -> Weights:
 
 
 def of_checkpoint(path: str | Path, manifest: str = "") -> Weights:
-    """The weights of a checkpoint: of a prefix, in a folder the best, else the newest; or a file of Keras'.
+    """The weights of a checkpoint: of a prefix, in a folder the best, else the newest; of a SavedModel; or a file of Keras'.
 
     Args:
         manifest: text of the manifest of the data that it learned from; else that in the run directory around it.
@@ -68,7 +68,7 @@ def of_checkpoint(path: str | Path, manifest: str = "") -> Weights:
     if prefix.suffix == ".h5" and prefix.is_file():
         return Weights(store.digest(prefix), prefix)  # Of Keras Applications.
     if prefix.is_dir():
-        prefix = _in_folder(prefix)
+        prefix = _in_saved_model(prefix) or _in_folder(prefix)
     prefix = prefix.with_name(re.sub(r"\.(index|data-\d+-of-\d+)$", "", prefix.name))
     if not Path(f"{prefix}.index").is_file():
         raise UsageError(
@@ -108,6 +108,13 @@ def refuse_absent(checkpoint: str, key: str = "task.init_checkpoint") -> None:
             f"{key}: {checkpoint} is not there or does not answer; bring a copy of its two files, and "
             f"name it: {INSTEAD[key]}"
         )
+
+
+def _in_saved_model(folder: Path) -> Path | None:
+    """The checkpoint inside a SavedModel; None: the folder is none."""
+    if not (folder / "saved_model.pb").is_file():
+        return None
+    return folder / "variables" / "variables"
 
 
 def _in_folder(folder: Path) -> Path:

@@ -2,6 +2,9 @@
 
 from pathlib import Path
 
+import numpy as np
+
+from pipelines.outcomes import Classes
 from pipelines.sweeps import ranking, ties
 from pipelines.sweeps.trial import Trial
 
@@ -54,3 +57,36 @@ def test_equal_figures_and_perfect_ones_are_ties_and_what_has_not_finished_is_no
     assert ties.find(rows_of({"a": [1.0], "b": [0.5]}), 360).positions == ()
     assert ties.find(rows_of({"a": [0.2], "b": [0.2001]}, "minimize"), 360).positions == (1,)
     assert ties.find([], 360) == ties.find(rows_of({"a": [1.0]}), 360) == ties.Ties()
+
+
+def answers(right: int, wrong_first: int = 0, images: int = 360) -> Classes:
+    """A model that judges so many images right, after the first ones, which it judges wrong."""
+    truth = np.zeros(images, int)
+    numbers = np.arange(images)
+    is_right = (numbers >= wrong_first) & (numbers < wrong_first + right)
+    return Classes(truth, np.where(is_right, 0, 1), truth)
+
+
+def test_images_tell_what_the_error_of_the_split_cannot():
+    rows = rows_of({"a": [350 / 360], "b": [342 / 360], "c": [347 / 360]})
+    found = [answers(350), answers(347), answers(342)]
+    assert ties.find(rows, 360).positions == (1, 2)
+    tied = ties.find(rows, 360, found)
+    assert tied.positions == (1,)
+    assert tied.lines() == [
+        "= cannot be told from the best: 1 setting, by one seed each, image by image on the same 360; "
+        "give several seeds: seed=1,2,3"
+    ]
+
+
+def test_images_are_compared_only_where_they_are_kept_of_every_run_and_the_same():
+    rows = rows_of({"a": [350 / 360], "b": [342 / 360]})
+    split = ties.find(rows, 360)
+    others = [None, answers(171, images=180)]
+    for other in others:
+        assert ties.find(rows, 360, [answers(350), other]) == split
+
+
+def test_seeds_count_before_images():
+    rows = rows_of({"a": [0.97, 0.98], "b": [0.96, 0.97]})
+    assert ties.find(rows, 360, [answers(350), answers(340)]) == ties.find(rows, 360)

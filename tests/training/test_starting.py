@@ -15,7 +15,7 @@ from official.vision.modeling import factory
 from sklearn.datasets import load_sample_images
 
 from pipelines.training import starting
-from pipelines.training.starting import Starting, load
+from pipelines.training.starting import Starting, load, load_whole
 from pipelines.usage import UsageError
 from pipelines.weights import cards, layouts, named
 
@@ -312,3 +312,43 @@ def test_a_run_interrupted_after_its_release_goes_on_to_the_same_weights(
     assert records[0]["weights_sha256"] == records[1]["weights_sha256"]
     assert records[0]["metrics"] == records[1]["metrics"]
     assert records[0]["starting_weights"]["loaded"] == 245
+
+
+class Exported(tf.Module):
+    """What the official exporters save: a module that has the model."""
+
+    def __init__(self, model: Detector) -> None:
+        super().__init__()
+        self.model = model
+
+
+@pytest.mark.parametrize("how", ["official", "keras"])
+def test_the_weights_of_a_saved_model_are_found(how, tmp_path):
+    model = Detector(7)
+    for number, variable in enumerate(model.variables):
+        variable.assign(tf.fill(variable.shape, number + 1.0))
+    if how == "keras":
+        model.save(str(tmp_path), save_format="tf")
+    else:
+        tf.saved_model.save(Exported(model), str(tmp_path))
+    weights = named.of_checkpoint(tmp_path)
+    other = Detector(7)
+    outcome = load_whole(other, Starting("saved", checkpoint=str(weights.path)), print)
+    assert len(outcome.loaded) == 12
+    assert [float(value.flat[0]) for value in values(other)] == list(range(1, 13))
+
+
+def test_a_backbone_alone_is_no_whole_model_and_what_is_missing_is_named(tmp_path):
+    prefix = tf.train.Checkpoint(backbone=Detector(7).backbone).write(str(tmp_path / "ckpt-1"))
+    with pytest.raises(UsageError) as error:
+        load_whole(Detector(7), Starting(prefix, checkpoint=prefix), print)
+    message = str(error.value)
+    assert "a backbone alone, is not the whole model: 6 variables loaded, 6 do not match" in message
+    assert "dense" in message and f"INIT={prefix}" in message
+
+
+def test_a_head_of_another_size_is_no_whole_model(tmp_path):
+    prefix = saved(Detector(7), tmp_path)
+    with pytest.raises(UsageError, match=r"10 variables loaded, 2 do not match") as error:
+        load_whole(Detector(9), Starting("run", checkpoint=prefix), print)
+    assert "(6, 7) for (6, 9)" in str(error.value)
