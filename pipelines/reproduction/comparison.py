@@ -22,6 +22,7 @@ WEIGHED = {
     statistics.NOT_REPRODUCED: DIFFERENT,
     INCONCLUSIVE: INCONCLUSIVE,
 }
+NO_SPREAD = "another class, and by how much two seeds of such a training differ is not stated: train it with several"
 TOLERANCE = 0.01  # between headline metrics that are "equivalent", where no stated figure has one
 KINDS = inputs.KINDS
 
@@ -64,7 +65,8 @@ def compare(
 
     identical: equal weights, and every loss and metric equal at every step. equivalent: the headline metrics lie within
     `tolerance`. different: anything else. Of one recipe in two classes, where a spread over seeds is stated, two one-sided
-    tests against `tolerance` say equivalent, different or inconclusive.
+    tests against `tolerance` say equivalent, different or inconclusive; where none is stated, what is not within `tolerance`
+    is inconclusive.
 
     Args:
         images: of the validation split, where the headline is a share of them.
@@ -92,6 +94,9 @@ def compare(
         verdict = IDENTICAL
     elif None in (value, again):
         verdict = DIFFERENT
+    elif same_recipe and not same_class.promised and spread is None:
+        verdict = EQUIVALENT if abs(value - again) <= tolerance else INCONCLUSIVE
+        results.append(NO_SPREAD)
     elif spread and same_recipe and not same_class.promised:
         margin = _figure(before).get("margin", tolerance)
         weighed = _weighed(value, again, spread, margin)
@@ -118,9 +123,15 @@ def _said_of_weights(weighed: Equivalence) -> str:
 
 
 def _spread(texts: Mapping[str, str], metric: str | None) -> Spread | None:
-    """The spread over seeds that a recorded recipe states for its figure."""
+    """The spread over seeds that a recorded recipe states for its figure; None for a run that is none of it.
+
+    A run far from the figure was trained shorter, or on other data, and how far such runs spread nobody has stated.
+    """
     figure = _figure(texts)
-    if figure.get("metric") != metric:
+    value = _document(texts, "summary.json").get("headline", {}).get("value")
+    if figure.get("metric") != metric or value is None:
+        return None
+    if abs(value - figure.get("value", 0.0)) > figure.get("margin", TOLERANCE):
         return None
     stated = Sample(figure.get("seeds", 1), figure.get("value", 0.0), figure.get("sd"))
     return statistics.pooled([stated])

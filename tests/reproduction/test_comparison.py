@@ -187,6 +187,19 @@ def test_one_recipe_in_two_classes_is_weighed_by_its_spread(value, word):
     )
 
 
+@pytest.mark.parametrize(("value", "word"), [(0.705, EQUIVALENT), (0.75, "inconclusive")])
+def test_a_training_shorter_than_the_recipe_has_not_its_spread(value, word):
+    recipe = {"metric": "AP", "value": 0.9, "margin": 0.02, "seeds": 5, "sd": 0.005}
+    before = texts(value=0.7)
+    after = texts(weights="bb", value=value, of_class={**CLASS, **CAPPED})
+    for recorded in (before, after):
+        recorded["config.yaml"] += f"figure: {json.dumps(recipe)}\n"
+    found = compare(before, after, (FIGURES, FIGURES))
+    assert found.verdict == word
+    assert not any("standard deviation" in line for line in found.results)
+    assert found.results[-1].startswith("another class, and by how much two seeds")
+
+
 def test_equal_bits_of_two_classes_are_identical():
     lines = compare(texts(), texts(of_class={**CLASS, **CAPPED}), (FIGURES, FIGURES)).lines()
     assert lines[0].startswith("class: instruction set") and lines[-1] == "identical"
