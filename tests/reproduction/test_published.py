@@ -300,6 +300,11 @@ def test_runs_of_the_recipe_itself_are_weighed_by_its_margin_and_their_spread():
     assert document["values"] == {"0": 0.761, "1": 0.7612, "2": 0.7608}
 
 
+def test_a_recipe_made_of_another_does_not_take_the_spread_behind_its_figure():
+    stated = figure.stated(config.compose(["experiment=fashion_mnist"]))
+    assert (stated.value, stated.seeds, stated.sd) == (0.934, 1, None)
+
+
 def test_a_verdict_with_a_known_spread_is_kept_as_json():
     stated = figure.stated(config.compose(["experiment=resnet"]))
     known = replace(stated, seeds=1, sd=0.005)
