@@ -1,12 +1,14 @@
 """Trains the same composed configuration with official/vision/train.py and with trellis, side by side.    make bench-train
 
-Whole processes in turns, on the same records and seed. The rate is taken between the first and the last block of steps that a process
-reports, without evaluations; the start is the time from the command to the end of the first block. Processor time beside
-both, of all processes of the command: it says the same on a machine that does other work too.
+Processes in turns, on the same records and seed, each ended after its last step. The start is the time from the command to the
+end of the first block of steps, the rate is taken between the second and the last: the official driver prepares its
+evaluations before the first, trellis after it. Processor time beside both, of all processes of the command: it says the same
+on a machine that does other work too.
 """
 
 import argparse
 import contextlib
+import math
 import os
 import re
 import shutil
@@ -22,16 +24,16 @@ import psutil
 
 from benchmarks import results
 
-# About 25 s of training each.
+# About 15 s of training each.
 STEPS = {
-    "resnet": 1000,
-    "mobilenet": 260,
-    "vit": 220,
-    "retinanet": 200,
+    "resnet": 600,
+    "mobilenet": 180,
+    "vit": 160,
+    "retinanet": 140,
     "fasterrcnn": 100,
-    "maskrcnn": 60,
-    "deeplabv3plus": 300,
-    "segmentation_fpn": 220,
+    "maskrcnn": 80,
+    "deeplabv3plus": 180,
+    "segmentation_fpn": 140,
 }
 BLOCK = 20
 STEP = re.compile(r"(?:train \| step:\s+|step )([1-9]\d*)\b.*(?:loss|steps/sec)")
@@ -59,7 +61,7 @@ class Pace:
 
 
 def pace(command: list[str], steps: int) -> Pace:
-    """Runs one process to its end and reads its pace from the lines that name a step."""
+    """Runs one process to its last step and reads its pace from the lines that name a step."""
     began = time.monotonic()
     seen: dict[int, tuple[float, float]] = {}  # Clock and processor time by step.
     tail: list[str] = []
@@ -75,25 +77,45 @@ def pace(command: list[str], steps: int) -> Pace:
             step = STEP.match(line)
             if step:
                 seen.setdefault(int(step[1]), (time.monotonic(), _cpu_s(process.pid)))
-    if process.returncode or steps not in seen:
+            if steps in seen:
+                _end(process.pid)
+                break
+    if steps not in seen:
         raise RuntimeError(f"{' '.join(command)} failed:\n{''.join(tail)}")
-    first = min(seen)
-    started, start_cpu_s = seen[first]
-    ended, end_cpu_s = seen[steps]
-    count = steps - first
+    return _pace(began, [(step, *seen[step]) for step in sorted(seen)])
+
+
+def _pace(began: float, seen: list[tuple[int, float, float]]) -> Pace:
+    """What follows from the steps that were seen, with the clock and the processor time at each."""
+    _, started, start_cpu_s = seen[0]
+    second, since, since_cpu_s = seen[min(1, len(seen) - 1)]
+    last, ended, end_cpu_s = seen[-1]
+    count = last - second
     return Pace(
         start_s=started - began,
-        rate=count / (ended - started),
+        rate=count / (ended - since) if count else math.nan,
         start_cpu_s=start_cpu_s,
-        step_cpu_s=(end_cpu_s - start_cpu_s) / count,
+        step_cpu_s=(end_cpu_s - since_cpu_s) / count if count else math.nan,
     )
+
+
+def _family(pid: int) -> list[psutil.Process]:
+    """A process, its children and theirs."""
+    process = psutil.Process(pid)
+    return [process, *process.children(recursive=True)]
+
+
+def _end(pid: int) -> None:
+    """Ends a process with all that it has started, so that nothing of it runs beside the next."""
+    for member in _family(pid):
+        with contextlib.suppress(psutil.NoSuchProcess):
+            member.kill()
 
 
 def _cpu_s(pid: int) -> float:
     """Processor time of a process, its children and theirs."""
-    process = psutil.Process(pid)
     total = 0.0
-    for member in (process, *process.children(recursive=True)):
+    for member in _family(pid):
         with contextlib.suppress(psutil.NoSuchProcess):  # It has ended since.
             times = member.cpu_times()
             total += times.user + times.system
@@ -101,7 +123,7 @@ def _cpu_s(pid: int) -> float:
 
 
 def trellis(name: str, folder: Path, *more: str) -> list[str]:
-    """The command a user types; one evaluation, at the end."""
+    """The command a user types."""
     shutil.rmtree(folder, ignore_errors=True)
     steps = STEPS[name]
     return [
@@ -120,15 +142,15 @@ def trellis(name: str, folder: Path, *more: str) -> list[str]:
     ]
 
 
-def official(garden: str, params: Path, folder: Path) -> list[str]:
-    """The official driver on the parameters that trellis resolved."""
+def official(garden: str, params: Path, folder: Path, mode: str = "train_and_eval") -> list[str]:
+    """The official driver on the parameters that trellis resolved, which by default does as trellis does: trains and evaluates."""
     shutil.rmtree(folder, ignore_errors=True)
     return [
         sys.executable,
         "-m",
         "official.vision.train",
         f"--experiment={garden}",
-        "--mode=train",
+        f"--mode={mode}",
         f"--model_dir={folder}",
         f"--config_file={params}",
     ]
@@ -139,7 +161,7 @@ def measure(name: str, root: Path, repeats: int) -> dict[str, list[Pace]]:
     steps = STEPS[name]
     run = root / "runs" / "trellis"
     # Builds the data where they are missing, and resolves the parameters.
-    pace(trellis(name, run), steps)
+    pace(trellis(name, run), BLOCK)
     params = root / "params.yaml"
     shutil.copy(run / "params.yaml", params)
     garden = _garden(run / "config.yaml")
