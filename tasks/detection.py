@@ -19,6 +19,10 @@ SHARES: tuple[str, ...] = ()
 GARDEN_TASKS = {
     "RetinaNetTask",
     "MaskRCNNTask",
+    "YoloTask",
+    "YoloV7Task",
+    "DetrTask",
+    "CenterNetTask",
 }
 FIRST_LABEL = 1  # 0 is the background
 SIDES = ("ymin", "xmin", "ymax", "xmax")  # in a box's order

@@ -93,10 +93,14 @@ def empty_store(tmp_path_factory) -> Path:
 
 @pytest.fixture(scope="session")
 def tiny(tmp_path_factory) -> dict[str, list[str]]:
+    return tiny_data(tmp_path_factory.mktemp("tiny"))
+
+
+def tiny_data(folder: Path) -> dict[str, list[str]]:
     """Overrides that choose tiny data of each kind, as a user brings them: a class folder, COCO JSON, masks."""
-    folder = tmp_path_factory.mktemp("tiny")
-    for split in SIZES:
-        _write(folder, split)
+    if not folder.exists() or not any(folder.iterdir()):
+        for split in SIZES:
+            _write(folder, split)
     splits = "{{train: '{0}/train{1}', validation: '{0}/validation{1}'}}".format
     data = f"data_dir={folder / 'records'}"
     return {

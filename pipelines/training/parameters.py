@@ -13,7 +13,7 @@ from official.vision import registry_imports  # noqa: F401  registers the standa
 from pipelines import own
 from pipelines.config import NO_EXPERIMENT, Config
 from pipelines.data.manifest import Manifest
-from pipelines.training import keras_applications, upstream
+from pipelines.training import keras_applications, projects, upstream
 from pipelines.usage import UsageError, nearest
 
 # Settings of a schedule that grow with the batch.
@@ -38,6 +38,7 @@ def registered(
         raise UsageError(NO_EXPERIMENT)
     for module in imports:
         own.imported(module, "imports")
+    projects.register(lambda: garden in upstream.registered_experiments())
     names = upstream.registered_experiments()
     if garden not in names:
         raise UsageError(

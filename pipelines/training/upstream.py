@@ -114,6 +114,11 @@ def libjpeg_version() -> str | None:
     return found[1] if found else None
 
 
+def has_begun() -> bool:
+    """Whether TensorFlow has set up devices and threads in this process, which a copy of it would lack."""
+    return bool(context.context()._initialized)
+
+
 # AutoGraph
 
 

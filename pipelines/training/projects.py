@@ -1,0 +1,116 @@
+"""Model Garden's projects: which modules register an experiment, and what of a project has to be held to a CPU's rules."""
+
+import functools
+import importlib
+from collections.abc import Callable
+from types import ModuleType
+from typing import Any
+
+import tensorflow as tf
+
+HOME = "official.projects"
+# The modules below it that register a project's experiments with all that they are made of; the slowest to import last.
+REGISTERING = {
+    "maxvit": ("maxvit.registry_imports",),
+    "yolo": ("yolo.common.registry_imports",),
+    "detr": ("detr.configs.detr", "detr.tasks.detection", "detr.optimization"),
+    "centernet": ("centernet.common.registry_imports",),
+    "deepmac_maskrcnn": ("deepmac_maskrcnn.common.registry_imports",),
+    "movinet": (
+        "movinet.configs.movinet",
+        "movinet.modeling.movinet",
+        "movinet.modeling.movinet_model",
+    ),
+    "video_ssl": (
+        "video_ssl.configs.video_ssl",
+        "video_ssl.tasks.pretrain",
+        "video_ssl.tasks.linear_eval",
+        "video_ssl.modeling.video_ssl_model",
+    ),
+    "volumetric_models": ("volumetric_models.registry_imports",),
+    "panoptic": ("panoptic.tasks.panoptic_deeplab", "panoptic.tasks.panoptic_maskrcnn"),
+    "maskconver": ("maskconver.tasks.maskconver", "maskconver.tasks.multiscale_maskconver"),
+    "yt8m": ("yt8m.configs.yt8m", "yt8m.tasks.yt8m_task"),
+    "qat": ("qat.vision.registry_imports",),
+}
+
+
+def register(is_registered: Callable[[], bool]) -> None:
+    """Imports one project after the other until what is looked for is registered.
+
+    Of a project that is not whole in the wheel, the modules before the one that is missing stay imported.
+    """
+    for project in REGISTERING:
+        if is_registered():
+            return
+        trouble(project)
+
+
+@functools.cache
+def trouble(project: str) -> str | None:
+    """Imports a project; why it cannot be, None where it can."""
+    try:
+        for module in REGISTERING[project]:
+            importlib.import_module(f"{HOME}.{module}")
+    except ImportError as error:
+        return f"{type(error).__name__}: {error}"
+    if project in REPAIRS:
+        REPAIRS[project]()
+    return None
+
+
+def _bound_yolo() -> None:
+    """Has YOLO's loss leave out padding, which it writes to place -1.
+
+    An accelerator ignores such places, a CPU refuses them ("indices[0] = [-1, -1, -1, -1] does not index into shape").
+    """
+    loss = importlib.import_module(f"{HOME}.yolo.ops.loss_utils")
+    loss.tf = _WithoutPadding()
+
+
+class _WithoutPadding(ModuleType):
+    """TensorFlow as it is, but for two operations, which on a CPU get no places below zero."""
+
+    def __init__(self) -> None:
+        super().__init__("tensorflow")
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(tf, name)
+
+    @staticmethod
+    def tensor_scatter_nd_update(grid: Any, places: Any, values: Any) -> Any:
+        """As TensorFlow's."""
+        return tf.tensor_scatter_nd_update(grid, *_inside(places, values))
+
+    @staticmethod
+    def tensor_scatter_nd_max(grid: Any, places: Any, values: Any) -> Any:
+        """As TensorFlow's."""
+        return tf.tensor_scatter_nd_max(grid, *_inside(places, values))
+
+
+def _inside(places: Any, values: Any) -> tuple[Any, Any]:
+    if not on_cpu():
+        return places, values
+    are_inside = tf.reduce_all(places >= 0, axis=-1)
+    return tf.boolean_mask(places, are_inside), tf.boolean_mask(values, are_inside)
+
+
+def _bound_centernet() -> None:
+    """Has CenterNet's loss read place 0 for padding, for which it asks at place -1; it counts by a factor of zero."""
+    loss = importlib.import_module(f"{HOME}.centernet.ops.loss_ops")
+    official = loss.get_batch_predictions_from_indices
+
+    def bounded(batch_predictions: Any, indices: Any) -> Any:
+        places = tf.maximum(indices, 0) if on_cpu() else indices
+        return official(batch_predictions, places)
+
+    loss.get_batch_predictions_from_indices = bounded
+
+
+def on_cpu() -> bool:
+    """Whether nothing but CPUs computes in this process."""
+    devices = tf.config.list_logical_devices()
+    return all(device.device_type == "CPU" for device in devices)
+
+
+REPAIRS = {"yolo": _bound_yolo, "centernet": _bound_centernet}

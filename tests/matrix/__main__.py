@@ -1,0 +1,148 @@
+"""Tries experiments of the catalogue, and keeps what was measured in conf/catalogue.yaml and docs/catalogue.md.
+
+    make test-matrix                                   what is not measured yet at these versions and settings
+    make test-matrix ARGS="only=yolov7,detr_coco again=1"   these, measured or not
+    make test-matrix ARGS="seconds=280 jobs=2"         no further one begins after so many seconds; two at a time
+
+One process imports TensorFlow and runs nothing of it; every experiment is tried in two copies of that process.
+"""
+
+import os
+import shutil
+import signal
+import sys
+import tempfile
+import time
+import traceback
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from tests.conftest import ROOT, tiny_data
+from tests.matrix import record, stages
+
+LIMIT_S = 200  # for one process
+
+
+@dataclass
+class Child:
+    """A process that tries an experiment: what follows it, and what it has cost so far."""
+
+    name: str
+    folder: Path
+    is_second: bool
+    began: float
+    cpu_s: float = 0.0
+    peak_mb: int = 0
+
+
+def main(words: list[str]) -> int:
+    """Measures; 1 where something that was measured does not work."""
+    options = dict(word.split("=", 1) for word in words)
+    folder = Path(options.get("folder") or tempfile.mkdtemp(prefix="matrix-"))
+    data = tiny_data(folder / "data")
+    waiting = record.waiting(options.get("only", ""), bool(options.get("again")))
+    print(f"{len(waiting)} to measure, in {folder}", flush=True)
+    if not waiting:
+        return 0
+    _prepare(data, folder)
+    until = time.monotonic() + float(options.get("seconds", "inf"))
+    return _measure(waiting, data, folder, until, int(options.get("jobs", 1)))
+
+
+def _prepare(data: Mapping[str, list[str]], folder: Path) -> None:
+    """Builds the data and imports everything, once for all."""
+    os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")  # Its threads would not be copied.
+    os.environ["CUDA_VISIBLE_DEVICES"] = "-1"
+    from pipelines import assembly, config
+
+    for kind in data:
+        assembly.with_data(config.anchored(config.compose([*data[kind], f"run_dir={folder}"])))
+    from pipelines.training import imports
+
+    with imports.postponed():
+        from official.vision.serving import export_tflite_lib  # noqa: F401
+        from pipelines.shipping import conversion  # noqa: F401
+        from pipelines.training import inference, loop, projects, upstream, workers  # noqa: F401
+
+        for project in projects.REGISTERING:
+            projects.trouble(project)
+    if upstream.has_begun():
+        raise SystemExit(
+            "TensorFlow has begun to run at its import: copies of this process would not work"
+        )
+
+
+def _measure(waiting: list[str], data: Any, folder: Path, until: float, jobs: int) -> int:
+    running: dict[int, Child] = {}
+    failed = 0
+    while waiting or running:
+        while waiting and len(running) < jobs and time.monotonic() < until:
+            name = waiting.pop(0)
+            child = Child(name, folder / "runs" / name, False, time.monotonic())
+            shutil.rmtree(child.folder, ignore_errors=True)
+            child.folder.mkdir(parents=True)
+            running[_started(child, data, stages.first)] = child
+        if not running:
+            break
+        pid, status = _ended(running)
+        child = running.pop(pid)
+        is_killed = os.WIFSIGNALED(status) and os.WTERMSIG(status) == signal.SIGKILL
+        if not child.is_second and is_killed and record.has(child.folder, "trained"):
+            follower = Child(
+                child.name, child.folder, True, time.monotonic(), child.cpu_s, child.peak_mb
+            )
+            running[_started(follower, data, stages.second)] = follower
+            continue
+        row = record.judged(child.name, child.folder, status, child.cpu_s, child.peak_mb)
+        record.keep(child.name, row)
+        failed += row["status"] != record.WORKS
+        print(
+            f"{child.name:<36} {row['status']}  {child.cpu_s:.0f} CPU s  {row.get('why', '')}",
+            flush=True,
+        )
+        shutil.rmtree(child.folder / "checkpoints", ignore_errors=True)
+    return 1 if failed else 0
+
+
+def _started(child: Child, data: Any, stage: Callable[[Any], None]) -> int:
+    """Tries a stage in a copy of this process; its number."""
+    sys.stdout.flush()
+    pid = os.fork()
+    if pid:
+        return pid
+    code = 1
+    try:
+        os.setpgid(0, 0)
+        log = os.open(child.folder / "log", os.O_WRONLY | os.O_CREAT | os.O_APPEND)
+        os.dup2(log, 1)
+        os.dup2(log, 2)
+        stage(record.composed(child.name, data, child.folder))
+        code = 0
+    except BaseException:
+        traceback.print_exc()
+    finally:
+        sys.stdout.flush()
+        sys.stderr.flush()
+        os._exit(code)
+
+
+def _ended(running: dict[int, Child]) -> tuple[int, int]:
+    """Waits until one of the processes ends, or takes too long and is ended."""
+    while True:
+        pid, status, usage = os.wait4(-1, os.WNOHANG)
+        if pid in running:
+            child = running[pid]
+            child.cpu_s += usage.ru_utime + usage.ru_stime
+            child.peak_mb = max(child.peak_mb, usage.ru_maxrss // 1024)
+            return pid, status
+        for number, child in running.items():
+            if time.monotonic() - child.began > LIMIT_S:
+                os.kill(number, signal.SIGTERM)
+        time.sleep(0.1)
+
+
+if __name__ == "__main__":
+    os.chdir(ROOT)
+    sys.exit(main(sys.argv[1:]))
