@@ -8,6 +8,8 @@ from typing import Any
 
 import tensorflow as tf
 
+from pipelines.training import upstream
+
 HOME = "official.projects"
 # The modules below it that register a project's experiments with all that they are made of; the slowest to import last.
 REGISTERING = {
@@ -54,8 +56,8 @@ def trouble(project: str) -> str | None:
             importlib.import_module(f"{HOME}.{module}")
     except ImportError as error:
         return f"{type(error).__name__}: {error}"
-    if project in REPAIRS:
-        REPAIRS[project]()
+    for repair in REPAIRS.get(project, ()):
+        repair()
     return None
 
 
@@ -95,6 +97,19 @@ def _inside(places: Any, values: Any) -> tuple[Any, Any]:
     return tf.boolean_mask(places, are_inside), tf.boolean_mask(values, are_inside)
 
 
+def _tell_unmixed() -> None:
+    """Has a mosaic that is switched off say so: it then does with each picture alone what it does, and mixes none."""
+    mosaic = importlib.import_module(f"{HOME}.yolo.ops.mosaic").Mosaic
+    official = mosaic.mosaic_fn
+
+    def mosaic_fn(self: Any, is_training: bool = True) -> Any:
+        apply = official(self, is_training)
+        is_mixing = is_training and self._mosaic_frequency > 0.0
+        return apply if is_mixing else upstream.Unmixed(apply, self._add_param)
+
+    mosaic.mosaic_fn = mosaic_fn
+
+
 def _bound_centernet() -> None:
     """Has CenterNet's loss read place 0 for padding, for which it asks at place -1; it counts by a factor of zero."""
     loss = importlib.import_module(f"{HOME}.centernet.ops.loss_ops")
@@ -113,4 +128,7 @@ def on_cpu() -> bool:
     return all(device.device_type == "CPU" for device in devices)
 
 
-REPAIRS = {"yolo": _bound_yolo, "centernet": _bound_centernet}
+REPAIRS = {
+    "yolo": (_bound_yolo, _tell_unmixed),
+    "centernet": (_bound_centernet,),
+}

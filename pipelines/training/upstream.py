@@ -352,6 +352,23 @@ def runner_saving_with(
 
 
 @dataclass(frozen=True)
+class Unmixed:
+    """A reader's sampling of a data set that mixes no examples.
+
+    Attributes:
+        apply: from a data set to a data set, as the reader calls it.
+        each: what that does with one example.
+    """
+
+    apply: Callable[..., Any]
+    each: Callable[..., Any]
+
+    def __call__(self, dataset: Any) -> Any:
+        """What the reader asks for."""
+        return self.apply(dataset)
+
+
+@dataclass(frozen=True)
 class Reading:
     """What an official `InputReader` would do, in the order in which its `read` does it.
 
@@ -375,14 +392,16 @@ class Reading:
 
 def reading(reader: input_reader.InputReader) -> Reading:
     """Reads off what a reader was made with."""
+    sample = reader._sample_fn
+    each = sample.each if isinstance(sample, Unmixed) else None
     altering = (
         reader._combine_fn,
-        reader._sample_fn,
+        None if isinstance(sample, Unmixed) else sample,
         reader._filter_fn,
         reader._transform_and_batch_fn,
         reader._enable_tf_data_service,
     )
-    stages = (reader._decoder_fn, reader._parser_fn)
+    stages = (reader._decoder_fn, each, reader._parser_fn)
     return Reading(
         is_training=reader._is_training,
         files=reader._matched_files,
