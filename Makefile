@@ -18,7 +18,7 @@ READY := .venv/ready
 TRELLIS := .venv/bin/trellis
 CHOICE = $(if $(EXP),experiment=$(EXP)) $(if $(DATA),dataset=$(DATA)) $(if $(RUNTIME),runtime=$(RUNTIME)) $(if $(SWEEP),sweep=$(SWEEP)) $(if $(INIT),init=$(INIT)) $(if $(RUN),run=$(RUN)) $(if $(FORMAT),formats=[$(FORMAT)]) $(if $(SEEDS),seeds=$(SEEDS)) $(if $(BUNDLE),bundle=$(BUNDLE)) $(if $(CKPT),checkpoint=$(CKPT)) $(ARGS)
 
-.PHONY: setup lock data preview train finetune choose weights launch evaluate predict export serve register sweep reproduce bundle compare bisect sync list show check tune profile doctor ui completion test test-slow test-chaos test-fuzz lint format golden bench bench-data bench-train bench-waits bench-pretrained help
+.PHONY: setup lock data preview train finetune choose weights launch evaluate predict export serve register sweep reproduce bundle compare bisect sync list show check tune profile doctor ui completion test test-slow test-chaos test-fuzz test-matrix lint format golden bench bench-data bench-train bench-waits bench-pretrained help
 
 $(READY): requirements.lock bootstrap.lock
 	$(PYTHON) -m venv .venv
@@ -122,6 +122,9 @@ test-chaos: $(READY)      ## kill each task's run 5 times, mostly at random mome
 
 test-fuzz: $(READY)       ## test with generated input for FUZZ_SECONDS (300)
 	.venv/bin/python -m tests.fuzzing $(FUZZ_SECONDS)
+
+test-matrix: $(READY)     ## try every official experiment that is not measured yet, and renew docs/catalogue.md
+	.venv/bin/python -m tests.matrix $(ARGS)
 
 lint: $(READY)            ## check format and types, as CI does
 	.venv/bin/ruff format --check pipelines tasks tests benchmarks

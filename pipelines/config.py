@@ -383,12 +383,23 @@ def compose(overrides: Sequence[str]) -> Config:
         with _readable_errors(overrides[1:]):
             file, *others = overrides
             return _named(_from_file(file[1:], others))
+    overrides = [_official(override) for override in overrides]
     for override in overrides:
         _refuse_unknown_name(override)
     with _readable_errors(overrides), initialize_config_module("conf", version_base="1.3"):
         cfg = _settled(hydra_compose("config", overrides=[*_search_path(), *overrides]))
     _refuse_secrets(dataclasses.asdict(cfg))
     return _named(cfg)
+
+
+def _official(override: str) -> str:
+    """`experiment=<Model Garden's name>` as what stands for it in `conf/`, unless a recipe of ours has that name."""
+    group, _, name = override.partition("=")
+    if group != "experiment" or "/" in name:
+        return override
+    choices = own.choices(FOLDER, group)
+    listed = f"catalogue/{name}"
+    return f"{group}={listed}" if name not in choices and listed in choices else override
 
 
 def _search_path() -> list[str]:

@@ -1,6 +1,7 @@
 """Composition: quick, without TensorFlow, with errors that say what to type instead."""
 
 import dataclasses
+import functools
 import subprocess
 import sys
 
@@ -16,9 +17,14 @@ EXPERIMENTS = sorted(config.options("experiment"))
 PRECISION = ("mixed_precision_dtype", "loss_scale")
 
 
+@functools.cache
+def composed(name):
+    return compose([f"experiment={name}"])
+
+
 @pytest.mark.parametrize("name", EXPERIMENTS)
 def test_every_experiment_composes_under_its_own_name(name):
-    cfg = compose([f"experiment={name}"])
+    cfg = composed(name)
     assert cfg.name == config.recorded_name(name)
     assert cfg.garden and (cfg.dataset is not None or name.startswith("published/kinetics"))
 
@@ -34,7 +40,7 @@ def test_an_experiment_chooses_no_hardware_and_no_place(name):
 
 @pytest.mark.parametrize("name", EXPERIMENTS)
 def test_a_figure_states_its_source(name):
-    figure = compose([f"experiment={name}"]).figure
+    figure = composed(name).figure
     assert figure is None or (figure.source and figure.metric and figure.margin > 0)
 
 

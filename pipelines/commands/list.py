@@ -3,15 +3,17 @@
 trellis list                                          what experiment=, dataset=, … accept
 trellis list published                                published recipes, with figure, size and schedule
 trellis list published task=detection sort=value      some of them, in order; format=csv or json
+trellis list all                                      official experiments, with what was measured of each; status=works
 """
 
 from collections.abc import Sequence
 
 from pipelines import config
-from pipelines.catalogue import published
+from pipelines.catalogue import official, published
 from pipelines.usage import UsageError, nearest
 
-TABLES = {"published": published.answer}
+TABLES = {"published": published.answer, "all": official.answer}
+FOLDERS = ("published/", "catalogue/")  # They have tables of their own.
 
 
 def main(overrides: Sequence[str]) -> int:
@@ -26,10 +28,11 @@ def main(overrides: Sequence[str]) -> int:
     for group in config.GROUPS:
         print(f"{group}=")
         for name, headline in config.options(group).items():
-            if not name.startswith("published/"):
+            if not name.startswith(FOLDERS):
                 print(f"  {name:<28} {headline}")
         if group == "experiment":
             print(f"  published/…: {len(published.names())} recipes; make list ARGS=published")
+            print(f"  catalogue/…: {len(official.load())} official experiments; make list ARGS=all")
     return 0
 
 

@@ -2,7 +2,7 @@
 
 import functools
 import importlib
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from types import ModuleType
 from typing import Any
 
@@ -66,7 +66,7 @@ def _bound_yolo() -> None:
 
     An accelerator ignores such places, a CPU refuses them ("indices[0] = [-1, -1, -1, -1] does not index into shape").
     """
-    loss = importlib.import_module(f"{HOME}.yolo.ops.loss_utils")
+    loss: Any = importlib.import_module(f"{HOME}.yolo.ops.loss_utils")
     loss.tf = _WithoutPadding()
 
 
@@ -112,7 +112,7 @@ def _tell_unmixed() -> None:
 
 def _bound_centernet() -> None:
     """Has CenterNet's loss read place 0 for padding, for which it asks at place -1; it counts by a factor of zero."""
-    loss = importlib.import_module(f"{HOME}.centernet.ops.loss_ops")
+    loss: Any = importlib.import_module(f"{HOME}.centernet.ops.loss_ops")
     official = loss.get_batch_predictions_from_indices
 
     def bounded(batch_predictions: Any, indices: Any) -> Any:
@@ -120,6 +120,43 @@ def _bound_centernet() -> None:
         return official(batch_predictions, places)
 
     loss.get_batch_predictions_from_indices = bounded
+
+
+def _build_detr() -> None:
+    """Has DETR come with its variables, which it would create in its first step: what is to be restored has to be there."""
+    task = importlib.import_module(f"{HOME}.detr.tasks.detection").DetectionTask
+    official = task.build_model
+
+    def build_model(self: Any) -> Any:
+        model = official(self)
+        model(tf.zeros([1, *self.task_config.model.input_size]), training=False)
+        return model
+
+    task.build_model = build_model
+
+
+def _read_nested_inputs() -> None:
+    """Has the quantizer read layers that are called with dictionaries inside of tuples, as heads of segmentation are.
+
+    It looks for a layer's name at place 0 of each input, which a dictionary does not have ("KeyError: 0").
+    """
+    home = "tensorflow_model_optimization.python.core.quantization.keras.graph_transformations"
+    transformer = importlib.import_module(f"{home}.model_transformer").ModelTransformer
+
+    def inbound_nodes(self: Any, layer: Any) -> Iterator[list]:
+        for node in layer["inbound_nodes"]:
+            yield list(_connections(node))
+
+    transformer._inbound_node_generator = inbound_nodes
+
+
+def _connections(node: Any) -> Iterator[list]:
+    """The inputs of a layer, however deep they lie; each begins with the name of a layer."""
+    if isinstance(node, list) and node and isinstance(node[0], str):
+        yield node
+    elif isinstance(node, list | dict):
+        for inner in node.values() if isinstance(node, dict) else node:
+            yield from _connections(inner)
 
 
 def on_cpu() -> bool:
@@ -131,4 +168,6 @@ def on_cpu() -> bool:
 REPAIRS = {
     "yolo": (_bound_yolo, _tell_unmixed),
     "centernet": (_bound_centernet,),
+    "detr": (_build_detr,),
+    "qat": (_read_nested_inputs,),
 }

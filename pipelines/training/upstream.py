@@ -20,6 +20,8 @@ from pycocotools import cocoeval
 from tensorflow.core.framework.function_pb2 import FunctionDef
 from tensorflow.core.framework.node_def_pb2 import NodeDef as NodeDef
 from tensorflow.core.protobuf import trackable_object_graph_pb2
+from tensorflow.python.autograph.core import ag_ctx
+from tensorflow.python.autograph.impl import api
 from tensorflow.python.eager import context
 from tensorflow.python.framework import op_def_registry, ops
 from tensorflow.python.ops import (
@@ -119,6 +121,11 @@ def has_begun() -> bool:
     return bool(context.context()._initialized)
 
 
+def leave_graphs_as_traced() -> None:
+    """Turns off what rewrites a graph before it runs: for a few steps it takes longer than it saves."""
+    tf.config.optimizer.set_experimental_options({"disable_meta_optimizer": True})
+
+
 # AutoGraph
 
 
@@ -133,9 +140,11 @@ def plain(function: Function) -> Function:
 
 
 def converted(function: Function) -> Function:
-    """What AutoGraph makes of a function, where the caller is traced; to be called in a `plain` one."""
-    autograph = tf.__internal__.autograph
-    return autograph.tf_convert(function, autograph.control_status_ctx())
+    """What AutoGraph makes of a function, where the caller is traced; to be called in a `plain` one.
+
+    Inside `Dataset.map` a plain function is traced with AutoGraph off, and a parser that asks `if` of a tensor would fail.
+    """
+    return api.tf_convert(function, ag_ctx.ControlStatusCtx(ag_ctx.Status.ENABLED))
 
 
 # Random operations and loops

@@ -3,6 +3,7 @@
     make test-matrix                                   what is not measured yet at these versions and settings
     make test-matrix ARGS="only=yolov7,detr_coco again=1"   these, measured or not
     make test-matrix ARGS="seconds=280 jobs=2"         no further one begins after so many seconds; two at a time
+    make test-matrix ARGS="only=yolov7 again=1 keep=no"   measures, and leaves the record as it is
 
 One process imports TensorFlow and runs nothing of it; every experiment is tried in two copies of that process.
 """
@@ -19,6 +20,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from pipelines.system import processes
 from tests.conftest import ROOT, tiny_data
 from tests.matrix import record, stages
 
@@ -44,11 +46,13 @@ def main(words: list[str]) -> int:
     data = tiny_data(folder / "data")
     waiting = record.waiting(options.get("only", ""), bool(options.get("again")))
     print(f"{len(waiting)} to measure, in {folder}", flush=True)
-    if not waiting:
-        return 0
     _prepare(data, folder)
     until = time.monotonic() + float(options.get("seconds", "inf"))
-    return _measure(waiting, data, folder, until, int(options.get("jobs", 1)))
+    is_kept = options.get("keep") != "no"
+    failed = _measure(waiting, data, folder, until, int(options.get("jobs", 1)), is_kept)
+    if is_kept:
+        record.keep_the_rest()
+    return failed
 
 
 def _prepare(data: Mapping[str, list[str]], folder: Path) -> None:
@@ -63,6 +67,7 @@ def _prepare(data: Mapping[str, list[str]], folder: Path) -> None:
 
     with imports.postponed():
         from official.vision.serving import export_tflite_lib  # noqa: F401
+
         from pipelines.shipping import conversion  # noqa: F401
         from pipelines.training import inference, loop, projects, upstream, workers  # noqa: F401
 
@@ -74,7 +79,9 @@ def _prepare(data: Mapping[str, list[str]], folder: Path) -> None:
         )
 
 
-def _measure(waiting: list[str], data: Any, folder: Path, until: float, jobs: int) -> int:
+def _measure(
+    waiting: list[str], data: Any, folder: Path, until: float, jobs: int, is_kept: bool
+) -> int:
     running: dict[int, Child] = {}
     failed = 0
     while waiting or running:
@@ -96,7 +103,8 @@ def _measure(waiting: list[str], data: Any, folder: Path, until: float, jobs: in
             running[_started(follower, data, stages.second)] = follower
             continue
         row = record.judged(child.name, child.folder, status, child.cpu_s, child.peak_mb)
-        record.keep(child.name, row)
+        if is_kept:
+            record.keep(child.name, row)
         failed += row["status"] != record.WORKS
         print(
             f"{child.name:<36} {row['status']}  {child.cpu_s:.0f} CPU s  {row.get('why', '')}",
@@ -109,12 +117,14 @@ def _measure(waiting: list[str], data: Any, folder: Path, until: float, jobs: in
 def _started(child: Child, data: Any, stage: Callable[[Any], None]) -> int:
     """Tries a stage in a copy of this process; its number."""
     sys.stdout.flush()
+    end_with_this = processes.end_with(os.getpid())
     pid = os.fork()
     if pid:
         return pid
     code = 1
     try:
-        os.setpgid(0, 0)
+        if end_with_this:
+            end_with_this()
         log = os.open(child.folder / "log", os.O_WRONLY | os.O_CREAT | os.O_APPEND)
         os.dup2(log, 1)
         os.dup2(log, 2)

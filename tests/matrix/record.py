@@ -3,7 +3,8 @@
 import hashlib
 import json
 import os
-from collections.abc import Mapping, Sequence
+import random
+from collections.abc import Iterator, Mapping, Sequence
 from importlib import metadata
 from pathlib import Path
 from typing import Any
@@ -17,6 +18,7 @@ from tests.matrix import page, stages
 WORKS = "works"
 UPSTREAM = "broken upstream"
 FAILS = "fails"
+OPEN = "not measured"
 FOLDER = config.FOLDER / "experiment" / "catalogue"
 FILE = config.FOLDER / "catalogue.yaml"
 HEADER = "# What `make test-matrix` measured of each official experiment; docs/catalogue.md shows it. Written by it, never by hand.\n"
@@ -31,6 +33,24 @@ def names() -> list[str]:
 def read() -> dict[str, dict[str, Any]]:
     """What was measured, by experiment."""
     return (yaml.safe_load(FILE.read_text()) or {}) if FILE.exists() else {}
+
+
+def keep_the_rest() -> None:
+    """Adds a row for each experiment that cannot be tried: of what is missing upstream, or what is missing here."""
+    from pipelines.training import projects  # TensorFlow, as the next.
+    from tests.matrix import registered
+
+    rows = read()
+    there = set(names())
+    everything = registered.experiments()
+    for name, project in everything.items():
+        if name in there:
+            rows.setdefault(name, {"status": OPEN})["project"] = project
+            continue
+        missing = projects.trouble(project) if project in projects.REGISTERING else None
+        why = missing or "no data set of this tool holds what it reads"
+        rows[name] = {"status": UPSTREAM if missing else OPEN, "why": why, "project": project}
+    write({name: rows[name] for name in everything})
 
 
 def keep(name: str, row: Mapping[str, Any]) -> None:
@@ -60,11 +80,19 @@ def waiting(only: str, again: bool) -> list[str]:
 
 def version(name: str) -> str:
     """What a measurement holds for: the versions of upstream, and the settings of an experiment."""
-    cfg = config.plain(config.compose([f"experiment=catalogue/{name}", "run_dir=x"]))
-    chosen = config.settings(cfg, config.RESULT)
-    settings = hashlib.sha256(json.dumps(chosen, sort_keys=True).encode()).hexdigest()[:8]
+    texts = "".join(_texts(FOLDER / f"{name}.yaml"))
+    settings = hashlib.sha256(texts.encode()).hexdigest()[:8]
     garden, tensorflow = (metadata.version(name) for name in ("tf-models-official", "tensorflow"))
     return f"Model Garden {garden}, TensorFlow {tensorflow}, settings {settings}"
+
+
+def _texts(file: Path) -> Iterator[str]:
+    """An experiment's file and those that it starts from, which takes a hundredth of composing it."""
+    text = file.read_text()
+    yield text
+    for parent in yaml.safe_load(text).get("defaults", []):
+        if isinstance(parent, str) and parent.startswith("/"):
+            yield from _texts(config.FOLDER / f"{parent[1:]}.yaml")
 
 
 def composed(name: str, data: Mapping[str, Sequence[str]], folder: Path) -> config.Config:
@@ -100,7 +128,10 @@ def judged(name: str, folder: Path, status: int, cpu_s: float, peak_mb: int) -> 
         "figure": notes.get("resumed", {}).get("figure"),
     }
     row |= {"exports": exported, "cpu_s": round(cpu_s), "peak_mb": peak_mb}
-    return {**row, "measured": version(name)}
+    from tests.matrix import registered  # TensorFlow, imported by now.
+
+    project = registered.experiments()[name]
+    return {**row, "project": project, "measured": version(name)}
 
 
 def _fault(notes: Mapping[str, Any], status: int) -> str:
@@ -128,3 +159,29 @@ def _ending(status: int) -> str:
     if os.WIFSIGNALED(status):
         return f"signal {os.WTERMSIG(status)}"
     return f"exit code {os.WEXITSTATUS(status)}"
+
+
+def families() -> dict[str, list[str]]:
+    """What works, by the kind of task, each with what it took; families that share no code apart."""
+    grouped: dict[str, list[str]] = {}
+    for name, row in read().items():
+        if row["status"] == WORKS:
+            grouped.setdefault(f"{row['project']} {row['task']}", []).append(name)
+    return grouped
+
+
+def sample(commit: str, most_s: float) -> list[str]:
+    """An experiment of each of a few families, drawn by a commit, which together took less than so many CPU seconds."""
+    rows = read()
+    drawn = random.Random(commit)
+    grouped = sorted(families().items())
+    drawn.shuffle(grouped)
+    chosen: list[str] = []
+    left = most_s
+    for _, members in grouped:
+        cheapest = sorted(members, key=lambda name: rows[name]["cpu_s"])
+        name = drawn.choice(cheapest[: max(1, len(members) // 2)])
+        if rows[name]["cpu_s"] <= left:
+            chosen.append(name)
+            left -= rows[name]["cpu_s"]
+    return chosen

@@ -94,9 +94,8 @@ def second(cfg: Config, formats: Sequence[str] = FORMATS) -> None:
 
         loop.Training._resume = noted
         loop.train(plan, outcome)
-        figures = {name: value for name, value in outcome.metrics.items()}
+        figures = outcome.metrics
         headline = built.params.trainer.best_checkpoint_eval_metric
-        parameters = None
         note(
             cfg, "resumed", step=resumed_from, weights=outcome.weights_sha256,
             figure=headline, value=figures.get(headline), figures=sorted(figures),
@@ -136,8 +135,9 @@ def _set_up(cfg: Config) -> Iterator[tuple[Any, Any, Any]]:
     """What `train` sets up, without what tells MLflow."""
     run_dir = Path(cfg.run_dir)
     with process.prepared(cfg, run_dir):
-        from pipelines.training import loop, workers  # TensorFlow.
+        from pipelines.training import loop, upstream, workers  # TensorFlow.
 
+        upstream.leave_graphs_as_traced()
         try:
             built = assembly.built(assembly.prepared(cfg))
             outcome = loop.Outcome()

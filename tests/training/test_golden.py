@@ -16,7 +16,9 @@ import tasks
 from pipelines import config
 from pipelines.data.manifest import Manifest, Split
 from pipelines.training import parameters
+from pipelines.usage import UsageError
 from tests import golden
+from tests.matrix import registered
 
 # Published recipes are held against upstream's settings in tests/reproduction, and these few of each kind here too.
 PUBLISHED = (
@@ -26,7 +28,9 @@ PUBLISHED = (
     "published/imagenet/resnet50_90ep",
     "published/pascal/deeplabv3plus_r101",
 )
-OURS = [name for name in config.options("experiment") if not name.startswith("published/")]
+# The catalogue's small forms are tried by `make test-matrix`; the official settings that they stand for are held here.
+APART = ("published/", "catalogue/")
+OURS = [name for name in config.options("experiment") if not name.startswith(APART)]
 EXPERIMENTS = sorted([*OURS, *PUBLISHED])
 # Examples to train and to validate on, and classes, of what the recipes are for.
 DATA = {
@@ -63,6 +67,16 @@ def resolved(name: str) -> str:
 @pytest.mark.parametrize("name", EXPERIMENTS)
 def test_a_recipe_resolves_to_what_it_did(name: str) -> None:
     difference = golden.changes(f"params/{name}.yaml", resolved(name))
+    assert not difference, f"{difference}\nif this is meant: make golden"
+
+
+@pytest.mark.parametrize("name", sorted(registered.experiments()))
+def test_an_official_experiment_is_registered_as_it_was(name: str) -> None:
+    try:
+        text = yaml.safe_dump(parameters.registered(name).as_dict(), width=100)
+    except UsageError:
+        text = "# cannot be imported\n"
+    difference = golden.changes(f"params/catalogue/{name}.yaml", text)
     assert not difference, f"{difference}\nif this is meant: make golden"
 
 

@@ -1,0 +1,81 @@
+"""The catalogue: complete, reachable without TensorFlow, its page drawn from its record; and a sample of it, measured."""
+
+import subprocess
+import sys
+
+import pytest
+
+from pipelines import config
+from pipelines.catalogue import official
+from pipelines.commands import list as listing
+from pipelines.usage import UsageError
+from tests.conftest import ROOT
+from tests.matrix import page, record, registered
+
+SAMPLE_S = 50  # CPU seconds that a sample took when it was recorded
+
+
+def test_every_registered_experiment_has_a_row_and_no_other() -> None:
+    assert sorted(record.read()) == sorted(registered.experiments())
+
+
+def test_every_file_of_the_catalogue_is_of_a_registered_experiment() -> None:
+    assert set(record.names()) <= set(registered.experiments())
+
+
+def test_the_page_is_drawn_from_the_record() -> None:
+    assert page.FILE.read_text() == page.text(record.read()), "make test-matrix writes both"
+
+
+def test_what_does_not_work_says_why() -> None:
+    rows = record.read().values()
+    assert not [
+        row for row in rows if row["status"] in (record.FAILS, record.UPSTREAM) and not row["why"]
+    ]
+
+
+def test_settings_that_were_measured_are_those_that_are_there() -> None:
+    rows = record.read()
+    measured = {name: rows[name]["measured"] for name in record.names() if "measured" in rows[name]}
+    assert {name: record.version(name) for name in measured} == measured, "make test-matrix"
+
+
+def test_an_official_name_is_an_experiment_unless_ours_has_that_name() -> None:
+    assert config.compose(["experiment=resnet_imagenet"]).garden == "resnet_imagenet"
+    assert config.compose(["experiment=retinanet"]).garden == "retinanet_resnetfpn_coco"
+    assert config.compose(["experiment=catalogue/retinanet"]).garden == "retinanet"
+
+
+def test_the_table_is_printed_whole_and_in_part(capsys: pytest.CaptureFixture[str]) -> None:
+    assert listing.main(["all"]) == 0
+    printed = capsys.readouterr().out
+    assert all(f"\n{name} " in printed for name in registered.experiments())
+    listing.main(["all", "status=works", "format=csv"])
+    working = [row for row in record.read().values() if row["status"] == record.WORKS]
+    assert capsys.readouterr().out.count("\n") == len(working) + 1
+    with pytest.raises(UsageError, match="did you mean works"):
+        official.answer({"status": "work"})
+
+
+def test_within_twenty_commits_every_family_that_fits_is_sampled() -> None:
+    names = {name for commit in range(20) for name in record.sample(str(commit), SAMPLE_S)}
+    rows = record.read()
+    left_out = []
+    for family, members in record.families().items():
+        cheapest = min(rows[name]["cpu_s"] for name in members)
+        if cheapest <= SAMPLE_S and not names & set(members):
+            left_out.append(family)
+    assert left_out == []
+
+
+@pytest.mark.slow
+def test_a_sample_chosen_by_the_commit_works(tmp_path) -> None:
+    head = ["git", "rev-parse", "HEAD"]
+    done = subprocess.run(head, cwd=ROOT, capture_output=True, text=True, check=False)
+    chosen = ",".join(record.sample(done.stdout.strip(), SAMPLE_S))
+    options = [f"only={chosen}", "again=1", "keep=no", f"folder={tmp_path}"]
+    tried = subprocess.run(
+        [sys.executable, "-m", "tests.matrix", *options],
+        cwd=ROOT, capture_output=True, text=True, check=False,
+    )  # fmt: skip
+    assert tried.returncode == 0, tried.stdout + tried.stderr

@@ -1,0 +1,68 @@
+"""Model Garden's projects: found by an experiment's name, and held to a CPU's rules; what each repair is for."""
+
+import importlib
+
+import numpy as np
+import pytest
+import tensorflow as tf
+
+from pipelines.training import parameters, projects, upstream
+
+PADDING = -1
+
+
+def test_an_experiment_of_a_project_is_found_by_its_name_alone() -> None:
+    assert parameters.registered("centernet_hourglass_coco").task.model.num_classes == 90
+
+
+def test_a_project_that_is_not_whole_says_which_module_is_missing() -> None:
+    assert "official.projects.panoptic.dataloaders" in str(projects.trouble("panoptic"))
+    assert projects.trouble("centernet") is None
+
+
+@pytest.mark.parametrize("update", [False, True])
+def test_yolo_leaves_out_padding_on_a_cpu(update: bool) -> None:
+    assert projects.trouble("yolo") is None
+    loss = importlib.import_module("official.projects.yolo.ops.loss_utils")
+    places = tf.constant([[[0, 1, 0], [0, 0, 0]]])
+    values, there = tf.constant([[[3.0], [5.0]]]), tf.constant([[[1], [0]]])
+    grid = tf.zeros([1, 2, 2, 1, 1])
+    built = tf.function(loss.build_grid)(places, values, grid, there, update=update).numpy()
+    expected = np.zeros([1, 2, 2, 1, 1])
+    expected[0, 0, 1, 0] = 3.0
+    np.testing.assert_array_equal(built, expected)
+
+
+def test_centernet_asks_for_no_place_below_zero_on_a_cpu() -> None:
+    assert projects.trouble("centernet") is None
+    loss = importlib.import_module("official.projects.centernet.ops.loss_ops")
+    predictions = tf.reshape(tf.range(8.0), [1, 2, 2, 2])
+    places = tf.constant([[[0, 1, 0], [0, PADDING, PADDING]]])
+    read = tf.function(loss.get_batch_predictions_from_indices)(predictions, places).numpy()
+    np.testing.assert_array_equal(read, [[[4.0, 5.0], [0.0, 1.0]]])
+
+
+@pytest.mark.parametrize(("frequency", "mixes"), [(0.0, False), (0.5, True)])
+def test_a_mosaic_that_is_switched_off_mixes_nothing(frequency: float, mixes: bool) -> None:
+    assert projects.trouble("yolo") is None
+    mosaic = importlib.import_module("official.projects.yolo.ops.mosaic").Mosaic
+    made = mosaic(output_size=[64, 64, 3], mosaic_frequency=frequency).mosaic_fn(is_training=True)
+    assert isinstance(made, upstream.Unmixed) is not mixes
+
+
+def test_a_quantizer_reads_inputs_in_dictionaries_inside_of_tuples() -> None:
+    if projects.trouble("qat"):
+        pytest.fail(str(projects.trouble("qat")))
+    inputs = [[{"3": ["backbone", 0, 3, {}]}, ["decoder", 0, 0, {}]]]
+    named = [connection[0] for connection in projects._connections(inputs)]
+    assert named == ["backbone", "decoder"]
+
+
+def test_a_parser_that_asks_if_of_a_tensor_is_rewritten_inside_a_map() -> None:
+    def doubled(value: tf.Tensor) -> tf.Tensor:
+        if value > 1:
+            value = value * 2
+        return value
+
+    plain = upstream.plain(lambda value: upstream.converted(doubled)(value))
+    assert list(tf.data.Dataset.range(4).map(plain).as_numpy_iterator()) == [0, 1, 4, 6]
