@@ -140,14 +140,7 @@ def _read_nested_inputs() -> None:
 
     It looks for a layer's name at place 0 of each input, which a dictionary does not have ("KeyError: 0").
     """
-    home = "tensorflow_model_optimization.python.core.quantization.keras.graph_transformations"
-    transformer = importlib.import_module(f"{home}.model_transformer").ModelTransformer
-
-    def inbound_nodes(self: Any, layer: Any) -> Iterator[list]:
-        for node in layer["inbound_nodes"]:
-            yield list(_connections(node))
-
-    transformer._inbound_node_generator = inbound_nodes
+    upstream.quantize_with(lambda node: list(_connections(node)))
 
 
 def _connections(node: Any) -> Iterator[list]:

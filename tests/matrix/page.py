@@ -10,7 +10,7 @@ from pipelines.system import durable
 FILE = Path(__file__).parent.parent.parent / "docs" / "catalogue.md"
 HEADER = """# The catalogue: every official vision experiment
 
-Model Garden registers {count} vision experiments in the version that is locked here: {summary}. This page and `make list ARGS=all` show
+Model Garden's wheel holds {count} vision experiments in the version that is locked here: {summary}. This page and `make list ARGS=all` show
 what `make test-matrix` measured of each. It writes both; neither is written by hand.
 
     make train EXP=catalogue/yolov7                     a small form of it, on embedded data
@@ -28,12 +28,12 @@ what `make test-matrix` measured of each. It writes both; neither is written by 
 On tiny data (24 pictures to train on, 10 to validate on, brought as a user brings his own), in two processes: composed, built, trained three
 steps in which the weights moved, ended by SIGKILL before the last step was saved, resumed from the step before, evaluated: the resumed
 training has the very weights of the undisturbed one. Then a SavedModel and a TFLite file are written, or it is said why not. *Exports* are
-written, not held against the checkpoint, which `make export` does. Graphs run as traced, without TensorFlow's rewriting of them, so that the whole takes
-an hour; everything else is as in `make train`. No accelerator was there.
+written, not held against the checkpoint, which `make export` does. Graphs run as traced, without TensorFlow's rewriting of them: for
+three steps that takes longer than it saves. Everything else is as in `make train`. No accelerator was there.
 
 ## Held to a CPU's rules
 
-Four projects need a repair each, in `pipelines/training/projects.py`, where each has a test: YOLO writes padding to place -1 and CenterNet reads from there,
+Four projects need a repair each (`pipelines/training/projects.py`; tested by name, DETR's by the catalogue alone): YOLO writes padding to place -1 and CenterNet reads from there,
 which accelerators ignore and a CPU refuses; DETR creates its variables in its first step, too late to be restored; the quantizer stops at heads that are
 called with dictionaries. With mosaics (the official YOLO settings) a training is repeatable, and not exactly resumable: docs/determinism.md.
 

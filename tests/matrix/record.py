@@ -48,7 +48,7 @@ def keep_the_rest() -> None:
             rows.setdefault(name, {"status": OPEN})["project"] = project
             continue
         missing = projects.trouble(project) if project in projects.REGISTERING else None
-        why = missing or "no data set of this tool holds what it reads"
+        why = missing or "no small form of it is written yet"
         rows[name] = {"status": UPSTREAM if missing else OPEN, "why": why, "project": project}
     write({name: rows[name] for name in everything})
 
