@@ -6,6 +6,7 @@ checkpoint before it, and has to come to the very weights that the first had.
 
 import json
 import os
+import re
 import signal
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -23,6 +24,7 @@ STEPS = 3
 SAVED = 2  # the last step before it that is saved
 FORMATS = ("saved_model", "tflite")
 FILE = "stages.jsonl"
+WORDS = 300  # letters that an error is told in
 # What makes a training small, whatever it is of.
 SMALL = (
     "task.train_data.global_batch_size=2",
@@ -127,7 +129,14 @@ def _export(cfg: Config, built: Any, formats: Sequence[str]) -> None:
 
 
 def _why(error: Exception) -> str:
-    return f"{type(error).__name__}: {reason(error, 300)}"
+    """An error in words, without the folders of this machine."""
+    words = f"{type(error).__name__}: {reason(error, 5000)}"
+    return without_folders(words)[:WORDS]
+
+
+def without_folders(words: str) -> str:
+    """Paths from the package on that they lie in."""
+    return re.sub(r"(?:/[^\s\"'/]+)+/(?:site-packages/|(?=(?:pipelines|tests|tasks)/))", "", words)
 
 
 @contextmanager

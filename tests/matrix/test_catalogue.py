@@ -10,7 +10,7 @@ from pipelines.catalogue import official
 from pipelines.commands import list as listing
 from pipelines.usage import UsageError
 from tests.conftest import ROOT
-from tests.matrix import page, record, registered
+from tests.matrix import page, record, registered, stages
 
 SAMPLE_S = 50  # CPU seconds that a sample took when it was recorded
 
@@ -25,6 +25,14 @@ def test_every_file_of_the_catalogue_is_of_a_registered_experiment() -> None:
 
 def test_the_page_is_drawn_from_the_record() -> None:
     assert page.FILE.read_text() == page.text(record.read()), "make test-matrix writes both"
+
+
+def test_the_record_names_packages_and_no_folder_of_a_machine() -> None:
+    words = (
+        'File "/home/me/.venv/lib/python3.11/site-packages/official/a.py", File "/x/pipelines/b.py"'
+    )
+    assert stages.without_folders(words) == 'File "official/a.py", File "pipelines/b.py"'
+    assert not [line for line in record.FILE.read_text().splitlines() if '"/' in line]
 
 
 def test_what_does_not_work_says_why() -> None:
