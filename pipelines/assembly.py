@@ -244,7 +244,7 @@ def starting(built: Built, folder: Path) -> Any:
         modules=tuple(built.cfg.init_modules or ()),
         source_classes=weights.classes,
         classes=labels,
-        has_background=built.params.task.model.num_classes == len(labels) + 1,
+        has_background=getattr(built.params.task.model, "num_classes", None) == len(labels) + 1,
     )
 
 
@@ -256,6 +256,22 @@ def recorded(cfg: Config) -> tuple[RunRecord, Config]:
     """
     record = runs.find(cfg.run, cfg)
     return record, config.from_yaml(record.texts["config.yaml"])
+
+
+def recorded_of_pictures(cfg: Config) -> tuple[RunRecord, Config]:
+    """What `recorded` returns of a run whose model can be shown a picture.
+
+    Raises:
+        UsageError: there is no such run, or its model takes clips.
+    """
+    record, configuration = recorded(cfg)
+    dataset = configuration.dataset
+    if dataset and not getattr(tasks.load(dataset.task), "PICTURES", True):
+        raise UsageError(
+            f"run: {configuration.name} is of {dataset.task}; predict, export and serve show a model single pictures, "
+            f"and its model takes clips; what it is worth: make evaluate RUN={cfg.run}"
+        )
+    return record, configuration
 
 
 def to_train(cfg: Config) -> Config:

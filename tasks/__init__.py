@@ -1,4 +1,4 @@
-"""One vision task per module; the module is the interface: VERSION, METRIC, SHARES, encode, decode, inputs."""
+"""One vision task per module; the module is the interface: VERSION, METRIC, SHARES, PICTURES, encode, decode, inputs."""
 
 import importlib
 from pathlib import Path

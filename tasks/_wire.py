@@ -1,9 +1,9 @@
-"""The wire format of `tf.train.Example`, without TensorFlow.
+"""The wire format of `tf.train.Example` and `tf.train.SequenceExample`, without TensorFlow.
 
-Three messages under a package name of our own: TensorFlow's descriptors would collide with a copy of theirs.
+Their messages under a package name of our own: TensorFlow's descriptors would collide with a copy of theirs.
 """
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from google.protobuf import descriptor_pb2, descriptor_pool, message_factory
@@ -28,6 +28,9 @@ def _describe() -> descriptor_pb2.FileDescriptorProto:
     }
     message Features { map<string, Feature> feature = 1; }
     message Example { Features features = 1; }
+    message FeatureList { repeated Feature feature = 1; }
+    message FeatureLists { map<string, FeatureList> feature_list = 1; }
+    message SequenceExample { Features context = 1; FeatureLists feature_lists = 2; }
     """
     file = descriptor_pb2.FileDescriptorProto(
         name="trellis/example.proto",
@@ -41,8 +44,22 @@ def _describe() -> descriptor_pb2.FileDescriptorProto:
     feature.oneof_decl.add(name="kind")
     for number, (field, (name, _)) in enumerate(_LISTS.items(), start=1):
         _add_message(feature, field, number, name, oneof_index=0)
-    features = file.message_type.add(name="Features")
-    entry = features.nested_type.add(name="FeatureEntry")
+    _add_map(file.message_type.add(name="Features"), "feature", "FeatureEntry", "Feature")
+    example = file.message_type.add(name="Example")
+    _add_message(example, "features", 1, "Features")
+    steps = file.message_type.add(name="FeatureList")
+    _add_message(steps, "feature", 1, "Feature", label=_Field.LABEL_REPEATED)
+    lists = file.message_type.add(name="FeatureLists")
+    _add_map(lists, "feature_list", "FeatureListEntry", "FeatureList")
+    sequence = file.message_type.add(name="SequenceExample")
+    _add_message(sequence, "context", 1, "Features")
+    _add_message(sequence, "feature_lists", 2, "FeatureLists")
+    return file
+
+
+def _add_map(owner: _Message, name: str, entry_name: str, message: str) -> None:
+    """A field that maps names to messages."""
+    entry = owner.nested_type.add(name=entry_name)
     entry.options.map_entry = True
     entry.field.add(
         name="key",
@@ -50,11 +67,9 @@ def _describe() -> descriptor_pb2.FileDescriptorProto:
         type=_Field.TYPE_STRING,
         label=_Field.LABEL_OPTIONAL,
     )
-    _add_message(entry, "value", 2, "Feature")
-    _add_message(features, "feature", 1, "Features.FeatureEntry", label=_Field.LABEL_REPEATED)
-    example = file.message_type.add(name="Example")
-    _add_message(example, "features", 1, "Features")
-    return file
+    _add_message(entry, "value", 2, message)
+    entries = f"{owner.name}.{entry_name}"
+    _add_message(owner, name, 1, entries, label=_Field.LABEL_REPEATED)
 
 
 def _add_message(owner: _Message, name: str, number: int, message: str, **more: Any) -> None:
@@ -71,18 +86,43 @@ def _add_message(owner: _Message, name: str, number: int, message: str, **more: 
 
 _POOL = descriptor_pool.DescriptorPool()
 _POOL.Add(_describe())
-_Example: Any = message_factory.GetMessageClass(_POOL.FindMessageTypeByName("trellis.Example"))
 
 
-def serialize(features: Mapping[str, Iterable[bytes] | Iterable[int] | Iterable[float]]) -> bytes:
+def _class_of(name: str) -> Any:
+    return message_factory.GetMessageClass(_POOL.FindMessageTypeByName(f"trellis.{name}"))
+
+
+_Example = _class_of("Example")
+_SequenceExample = _class_of("SequenceExample")
+
+Values = Iterable[bytes] | Iterable[int] | Iterable[float]
+
+
+def serialize(features: Mapping[str, Values]) -> bytes:
     """A serialized `tf.train.Example`; the type of a feature's first value decides its list, an empty one stays away."""
     example = _Example()
-    for name, column in features.items():
+    _fill(example.features, features)
+    return example.SerializeToString(deterministic=True)
+
+
+def serialize_sequence(
+    context: Mapping[str, Values], lists: Mapping[str, Sequence[bytes]]
+) -> bytes:
+    """A serialized `tf.train.SequenceExample`: features of the whole, and lists with one value a step."""
+    example = _SequenceExample()
+    _fill(example.context, context)
+    for name, steps in lists.items():
+        for value in steps:
+            example.feature_lists.feature_list[name].feature.add().bytes_list.value.append(value)
+    return example.SerializeToString(deterministic=True)
+
+
+def _fill(features: Any, columns: Mapping[str, Values]) -> None:
+    for name, column in columns.items():
         values: list[Any] = list(column)
         if values:
-            feature = example.features.feature[name]
+            feature = features.feature[name]
             getattr(feature, _list_of(values[0])).value.extend(values)
-    return example.SerializeToString(deterministic=True)
 
 
 def _list_of(value: Any) -> str:
@@ -118,6 +158,26 @@ def parse(serialized: bytes) -> dict[str, list[Any]]:
     return {name: _values(feature) for name, feature in example.features.feature.items()}
 
 
+def parse_sequence(serialized: bytes) -> tuple[dict[str, list[Any]], dict[str, list[Any]]]:
+    """Features and lists of a serialized `tf.train.SequenceExample`; of each step its first value.
+
+    Raises:
+        ValueError: the bytes are something else, or a step is empty.
+    """
+    try:
+        example = _SequenceExample.FromString(serialized)
+    except Exception as error:
+        raise ValueError(f"not a tf.train.SequenceExample: {error}") from None
+    context = {name: _values(feature) for name, feature in example.context.feature.items()}
+    lists: dict[str, list[Any]] = {}
+    for name, steps in example.feature_lists.feature_list.items():
+        values = [_values(feature) for feature in steps.feature]
+        if not all(values):
+            raise ValueError(f"a step of {name} is empty")
+        lists[name] = [value[0] for value in values]
+    return context, lists
+
+
 def _values(feature: Any) -> list[Any]:
     kind = feature.WhichOneof("kind")
     return list(getattr(feature, kind).value) if kind else []
@@ -148,13 +208,14 @@ def head(features: Mapping[str, list[Any]]) -> dict[str, Any]:
         "file": text(features, "image/filename"),
         "id": text(features, "image/source_id"),
         "format": text(features, "image/format"),
-        "height": _size(features, "image/height"),
-        "width": _size(features, "image/width"),
+        "height": size(features, "image/height"),
+        "width": size(features, "image/width"),
         "image": features["image/encoded"][0],
         "sha256": text(features, "image/key/sha256"),
     }
 
 
-def _size(features: Mapping[str, list[Any]], name: str) -> int:
+def size(features: Mapping[str, list[Any]], name: str) -> int:
+    """The first value of a feature that is a number; 0 where there is none."""
     values = features.get(name)
     return values[0] if values else 0

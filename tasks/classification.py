@@ -15,6 +15,8 @@ METRIC = "accuracy"
 SHARES = ("accuracy", "top_5_accuracy")
 # Model Garden task configurations that read these records.
 GARDEN_TASKS = {"ImageClassificationTask"}
+# Whether a model is shown one picture at a time, as predict, export and serve do.
+PICTURES = True
 FIRST_LABEL = 0
 parse = _wire.parse
 

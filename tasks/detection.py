@@ -24,6 +24,8 @@ GARDEN_TASKS = {
     "DetrTask",
     "CenterNetTask",
 }
+# Whether a model is shown one picture at a time, as predict, export and serve do.
+PICTURES = True
 FIRST_LABEL = 1  # 0 is the background
 SIDES = ("ymin", "xmin", "ymax", "xmax")  # in a box's order
 parse = _wire.parse

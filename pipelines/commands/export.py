@@ -46,7 +46,7 @@ def main(overrides: Sequence[str]) -> int:
 def run(cfg: Config, overrides: Sequence[str]) -> int:
     """Writes `exports/` in the run directory; 1 where a format failed, was refused or breaks a limit."""
     _check(cfg)
-    record, configuration = assembly.recorded(cfg)
+    record, configuration = assembly.recorded_of_pictures(cfg)
     _refuse_without_checkpoint(cfg, record)
     kind = assembly.trained_on(record).task
     folder = _folder(record, configuration)

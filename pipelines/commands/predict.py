@@ -40,7 +40,7 @@ def run(cfg: Config) -> int:
     listed = pictures.found(cfg.images)
     if cfg.model and not cfg.run:
         return _ask_alone(cfg, Path(config.absolute(cfg.model)), listed)
-    record, configuration = assembly.recorded(cfg)
+    record, configuration = assembly.recorded_of_pictures(cfg)
     folder = _cleared(record.run_dir or Path(config.absolute(configuration.run_dir)), cfg.images)
     with process.prepared(configuration, folder):
         trained = assembly.trained(cfg)

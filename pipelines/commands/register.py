@@ -24,7 +24,7 @@ def run(cfg: Config) -> int:
         version, before = registry.roll_back(cfg.name)
         print(f"{cfg.name}: version {version} is champion again, in place of version {before}")
         return ExitCode.DONE
-    record, configuration = assembly.recorded(cfg)
+    record, configuration = assembly.recorded_of_pictures(cfg)
     run_dir = record.run_dir or Path(config.absolute(configuration.run_dir))
     if record.run_id is None:
         raise UsageError(f"run: MLflow does not know {cfg.run} yet; make sync RUN={cfg.run}")

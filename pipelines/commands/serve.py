@@ -43,7 +43,7 @@ def served(cfg: Config) -> Path:
     Raises:
         UsageError: the run cannot be exported.
     """
-    record, configuration = assembly.recorded(cfg)
+    record, configuration = assembly.recorded_of_pictures(cfg)
     run_dir = record.run_dir or Path(config.absolute(configuration.run_dir))
     return assembly.servable(run_dir / "exports", lambda: _export(cfg))
 

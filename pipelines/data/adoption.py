@@ -4,7 +4,6 @@ The data set's folder holds links to the files, and the lengths of their records
 adoption: files that are not rewritten cannot leave one out.
 """
 
-import hashlib
 import os
 from array import array
 from collections.abc import Callable, Iterator, Mapping
@@ -20,7 +19,7 @@ from pipelines.data import (
     description,
     fit,
     folders,
-    images,
+    frames,
     index,
     manifest,
     runners,
@@ -180,20 +179,19 @@ def _count(serialized: bytes, number: int, adoption: Adoption, counted: Summary)
     try:
         record = adoption.decode(serialized)
         objects = len(record.get("objects", ()))
-        image = images.read(record["image"])
-        fit.check(record, image, Labels(adoption.labels, adoption.first_label))
+        pictures = fit.read(record, Labels(adoption.labels, adoption.first_label))
         _name_labels(record, adoption)
-        pixels = fit.mask_pixels(record, image, _all_numbered(adoption.labels))
+        pixels = fit.mask_pixels(record, pictures[0], _all_numbered(adoption.labels))
     except (ValueError, Rejected) as error:
         if len(counted.rejects) < SHOWN:
             counted.reject(_example(counted.file, str(number)), _reason(error))
         return
     finally:
         counted.read(objects)
-    sha256 = hashlib.sha256(image.content).hexdigest()
+    sha256 = frames.digest(frames.pictures(record))
     counted.count(
         {**record, "sha256": sha256},
-        image,
+        pictures,
         pixels=pixels,
     )
 

@@ -20,6 +20,18 @@ from pipelines.system import durable
 SIZE = 128  # pixels, both sides of a scene
 SCENES = {"train": 4000, "validation": 200}
 DIGITS = {"train": 1437, "validation": 360}
+CLIPS = {"train": 480, "validation": 120}
+FRAMES = 8  # of a clip
+CLIP_SIZE = 32  # pixels, both sides of a clip
+# Pixels a frame, downwards and sideways. No class changes in a mirror, which half of all training clips are seen in.
+MOTIONS = {
+    "still": (0, 0),
+    "up": (-1, 0),
+    "down": (1, 0),
+    "sideways": (0, 1),
+    "rising": (-1, 1),
+    "falling": (1, 1),
+}
 NAMES = tuple(str(digit) for digit in range(10))
 VISIBLE = 0.35  # opacity above which a pixel belongs to a digit
 COVERED = 0.25  # share of a digit that later ones may hide
@@ -246,6 +258,36 @@ def _write_scenes_as_masks(folder: Path, random: np.random.RandomState) -> None:
         _save(masks / split / f"{name}.png", classes)
 
 
+def _write_clips(folder: Path, random: np.random.RandomState) -> None:
+    """Folders of frames by split and motion: up/0007/1.jpg."""
+    for split, (images, _) in _digits(random).items():
+        for number in range(CLIPS[split]):
+            motion = list(MOTIONS)[number % len(MOTIONS)]
+            clip = _clip(random, images[random.randint(len(images))], motion)
+            for place, frame in enumerate(clip, start=1):
+                _save(folder / split / motion / f"{number:04d}" / f"{place}.jpg", frame)
+
+
+def _clip(random: np.random.RandomState, pixels: Array, motion: str) -> list[Array]:
+    """A digit that moves over an edge and comes in at the other.
+
+    Its place in any one frame is as likely as every other, whatever the motion: no single frame tells the class.
+    """
+    size = random.randint(14, 21)
+    canvas = np.zeros((CLIP_SIZE, CLIP_SIZE), np.uint8)
+    canvas[:size, :size] = np.asarray(_grown(pixels, size, size))
+    down, right = np.multiply(MOTIONS[motion], random.randint(2, 5))
+    if random.randint(2):
+        right = -right
+    top, left = random.randint(0, CLIP_SIZE, 2)
+    frames = []
+    for place in range(FRAMES):
+        shift = (top + place * down, left + place * right)
+        frame = np.roll(canvas, shift, axis=(0, 1))
+        frames.append(np.repeat(frame[..., None], 3, axis=-1))
+    return frames
+
+
 def _save(file: Path, pixels: Array) -> None:
     file.parent.mkdir(parents=True, exist_ok=True)
     Image.fromarray(pixels).save(file, quality=95)
@@ -255,4 +297,5 @@ WRITERS: dict[str, Callable[[Path, np.random.RandomState], None]] = {
     "digits": _write_digits,
     "digit_scenes": _write_scenes_as_coco,
     "digit_masks": _write_scenes_as_masks,
+    "moving_digits": _write_clips,
 }

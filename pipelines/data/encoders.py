@@ -51,6 +51,8 @@ def used(dataset: Dataset) -> dict[str, str]:
             found[f"convert {trait} to {treatment}"] = conversion(trait, treatment)
     if dataset.task == "segmentation" or facts.pixels:
         found["class masks"] = class_masks()
+    if facts.animations:
+        found["frames of animated pictures"] = conversion("gif", "png")
     draws_objects = facts.object_masks and dataset.include_masks is not False
     if dataset.task == "detection" and draws_objects:
         found["object masks"] = object_masks()

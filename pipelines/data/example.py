@@ -1,6 +1,6 @@
 """One example on its way to a record: where it lies, what is loaded of it, or why it is rejected."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -111,3 +111,4 @@ class Loaded:
     rejects: list[tuple[str, Rejected]] = field(default_factory=list)  # objects left out, by name
     clipped: int = 0  # boxes that were cut at the edge of the image
     pixels: Mapping[str, int] = field(default_factory=dict)  # by class, of a mask of classes
+    frames: Sequence[Any] = ()  # of a clip: each an `images.Image`, the first that of the example

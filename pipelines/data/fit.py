@@ -1,11 +1,11 @@
 """Whether a record is as Model Garden's decoder and parser need it, found out without TensorFlow."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
 
-from pipelines.data import masks
+from pipelines.data import frames, images, masks
 from pipelines.data.example import Rejected
 from pipelines.data.images import Image
 
@@ -19,16 +19,28 @@ class Labels(NamedTuple):
     first: int
 
 
-def check(record: dict[str, Any], image: Image, labels: Labels) -> None:
-    """Checks sizes, labels and boxes.
+def read(record: dict[str, Any], labels: Labels) -> list[Image]:
+    """The pictures of a record, each checked, and with them sizes, labels and boxes.
 
     Raises:
         Rejected: one of them does not fit.
     """
+    pictures = [images.read(content) for content in frames.pictures(record)]
+    for image in pictures:
+        _check_size(record, image)
+    frames.check(pictures)
+    _check_labels(record, labels)
+    return pictures
+
+
+def _check_size(record: Mapping[str, Any], image: Image) -> None:
     height, width = record["height"], record["width"]
     if (height, width) not in ((0, 0), (image.height, image.width)):
         advice = f"the record says {width}x{height}, the image is {image.width}x{image.height}"
         raise Rejected("image_size", advice)
+
+
+def _check_labels(record: dict[str, Any], labels: Labels) -> None:
     for item in labelled(record):
         _check_label(item["label"], labels)
         top, left, bottom, right = item.get("box", WHOLE_IMAGE)

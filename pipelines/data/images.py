@@ -302,17 +302,16 @@ def _converted(image: Image, treatments: set[str]) -> Image:
     stays_jpeg = image.format == "jpeg" and "png" not in treatments
     kind = "jpeg" if stays_jpeg or "jpeg" in treatments else "png"
     try:
-        content, (width, height) = _saved(opened, kind, upright="apply" in treatments)
+        return written(opened, kind, upright="apply" in treatments)
     except Exception as error:
         advice = (
             f"cannot be written as {kind}, which has its limits: {error!r}; convert it yourself"
         )
         raise Rejected("image_unconvertible", advice) from None
-    return Image(content, kind, height, width)
 
 
-def _saved(picture: Pillow.Image, kind: str, *, upright: bool) -> tuple[bytes, tuple[int, int]]:
-    """A picture in one of the two formats, and its width and height."""
+def written(picture: Pillow.Image, kind: str, *, upright: bool = False) -> Image:
+    """A picture written in one of the two formats, upright by its EXIF orientation where that is asked for."""
     if upright:
         picture = ImageOps.exif_transpose(picture)
     if picture.mode.startswith("I;16") or picture.mode == "I":
@@ -324,4 +323,5 @@ def _saved(picture: Pillow.Image, kind: str, *, upright: bool) -> tuple[bytes, t
         kind,
         **options,
     )
-    return file.getvalue(), picture.size
+    width, height = picture.size
+    return Image(file.getvalue(), kind, height, width)

@@ -20,6 +20,7 @@ class Facts:
     adopted: bool = False  # whether its files become shards as they are: linked, not rewritten
     object_masks: bool = False  # whether it draws masks of objects
     pixels: bool = False  # whether its pictures come as pixels, and are encoded here
+    animations: bool = False  # whether it takes frames out of animated pictures, and encodes them
     numbered: bool = False  # whether evaluation finds its images again by the number in their keys
 
 

@@ -5,7 +5,6 @@ what was built is read from the disk here; records of other tools, and all of th
 Garden's own decoder and parser. TensorFlow runs in a second process, which is asked and answers in lines of JSON.
 """
 
-import hashlib
 import itertools
 import json
 import subprocess
@@ -19,7 +18,7 @@ from typing import IO, Any, Self
 from etils import epath
 
 from pipelines.config import Dataset
-from pipelines.data import checks, images, sources, summary
+from pipelines.data import checks, frames, sources, summary
 from pipelines.data.checks import LEVELS, Checks
 from pipelines.data.example import Rejected
 from pipelines.data.manifest import Manifest
@@ -209,8 +208,7 @@ def _check(serialized: bytes, built: Manifest, task: ModuleType) -> None:
     from pipelines.data import fit
 
     record = task.decode(serialized)
-    if hashlib.sha256(record["image"]).hexdigest() != record["sha256"]:
+    if frames.digest(frames.pictures(record)) != record["sha256"]:
         raise ValueError("the image has another SHA-256 than the record says")
-    image = images.read(record["image"])
-    fit.check(record, image, fit.Labels(built.labels, task.FIRST_LABEL))
-    fit.mask_pixels(record, image, built.labels)
+    pictures = fit.read(record, fit.Labels(built.labels, task.FIRST_LABEL))
+    fit.mask_pixels(record, pictures[0], built.labels)

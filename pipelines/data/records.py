@@ -17,6 +17,7 @@ from etils import epath
 from pipelines.data import (
     checks,
     encoders,
+    frames,
     images,
     index,
     keys,
@@ -27,6 +28,7 @@ from pipelines.data import (
     summary,
 )
 from pipelines.data.example import Example, Rejected
+from pipelines.data.images import Image
 from pipelines.data.index import Index
 from pipelines.data.listing import Request
 from pipelines.data.summary import Summary
@@ -198,14 +200,11 @@ def _record(example: Example, job: Job, counted: Summary) -> dict[str, Any] | No
     objects = sources.objects_of(source, example, job.request)
     counted.read(objects)
     try:
-        content = _content(example, job)
-        image = images.read(content, job.request.dataset.convert)
-        listed = example.files.get(example.file) if image.content is content else None
-        # What was read is what was listed, or the build has stopped: no second digest of it.
-        sha256 = listed or hashlib.sha256(image.content).hexdigest()
-        if sha256 in job.undecodable:
-            raise Rejected(*images.undecodable(job.undecodable[sha256]))
+        image, sha256 = _image(example, job)
         loaded = source.load(example, image, job.request)
+        if loaded.frames:
+            sha256 = frames.digest(frame.content for frame in loaded.frames)
+            _refuse_undecodable(sha256, job)
     except Rejected as rejected:
         counted.reject(example, rejected, objects=objects)
         return None
@@ -222,13 +221,32 @@ def _record(example: Example, job: Job, counted: Summary) -> dict[str, Any] | No
         "width": image.width,
         **loaded.record,
     }
+    pictures = loaded.frames or [image]
+    if loaded.frames:
+        record["frames"] = [frame.content for frame in pictures]
     counted.count(
         record,
-        image,
+        pictures,
         clipped=loaded.clipped,
         pixels=loaded.pixels,
     )
     return record
+
+
+def _image(example: Example, job: Job) -> tuple[Image, str]:
+    """The image of an example, with the SHA-256 of its bytes."""
+    content = _content(example, job)
+    image = images.read(content, job.request.dataset.convert)
+    listed = example.files.get(example.file) if image.content is content else None
+    # What was read is what was listed, or the build has stopped: no second digest of it.
+    sha256 = listed or hashlib.sha256(image.content).hexdigest()
+    _refuse_undecodable(sha256, job)
+    return image, sha256
+
+
+def _refuse_undecodable(sha256: str, job: Job) -> None:
+    if sha256 in job.undecodable:
+        raise Rejected(*images.undecodable(job.undecodable[sha256]))
 
 
 def _content(example: Example, job: Job) -> bytes:

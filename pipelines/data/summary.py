@@ -3,7 +3,7 @@
 import json
 import math
 from collections import Counter
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import astuple, dataclass, field
 from typing import Any
 
@@ -70,7 +70,7 @@ class Summary:
     def count(
         self,
         record: Mapping[str, Any],
-        image: Image,
+        pictures: Sequence[Image],
         *,
         clipped: int = 0,
         pixels: Mapping[str, int] | None = None,
@@ -78,14 +78,17 @@ class Summary:
         """Adds one record.
 
         Args:
+            pictures: the frames of a clip, or the one image.
             clipped: boxes of it that were cut.
             pixels: of its mask of classes, by class.
         """
-        if self.unusual is not None and not ordinary.is_ordinary(image):
+        image = pictures[0]
+        if self.unusual is not None and not all(map(ordinary.is_ordinary, pictures)):
             self.unusual.append(self.examples)
         self.examples += 1
         self.clipped += clipped
-        self.formats[image.format] += 1
+        for kind in {picture.format for picture in pictures}:
+            self.formats[kind] += 1
         self.image_sizes[f"{_bin(image.width, 32)}x{_bin(image.height, 32)}"] += 1
         self.contents.append(record["sha256"][:16])
         if "key" in record:

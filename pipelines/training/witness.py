@@ -29,7 +29,7 @@ class Witness:
         """Puts itself around methods of the task, before its evaluation is traced."""
         self._batches: list[dict[str, np.ndarray]] = []
         self._objects: dict[str, Outcomes] = {}
-        self._classes = task.task_config.model.num_classes
+        self._classes = getattr(task.task_config.model, "num_classes", 0)  # Video models state none.
         if isinstance(task, image_classification.ImageClassificationTask):
             if not task.task_config.train_data.is_multilabel:
                 self._follow(task, (task, "inference_step"), _classes_of)

@@ -85,6 +85,7 @@ def test_each_encoder_makes_the_bytes_that_are_on_record() -> None:
         (["dataset=coco"], ["object masks"]),
         (["dataset=coco", "dataset.include_masks=false"], []),
         (["dataset=voc"], []),
+        (["dataset=video_folder"], ["frames of animated pictures"]),
         (["dataset=tfrecord", "dataset.task=segmentation"], []),
     ],
 )

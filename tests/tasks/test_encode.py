@@ -13,9 +13,12 @@ from official.vision.dataloaders import (
     classification_input,
     segmentation_input,
     tf_example_decoder,
+    video_input,
 )
 
 import tasks
+from pipelines.data import reading
+from pipelines.data.manifest import Manifest
 from tasks import _wire
 from tests import golden
 
@@ -49,7 +52,9 @@ def test_every_task_names_a_version_a_metric_and_its_first_label() -> None:
 
 
 def test_an_unknown_task_names_the_nearest_or_all() -> None:
-    everyone = "no task 'poses'; there are: classification, detection, segmentation$"
+    everyone = (
+        "no task 'poses'; there are: classification, detection, segmentation, video_classification$"
+    )
     with pytest.raises(ValueError, match=everyone):
         tasks.load("poses")
     with pytest.raises(
@@ -104,6 +109,44 @@ def test_segmentation_survives_the_official_decoder() -> None:
     assert int(decoded["image/height"]) == 24
 
 
+CLIP = {**HEAD, "frames": [png("RGB"), png("RGB", colour=9)], "label": 3, "text": "three"}
+
+
+def test_a_clip_survives_the_official_decoder() -> None:
+    encoded = tasks.load("video_classification").encode(CLIP)
+    decoded = video_input.Decoder().decode(encoded)
+    assert decoded["image/encoded"].numpy().tolist() == CLIP["frames"]
+    assert decoded["clip/label/index"].numpy().tolist() == [3]
+    example = tf.train.SequenceExample.FromString(encoded)
+    assert example.SerializeToString(deterministic=True) == encoded
+
+
+def test_a_clip_comes_through_the_official_parser_and_what_is_wrong_with_it_is_told() -> None:
+    task = tasks.load("video_classification")
+    room = reading.load("video_classification")
+    built = Manifest("d", "f", "video_classification", 1, ("a", "b", "c", "d"), {})
+    record = tf.constant(task.encode(CLIP))
+    features, label = room.parser(built)(record)
+    assert features["image"].shape == (9, 64, 64, 3)
+    assert label.numpy().tolist() == [0, 0, 0, 1]
+    assert room.problems(record, built) == []
+    picture = room.as_decoded(record, built, "x")
+    assert picture.caption == "d   x" and picture.image.shape == (24, 64, 3)
+    other = tf.constant(task.encode({**CLIP, "label": 4}))
+    assert room.problems(other, built) == ["label 4 of 4 classes"]
+
+
+def test_a_record_of_a_clip_without_frames_or_with_two_labels_is_named() -> None:
+    task = tasks.load("video_classification")
+    with pytest.raises(ValueError, match="no list of frames image/encoded"):
+        task.decode(_wire.serialize_sequence({"clip/label/index": [1]}, {}))
+    two = _wire.serialize_sequence({"clip/label/index": [1, 2]}, {"image/encoded": [b"x"]})
+    with pytest.raises(ValueError, match="clip/label/index has 2 values"):
+        task.decode(two)
+    with pytest.raises(ValueError, match=r"not a tf\.train\.SequenceExample"):
+        task.decode(b"\xff" * 9)
+
+
 def test_the_wire_format_is_tensorflows_own() -> None:
     features = {"b": [b"\x00\xff"], "i": [1, -(2**62)], "f": [0.1, 2.0]}
     serialized = _wire.serialize(features)
@@ -129,6 +172,7 @@ def test_each_tasks_records_have_the_bytes_that_are_on_record() -> None:
         "classification": {"label": 3, "text": "three"},
         "detection": {"objects": [item, item]},
         "segmentation": {"mask": b"mask"},
+        "video_classification": {"frames": [b"image", b"next"], "label": 3, "text": "three"},
     }
     lines = []
     for name in tasks.names():

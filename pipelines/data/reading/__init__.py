@@ -7,8 +7,9 @@ The file of a task has five functions:
     problems(record, built)                   what is wrong with a record, one line each
     as_decoded(record, built, caption)        the picture of a record
     as_trained(image, labels, number, built)  the picture of one image of a training batch, with its targets
+    colours(batch, data)                      optional: the colours of a training batch, where it is no batch of images
 
-`record` is a serialized `tf.train.Example` and `built` the manifest that it belongs to.
+`record` is a serialized `tf.train.Example`, or `SequenceExample` of a clip, and `built` the manifest that it belongs to.
 """
 
 import importlib

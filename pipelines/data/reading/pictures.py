@@ -31,22 +31,24 @@ def as_decoded(built: Manifest, count: int) -> Iterator[Picture]:
 def as_trained(params: Any, built: Manifest, count: int) -> Iterator[Picture]:
     """Training batches as the experiment's own task gives them to its model: augmented, resized, its targets decoded."""
     batches = task_factory.get_task(params.task).build_inputs(params.task.train_data)
-    yield from itertools.islice(_pictures(batches, built), count)
+    yield from itertools.islice(_pictures(batches, built, params.task.train_data), count)
 
 
-def _pictures(batches: Any, built: Manifest) -> Iterator[Picture]:
+def _pictures(batches: Any, built: Manifest, data: Any) -> Iterator[Picture]:
     task = reading.load(built.task)
+    colours = getattr(task, "colours", _colours)
     for images, labels in batches:
-        for number, pixels in enumerate(images.numpy()):
+        for number, pixels in enumerate(colours(images, data)):
             yield task.as_trained(
-                _shown(pixels),
+                pixels,
                 labels,
                 number,
                 built,
             )
 
 
-def _shown(pixels: np.ndarray) -> np.ndarray:
-    """The colours, 0 to 255, of pixels that Model Garden normalized."""
-    colours = pixels.astype(np.float32) * preprocess_ops.STDDEV_NORM + preprocess_ops.MEAN_NORM
+def _colours(images: Any, data: Any) -> np.ndarray:
+    """The colours, 0 to 255, of images that Model Garden normalized."""
+    pixels = images.numpy().astype(np.float32)
+    colours = pixels * preprocess_ops.STDDEV_NORM + preprocess_ops.MEAN_NORM
     return np.clip(colours * 255, 0, 255).astype(np.uint8)

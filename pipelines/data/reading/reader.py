@@ -4,7 +4,7 @@ import hashlib
 import itertools
 import json
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
@@ -80,22 +80,33 @@ def undecodable(shard: str, numbers: list[int] | None) -> list[Refusal]:
 
 def _refusal(numbered: tuple[int, bytes]) -> Refusal | None:
     number, record = numbered
-    features = tf.train.Example.FromString(record).features.feature
-    content = features["image/encoded"].bytes_list.value[0]
+    # A `tf.train.Example` reads as one of these that has no lists: its features are the context.
+    sequence = tf.train.SequenceExample.FromString(record)
+    features = sequence.context.feature
+    frames = sequence.feature_lists.feature_list["image/encoded"].feature
+    encoded = frames or [features["image/encoded"]]
+    contents = [feature.bytes_list.value[0] for feature in encoded]
+    reasons = [reason for content in contents if (reason := _why_not(content, features))]
+    if not reasons:
+        return None
+    names = [
+        *features["image/filename"].bytes_list.value,
+        *features["clip/data_path"].bytes_list.value,
+    ]
+    name = b"".join(names[:1]).decode("utf-8", "replace")
+    return number, name, hashlib.sha256(b"".join(contents)).hexdigest(), reasons[0]
+
+
+def _why_not(content: bytes, features: Mapping[str, tf.train.Feature]) -> str:
+    """Why a picture cannot be decoded to the size that its record states; empty where it can."""
     try:
         decoded = tf.io.decode_image(content, channels=3, expand_animations=False)
     except tf.errors.OpError as error:
-        reason = _words(error)
-    else:
-        height, width = decoded.shape[:2]
-        if _is_stated(height, features["image/height"]) and _is_stated(
-            width, features["image/width"]
-        ):
-            return None
-        reason = f"it decodes to {width}x{height} pixels, which its header does not say"
-    names = features["image/filename"].bytes_list.value[:1]
-    name = b"".join(names).decode("utf-8", "replace")
-    return number, name, hashlib.sha256(content).hexdigest(), reason
+        return _words(error)
+    height, width = decoded.shape[:2]
+    if _is_stated(height, features["image/height"]) and _is_stated(width, features["image/width"]):
+        return ""
+    return f"it decodes to {width}x{height} pixels, which its header does not say"
 
 
 def _is_stated(pixels: int, side: tf.train.Feature) -> bool:

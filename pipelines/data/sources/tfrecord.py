@@ -3,7 +3,7 @@
 from pipelines.data.listing import Facts
 
 FACTS = Facts(
-    tasks=("classification", "detection", "segmentation"),
+    tasks=("classification", "detection", "segmentation", "video_classification"),
     required=("images",),
     patterns=True,
     adopted=True,

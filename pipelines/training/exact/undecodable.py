@@ -10,7 +10,11 @@ import tensorflow as tf
 from pipelines.outside import printable
 
 CHUNK = 64  # records decoded at a time
-NAMES = ("image/filename", "image/source_id")  # features by which a source knows its example
+NAMES = (
+    "image/filename",
+    "image/source_id",
+    "clip/data_path",
+)  # features by which a source knows its example
 
 
 class Records(Protocol):
