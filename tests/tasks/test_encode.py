@@ -131,7 +131,7 @@ def test_a_clip_comes_through_the_official_parser_and_what_is_wrong_with_it_is_t
     assert label.numpy().tolist() == [0, 0, 0, 1]
     assert room.problems(record, built) == []
     picture = room.as_decoded(record, built, "x")
-    assert picture.caption == "d   x" and picture.image.shape == (24, 64, 3)
+    assert picture.caption == "d   x" and picture.image.shape == (25, 66, 3)
     other = tf.constant(task.encode({**CLIP, "label": 4}))
     assert room.problems(other, built) == ["label 4 of 4 classes"]
 

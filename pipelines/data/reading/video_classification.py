@@ -14,6 +14,7 @@ from pipelines.data.preview import Picture
 from pipelines.data.reading import SIZE
 
 SHOWN = 9  # frames of a clip on a contact sheet
+LINE = 1  # pixel between two
 
 
 def decode(record: tf.Tensor, built: Manifest) -> dict[str, Any]:
@@ -81,7 +82,9 @@ def _chosen(frames: Any) -> Any:
 
 
 def side_by_side(frames: np.ndarray) -> np.ndarray:
-    """Frames in rows, as one picture that is about square."""
+    """Frames in rows, a line between two, as one picture that is about square."""
+    edges = [(0, 0), (0, LINE), (0, LINE), (0, 0)]
+    frames = np.pad(frames, edges, constant_values=255)
     count, height, width, channels = frames.shape
     columns = math.ceil(math.sqrt(count))
     rows = math.ceil(count / columns)
