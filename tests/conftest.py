@@ -122,11 +122,16 @@ def tiny_data(folder: Path) -> dict[str, list[str]]:
             "dataset.labels=[background,zero,one,two,three]",
             data,
         ],
+        "video_classification": [
+            "dataset=video_folder",
+            f"dataset.images={splits(folder / 'clips', '')}",
+            data,
+        ],
     }
 
 
 def _write(folder: Path, split: str) -> None:
-    """Real digits from 0 to 3, each alone on grey: as a class folder, and as 64-pixel scenes with a polygon and a mask."""
+    """Real digits from 0 to 3, each alone on grey: as a class folder, as clips in which it moves, and as 64-pixel scenes with a polygon and a mask."""
     digits = load_digits(n_class=4)
     offset = 0 if split == "train" else 400
     images, annotations = [], []
@@ -140,6 +145,10 @@ def _write(folder: Path, split: str) -> None:
         classes = folder / "classes" / split / str(label)
         classes.mkdir(parents=True, exist_ok=True)
         cv2.imwrite(str(classes / f"{number}.png"), small)
+        clip = folder / "clips" / split / str(label) / str(number)
+        clip.mkdir(parents=True)
+        for step in range(4):
+            cv2.imwrite(str(clip / f"{step}.png"), np.roll(small, step * label, axis=0))
         scene, mask = np.full((64, 64), 90, np.uint8), np.zeros((64, 64), np.uint8)
         left, top = (number * 7) % 30, (number * 5) % 30
         scene[top : top + 32, left : left + 32] = np.maximum(90, small)

@@ -8,7 +8,11 @@ from typing import Any
 import numpy as np
 import tensorflow as tf
 from official.vision.evaluation import segmentation_metrics
-from official.vision.tasks import image_classification, semantic_segmentation
+from official.vision.tasks import (
+    image_classification,
+    semantic_segmentation,
+    video_classification,
+)
 
 from pipelines import outcomes
 from pipelines.outcomes import Classes, Objects, Outcomes, Pixels
@@ -29,10 +33,14 @@ class Witness:
         """Puts itself around methods of the task, before its evaluation is traced."""
         self._batches: list[dict[str, np.ndarray]] = []
         self._objects: dict[str, Outcomes] = {}
-        self._classes = getattr(task.task_config.model, "num_classes", 0)  # Video models state none.
+        # Video models state none.
+        self._classes = getattr(task.task_config.model, "num_classes", 0)
         if isinstance(task, image_classification.ImageClassificationTask):
             if not task.task_config.train_data.is_multilabel:
                 self._follow(task, (task, "inference_step"), _classes_of)
+        elif isinstance(task, video_classification.VideoClassificationTask):
+            if not task.task_config.train_data.is_multilabel:
+                self._follow(task, (task, "inference_step"), _classes_of_clips)
         elif isinstance(task, semantic_segmentation.SemanticSegmentationTask):
             self._follow(task, (segmentation_metrics, "preprocess_inputs"), _pixels_of)
         else:
@@ -124,6 +132,11 @@ def _classes_of(labels: Any, outputs: Any) -> dict[str, tf.Tensor]:
         "answer": tf.argmax(logits, axis=-1, output_type=tf.int32),
         "score": tf.reduce_max(probabilities, axis=-1),
     }
+
+
+def _classes_of_clips(labels: Any, probabilities: Any) -> dict[str, tf.Tensor]:
+    """As `_classes_of`, of a task that says probabilities where others say logits."""
+    return _classes_of(labels, tf.math.log(probabilities))
 
 
 def _pixels_of(labels: Any, compared: Any) -> dict[str, tf.Tensor]:

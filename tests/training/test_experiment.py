@@ -23,6 +23,13 @@ SMALL = {
         "task.train_data.global_batch_size=4",
         "task.train_data.parser.mask_crop_size=28",
     ],
+    "movinet": [
+        "task.train_data.global_batch_size=8",
+        "task.validation_data.global_batch_size=5",
+        "task.train_data.feature_shape=[4,32,32,3]",
+        "task.validation_data.feature_shape=[4,32,32,3]",
+        "task.model.dropout_rate=0.3",
+    ],
     "deeplabv3plus": [
         "task.model.input_size=[64,64,3]",
         "task.train_data.output_size=[64,64]",
@@ -35,6 +42,7 @@ KINDS = {
     "retinanet": "detection",
     "maskrcnn": "detection",
     "deeplabv3plus": "segmentation",
+    "movinet": "video_classification",
 }
 
 
@@ -115,6 +123,27 @@ def test_a_classifier_trains_and_killed_and_resumed_ends_bit_for_bit_the_same(
     )
     evaluation = summary(tmp_path / "straight" / "evaluation")
     assert evaluation["headline"]["value"] == pytest.approx(straight["metrics"]["best_accuracy"])
+
+
+@pytest.mark.slow
+def test_clips_train_and_killed_and_resumed_end_bit_for_bit_the_same(trellis, tiny, tmp_path):
+    trellis("train", *arguments(tiny, tmp_path, "movinet", "straight"))
+    straight = check_run(tmp_path, "straight", "accuracy")
+    process = trellis.start("train", *arguments(tiny, tmp_path, "movinet", "again"))
+    for line in process.stdout:
+        if line.startswith("step 3/"):
+            break
+    process.kill()
+    process.communicate()
+    printed = trellis("train", *arguments(tiny, tmp_path, "movinet", "again"))
+    assert "step 3/4" in printed
+    again = check_run(tmp_path, "again", "accuracy")
+    assert again["weights_sha256"] == straight["weights_sha256"]
+    assert again["metrics"] == straight["metrics"]
+    flights = [(tmp_path / run / "flight.jsonl").read_text() for run in ("straight", "again")]
+    assert flights[0] == flights[1]
+    printed = trellis("predict", f"run={tmp_path / 'again'}", f"images={tmp_path}", code=2)
+    assert "its model takes clips" in printed and "make evaluate" in printed
 
 
 def test_the_digest_covers_what_is_not_trained():
