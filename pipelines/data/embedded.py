@@ -263,9 +263,11 @@ def _write_clips(folder: Path, random: np.random.RandomState) -> None:
     for split, (images, _) in _digits(random).items():
         for number in range(CLIPS[split]):
             motion = list(MOTIONS)[number % len(MOTIONS)]
-            clip = _clip(random, images[random.randint(len(images))], motion)
+            pixels = images[random.randint(len(images))]
+            clip = _clip(random, pixels, motion)
             for place, frame in enumerate(clip, start=1):
-                _save(folder / split / motion / f"{number:04d}" / f"{place}.jpg", frame)
+                file = folder / split / motion / f"{number:04d}" / f"{place}.jpg"
+                _save(file, frame)
 
 
 def _clip(random: np.random.RandomState, pixels: Array, motion: str) -> list[Array]:
@@ -282,9 +284,13 @@ def _clip(random: np.random.RandomState, pixels: Array, motion: str) -> list[Arr
     top, left = random.randint(0, CLIP_SIZE, 2)
     frames = []
     for place in range(FRAMES):
-        shift = (top + place * down, left + place * right)
+        shift = (
+            top + place * down,
+            left + place * right,
+        )
         frame = np.roll(canvas, shift, axis=(0, 1))
-        frames.append(np.repeat(frame[..., None], 3, axis=-1))
+        colours = np.repeat(frame[..., None], 3, axis=-1)
+        frames.append(colours)
     return frames
 
 

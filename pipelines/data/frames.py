@@ -13,7 +13,6 @@ from pipelines.data import images
 from pipelines.data.example import Rejected
 from pipelines.data.images import Image
 
-ANIMATIONS = (".gif", ".webp", ".png", ".apng")
 MOST_BYTES = 2**31  # of a clip: a record of a TFRecord file is read into memory whole
 FEWEST = 2
 
@@ -26,7 +25,10 @@ def in_order(names: Iterable[str]) -> list[str]:
 def _numbers_and_words(name: str) -> tuple[list[Any], str]:
     parts = re.split(r"(\d+)", name)
     # Every second part is a number; names that differ in zeros before it stay apart.
-    ranked = [int(part) if place % 2 else part for place, part in enumerate(parts)]
+    ranked: list[Any] = []
+    for place, part in enumerate(parts):
+        is_number = place % 2
+        ranked.append(int(part) if is_number else part)
     return ranked, name
 
 
@@ -49,18 +51,23 @@ def check(frames: Sequence[Image]) -> None:
     Raises:
         Rejected: they differ in size, or are too many for a record.
     """
-    first = frames[0]
+    first = _size(frames[0])
+    total = 0
     for number, frame in enumerate(frames, start=1):
-        if (frame.height, frame.width) != (first.height, first.width):
-            sizes = f"{frame.width}x{frame.height}, the first {first.width}x{first.height}"
+        total += len(frame.content)
+        size = _size(frame)
+        if size != first:
+            sizes = f"{size}, the first {first}"
             advice = f"frame {number} has {sizes} pixels; give all frames of a clip one size"
             raise Rejected("frame_size", advice)
-    size = sum(len(frame.content) for frame in frames)
-    if size >= MOST_BYTES:
-        advice = (
-            f"{len(frames)} frames have {size} bytes; divide the clip, or make its frames smaller"
-        )
+    if total >= MOST_BYTES:
+        says = f"{len(frames)} frames have {total} bytes"
+        advice = f"{says}; divide the clip, or make its frames smaller"
         raise Rejected("clip_too_large", advice)
+
+
+def _size(frame: Image) -> str:
+    return f"{frame.width}x{frame.height}"
 
 
 def check_count(frames: Sequence[Any]) -> None:
@@ -72,11 +79,6 @@ def check_count(frames: Sequence[Any]) -> None:
     if len(frames) < FEWEST:
         advice = "it has one frame; a clip is a folder of frames, or an animated GIF, WebP or PNG"
         raise Rejected("clip_of_one_frame", advice)
-
-
-def is_animation(name: str) -> bool:
-    """Whether a file may hold several frames, by its name."""
-    return name.lower().endswith(ANIMATIONS)
 
 
 def first_of(content: bytes) -> bytes:

@@ -52,18 +52,24 @@ def as_decoded(record: tf.Tensor, built: Manifest, caption: str) -> Picture:
     decoded = decode(record, built)
     label = built.labels[int(decoded[video_input.LABEL_KEY][0])]
     encoded = _chosen(decoded[video_input.IMAGE_KEY].numpy())
-    frames = [
-        tf.io.decode_image(content, channels=3, expand_animations=False).numpy()
-        for content in encoded
-    ]
-    return Picture(side_by_side(np.stack(frames)), f"{label}   {caption}")
+    frames = []
+    for content in encoded:
+        frame = tf.io.decode_image(
+            content,
+            channels=3,
+            expand_animations=False,
+        )
+        frames.append(frame.numpy())
+    image = side_by_side(np.stack(frames))
+    return Picture(image, f"{label}   {caption}")
 
 
 def as_trained(image: np.ndarray, labels: Any, number: int, built: Manifest) -> Picture:
     """One clip of a training batch under the class that it counts most for."""
     target = labels[number].numpy()
     label = target.argmax() if target.ndim else target  # one number, or one for each class
-    return Picture(side_by_side(_chosen(image)), built.labels[int(label)])
+    shown = side_by_side(_chosen(image))
+    return Picture(shown, built.labels[int(label)])
 
 
 def colours(batch: Any, data: Any) -> np.ndarray:
@@ -71,14 +77,17 @@ def colours(batch: Any, data: Any) -> np.ndarray:
     pixels = batch["image"].numpy().astype(np.float32)
     if data.zero_centering_image:
         pixels = (pixels + 1) / 2
-    return (pixels * 255).round().clip(0, 255).astype(np.uint8)
+    colours = (pixels * 255).round()
+    return np.clip(colours, 0, 255).astype(np.uint8)
 
 
 def _chosen(frames: Any) -> Any:
     """At most so many frames as are shown, evenly from first to last."""
     if len(frames) <= SHOWN:
         return frames
-    return frames[np.linspace(0, len(frames) - 1, SHOWN).round().astype(int)]
+    last = len(frames) - 1
+    evenly = np.linspace(0, last, SHOWN)
+    return frames[evenly.round().astype(int)]
 
 
 def side_by_side(frames: np.ndarray) -> np.ndarray:
@@ -88,7 +97,22 @@ def side_by_side(frames: np.ndarray) -> np.ndarray:
     count, height, width, channels = frames.shape
     columns = math.ceil(math.sqrt(count))
     rows = math.ceil(count / columns)
-    sheet = np.full((rows * columns, height, width, channels), 255, np.uint8)
+    sheet = np.full(
+        (rows * columns, height, width, channels),
+        255,
+        np.uint8,
+    )
     sheet[:count] = frames
-    lines = sheet.reshape(rows, columns, height, width, channels).swapaxes(1, 2)
-    return lines.reshape(rows * height, columns * width, channels)
+    by_row = sheet.reshape(
+        rows,
+        columns,
+        height,
+        width,
+        channels,
+    )
+    lines = by_row.swapaxes(1, 2)
+    return lines.reshape(
+        rows * height,
+        columns * width,
+        channels,
+    )

@@ -47,16 +47,26 @@ def listing(request: Request) -> Listing:
     tally = Tally()
     folders = {given: request.folder("images", given) for given in request.places["images"]}
     clips = {given: _clips(folder, tally) for given, folder in folders.items()}
-    tally.examples = sum(len(found) for found in clips.values())
+    for found in clips.values():
+        tally.examples += len(found)
     labels = request.dataset.labels or _classes(clips.values())
     if not labels:
         paths = ", ".join(request.places["images"].values())
-        raise UsageError(
-            f"dataset.images: no class folders in {paths}; expected <class>/<clip>/<frame>.jpg or <class>/<clip>.gif"
-        )
+        expected = "<class>/<clip>/<frame>.jpg or <class>/<clip>.gif"
+        raise UsageError(f"dataset.images: no class folders in {paths}; expected {expected}")
     names = tuple(str(label) for label in labels)
-    items = _items(request.dataset, folders, clips, names)
-    return Listing(names, False, items, tally=tally)
+    items = _items(
+        request.dataset,
+        folders,
+        clips,
+        names,
+    )
+    return Listing(
+        names,
+        False,
+        items,
+        tally=tally,
+    )
 
 
 def _clips(folder: Folder, tally: Tally) -> list[Clip]:
@@ -81,7 +91,9 @@ def _refusal(name: str) -> Reason | None:
     """Why a file is no frame, by its name."""
     if name.lower().endswith(VIDEOS):
         stem = name.rpartition(".")[0]
-        folder, file, pattern = (_word(path) for path in (stem, name, f"{stem}/%05d.jpg"))
+        folder = _word(stem)
+        file = _word(name)
+        pattern = _word(f"{stem}/%05d.jpg")
         command = f"mkdir -p {folder} && ffmpeg -i {file} -q:v 2 {pattern}"
         return "video_file", f"make a folder of its frames, then remove it: {command}"
     return None if name.lower().endswith(EXTENSIONS) else NOT_AN_IMAGE
@@ -93,8 +105,15 @@ def _word(path: str) -> str:
 
 
 def _classes(found: Iterable[Iterable[Clip]]) -> list[str]:
-    names = {clip.name for clips in found for clip in clips}
-    return sorted({name.split("/")[0] for name in names if "/" in name})
+    classes: set[str] = set()
+    for clips in found:
+        classes.update(map(_class_of, clips))
+    return sorted(classes - {""})
+
+
+def _class_of(clip: Clip) -> str:
+    """The first folder on the way to a clip; empty where there is none."""
+    return clip.name.split("/")[0] if "/" in clip.name else ""
 
 
 def _items(
@@ -106,12 +125,25 @@ def _items(
     for given, found in clips.items():
         for clip in found:
             split = keys.chosen_split(given, clip.name, dataset)
-            label = clip.name.split("/")[0] if "/" in clip.name else ""
-            refusal = clip.refusal or (None if label in labels else UNKNOWN)
+            label = _class_of(clip)
+            refusal = clip.refusal
+            if label not in labels:
+                refusal = refusal or UNKNOWN
             if refusal:
-                yield Reject(split, clip.name, clip.name, *refusal)
-            else:
-                yield _example(split, clip, folders[given], labels.index(label), label)
+                yield Reject(
+                    split,
+                    clip.name,
+                    clip.name,
+                    *refusal,
+                )
+                continue
+            yield _example(
+                split,
+                clip,
+                folders[given],
+                labels.index(label),
+                label,
+            )
 
 
 def _example(
@@ -146,8 +178,11 @@ def load(example: Example, image: Image, request: Request) -> Loaded:
         clip = frames.all_of(_read(example, example.file))
     else:
         clip = [image]
-        for file in list(example.files)[1:]:
-            clip.append(images.read(_read(example, file), request.dataset.convert))
+        _, *others = example.files
+        for file in others:
+            encoded = _read(example, file)
+            frame = images.read(encoded, request.dataset.convert)
+            clip.append(frame)
     frames.check_count(clip)
     frames.check(clip)
     record = {"label": example.own["label"], "text": example.own["text"]}
@@ -158,5 +193,6 @@ def _read(example: Example, file: str) -> bytes:
     try:
         return lookup.read(example, file)
     except OSError as error:
-        advice = f"the file cannot be opened: {error.strerror or error}; bring it back, or remove its clip"
+        says = f"the file cannot be opened: {error.strerror or error}"
+        advice = f"{says}; bring it back, or remove its clip"
         raise Rejected("frame_missing", advice) from None
