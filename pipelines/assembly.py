@@ -8,7 +8,7 @@ import math
 import re
 import shutil
 import tempfile
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from types import ModuleType
@@ -105,6 +105,11 @@ def resolved(cfg: Config, task: ModuleType | None = None, data: Manifest | None 
     return parameters.build(cfg, task, data)
 
 
+def input_size(params: Any) -> Sequence[int | None]:
+    """The model's, height and width before the channels; empty where the experiment has none."""
+    return getattr(params.task.model, "input_size", ())
+
+
 def built(prepared: Prepared) -> Built:
     """Sets up TensorFlow's threads and devices, which can be done once in a process, before its first operation.
 
@@ -116,8 +121,7 @@ def built(prepared: Prepared) -> Built:
 
     cfg = prepared.cfg
     params = resolved(cfg, prepared.task, prepared.data)
-    input_size = getattr(params.task.model, "input_size", ())
-    cfg = replace(cfg, threads=determinism.pin_threads(cfg.threads, input_size))
+    cfg = replace(cfg, threads=determinism.pin_threads(cfg.threads, input_size(params)))
     devices = strategy.build(params.runtime, cfg.logical_cpus)
     examples = prepared.data.splits["validation"].examples
     strategy.refuse_uneven(params, devices, examples)
@@ -335,8 +339,7 @@ def trained(cfg: Config, say: Callable[[str], None] = print) -> Trained:
     data = trained_on(record)
     task = tasks.load(data.task)
     params = resolved(configuration, task, data)
-    input_size = getattr(params.task.model, "input_size", ())
-    threads = determinism.pin_threads(configuration.threads, input_size)
+    threads = determinism.pin_threads(configuration.threads, input_size(params))
     configuration = replace(configuration, threads=threads)
     run_dir = record.run_dir or Path(config.absolute(configuration.run_dir))
     best = checkpoints.best(runs.checkpoints(record, tempfile.gettempdir()), say)

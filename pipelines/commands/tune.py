@@ -5,7 +5,6 @@ make train EXP=retinanet RUNTIME=tuned_retinanet. A training never measures, so 
 """
 
 import itertools
-import os
 import tempfile
 from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
@@ -15,6 +14,7 @@ from rich.console import Console
 from rich.table import Table
 
 from pipelines import assembly, config, own
+from pipelines.assembly import Prepared
 from pipelines.config import Config, Threads
 from pipelines.system import arithmetic, kernels, processes
 from pipelines.training import rehearsal
@@ -45,9 +45,8 @@ def run(cfg: Config) -> int:
     if cfg.runtime.get("num_gpus") or cfg.runtime.get("distribution_strategy") != "one_device":
         raise UsageError("runtime: only the threads of one CPU are tuned; leave RUNTIME out")
     prepared = assembly.prepared(cfg)
-    cores = processes.cores()
-    choices = list(candidates(cores))
-    ruled = _by_rule(cfg, choices, cores)
+    choices = list(candidates(processes.cores()))
+    ruled = _by_rule(prepared, choices)
     with tempfile.TemporaryDirectory() as folder:
         block = _block(cfg, Path(folder), ruled)
         for turn, choice in itertools.product(range(ROUNDS), choices):
@@ -84,13 +83,16 @@ def candidates(cores: int) -> Iterator[Choice]:
         yield Choice(Threads(intra_op=intra_op, inter_op=cores), onednn)
 
 
-def _by_rule(cfg: Config, choices: list[Choice], cores: int) -> Choice:
-    """The choice of a training that is given none."""
-    input_size = (cfg.task.get("model") or {}).get("input_size") or ()
-    intra_op = kernels.intra_op(cores, input_size)
-    onednn = "0" if os.environ.get(kernels.ONEDNN) == "0" else "1"
+def _by_rule(prepared: Prepared, choices: list[Choice]) -> Choice:
+    """The choice of a training that is given none; TensorFlow itself says whether oneDNN is on."""
+    params = assembly.resolved(prepared.cfg, prepared.task, prepared.data)
+    from pipelines.training import upstream  # TensorFlow, imported by now.
+    from pipelines.training.exact import determinism  # Likewise.
+
+    threads = determinism.counted(Threads(), assembly.input_size(params))
+    onednn = "1" if upstream.onednn_in_force() else "0"
     matching = (choice for choice in choices if choice.onednn == onednn)
-    return next(choice for choice in matching if choice.threads.intra_op == intra_op)
+    return next(choice for choice in matching if choice.threads == threads)
 
 
 def _block(cfg: Config, folder: Path, choice: Choice) -> int:

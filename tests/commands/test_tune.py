@@ -2,8 +2,9 @@
 
 import pytest
 
-from pipelines import config
+from pipelines import assembly, config
 from pipelines.commands import tune
+from pipelines.system import processes
 from pipelines.usage import UsageError
 
 
@@ -40,13 +41,19 @@ def test_the_runtime_that_is_written_is_one_that_a_training_can_choose(monkeypat
 
 @pytest.mark.slow
 def test_a_machine_is_measured_through_real_trainings(tiny, tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(processes, "cores", lambda: 2)
     first = [choice for choice in tune.candidates(2) if choice.onednn == "1"]
     monkeypatch.setattr(tune, "candidates", lambda cores: first)
     monkeypatch.setattr(tune, "ROUNDS", 1)
     monkeypatch.setattr(tune, "BLOCK_S", 0.1)
     monkeypatch.setattr(tune, "LEAST_GAIN", 100.0)
     batches = ["task.train_data.global_batch_size=8", "task.validation_data.global_batch_size=5"]
-    tune.main(["experiment=resnet", *tiny["classification"], *batches, f"runs_dir={tmp_path}"])
+    recipe = ["experiment=resnet", *tiny["classification"], *batches, f"runs_dir={tmp_path}"]
+    tune.main(recipe)
     printed = capsys.readouterr().out
     assert all(choice.rate > 0 for choice in first)
-    assert "by rule" in printed and "no runtime is needed" in printed
+    assert "no runtime is needed" in printed
+    (ruled,) = (line for line in printed.splitlines() if "by rule" in line)
+    assert ruled.split()[1] == "1"  # half the cores for pictures of 32 pixels
+    larger = config.compose([*recipe, "task.model.input_size=[128,128,3]"])
+    assert tune._by_rule(assembly.prepared(larger), first).threads.intra_op == 2

@@ -19,6 +19,17 @@ from pipelines.training.exact.randomness import Draws
 from pipelines.usage import UsageError
 
 
+def counted(threads: Threads, input_size: Sequence[int | None]) -> Threads:
+    """Thread counts, with those of the rule in place of what is not chosen.
+
+    Args:
+        input_size: the model's.
+    """
+    side_by_side = threads.inter_op or processes.cores()
+    each = threads.intra_op or kernels.intra_op(side_by_side, input_size)
+    return Threads(intra_op=each, inter_op=side_by_side)
+
+
 def pin_threads(threads: Threads, input_size: Sequence[int | None]) -> Threads:
     """Sets TensorFlow's thread pools, before its first operation; returns the counts in force.
 
@@ -27,9 +38,7 @@ def pin_threads(threads: Threads, input_size: Sequence[int | None]) -> Threads:
     Args:
         input_size: the model's, from which follows what is not chosen.
     """
-    side_by_side = threads.inter_op or processes.cores()
-    each = threads.intra_op or kernels.intra_op(side_by_side, input_size)
-    pinned = Threads(intra_op=each, inter_op=side_by_side)
+    pinned = counted(threads, input_size)
     tf.config.threading.set_intra_op_parallelism_threads(pinned.intra_op)
     tf.config.threading.set_inter_op_parallelism_threads(pinned.inter_op)
     return pinned
