@@ -3,6 +3,7 @@
 It stands above the subjects and below the commands: whatever trains, evaluates, checks or shows asks here.
 """
 
+import copy
 import json
 import math
 import re
@@ -27,7 +28,7 @@ from pipelines.shipping import metadata
 from pipelines.tracking import continuation, runs
 from pipelines.tracking.record import RunRecord
 from pipelines.usage import UsageError
-from pipelines.weights import cards, named
+from pipelines.weights import cards, hub, named
 from pipelines.weights.cards import Card, misfits
 from pipelines.weights.named import Weights
 
@@ -102,7 +103,20 @@ def resolved(cfg: Config, task: ModuleType | None = None, data: Manifest | None 
     """Model Garden's experiment configuration, without a look at devices; the rest is as for `parameters.build`."""
     from pipelines.training import parameters  # TensorFlow: 10 s.
 
-    return parameters.build(cfg, task, data)
+    return parameters.build(_with_network(cfg), task, data)
+
+
+def _with_network(cfg: Config) -> Config:
+    """The configuration with the SavedModel that `init` names as its backbone: it is a network with its weights."""
+    if not cfg.init or not hub.is_network(cfg.init):
+        return cfg
+    weights = _starting_weights(cfg)
+    task = copy.deepcopy(cfg.task)
+    backbone = task.setdefault("model", {}).setdefault("backbone", {})
+    backbone["type"] = "saved_model"
+    chosen = backbone.setdefault("saved_model", {})
+    chosen["saved_model_path"] = str(weights.path) if weights else ""
+    return replace(cfg, task=task)
 
 
 def input_size(params: Any) -> Sequence[int | None]:
@@ -182,7 +196,15 @@ def _starting_weights(cfg: Config) -> Weights | None:
                 f"init_sha256: {cfg.init_sha256[:16]}… is said, and init names no weights; add INIT=<file>"
             )
         return None
-    weights = _named_weights(cfg)
+    try:
+        weights = _named_weights(cfg)
+    except UsageError as error:
+        if not cfg.init_sha256:
+            raise
+        raise UsageError(
+            f"{error}\nthe run started from weights of the digest {cfg.init_sha256[:16]}…; bring them, and name where they "
+            "lie now: INIT=<path>"
+        ) from None
     if cfg.init_sha256 not in (None, weights.sha256):
         raise UsageError(
             f"init: {cfg.init} is other weights than the run started from: digest {weights.sha256[:16]}…, recorded "
@@ -193,6 +215,8 @@ def _starting_weights(cfg: Config) -> Weights | None:
 
 def _named_weights(cfg: Config) -> Weights:
     init = str(cfg.init)
+    if hub.is_network(init):
+        return named.of_network(init, cfg.data_dir)
     if config.is_path(init):
         return named.of_checkpoint(init)
     if re.fullmatch(r"[0-9a-f]{32}", init):  # MLflow's run ids.

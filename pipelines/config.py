@@ -257,6 +257,7 @@ GARDEN_ROLES = {
     "annotation_file": PLACE,
     "tfds_data_dir": PLACE,
     "tpu": PLACE,  # Its address.
+    "saved_model_path": PLACE,  # `init` says it; its digest is `init_sha256`.
     "checkpoint_interval": PASSIVE,
     "max_to_keep": PASSIVE,
 }

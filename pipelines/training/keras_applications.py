@@ -13,7 +13,6 @@ from typing import Any
 import tensorflow as tf
 import tf_keras
 from official.modeling import hyperparams
-from official.vision.configs import backbones
 from official.vision.modeling.backbones import factory
 from official.vision.ops import preprocess_ops
 
@@ -28,23 +27,6 @@ class Keras(hyperparams.Config):
     """A network of `tf_keras.applications` by the name of its function; its weights are named by `init`."""
 
     model_name: str = "MobileNetV3Small"
-
-
-@dataclasses.dataclass
-class Backbone(backbones.Backbone):
-    """Model Garden's choice of backbones, and this one."""
-
-    keras: Keras = dataclasses.field(default_factory=Keras)
-
-
-def offered(params: Any) -> None:
-    """Adds this backbone to the choice that an experiment has."""
-    model = getattr(params.task, "model", None)
-    if model is None or not hasattr(model, "backbone"):
-        return
-    choice = Backbone()
-    choice.override(model.backbone.as_dict())
-    model.backbone = choice
 
 
 def families() -> dict[str, tuple[Callable[..., Any], ModuleType]]:

@@ -13,7 +13,7 @@ from official.vision import registry_imports  # noqa: F401  registers the standa
 from pipelines import own
 from pipelines.config import NO_EXPERIMENT, Config
 from pipelines.data.manifest import Manifest
-from pipelines.training import keras_applications, projects, upstream
+from pipelines.training import backbones, projects, upstream
 from pipelines.usage import UsageError, nearest
 
 # Settings of a schedule that grow with the batch.
@@ -62,8 +62,8 @@ def build(
     """
     params = registered(cfg.garden, cfg.imports)
     nodes = {"task": cfg.task, "trainer": cfg.trainer, "runtime": cfg.runtime}
-    if _chosen_backbone(cfg) == keras_applications.TYPE:
-        keras_applications.offered(params)
+    if _chosen_backbone(cfg) in backbones.TYPES:
+        backbones.offered(params)
     _refuse_misfits(params, nodes, "")
     params.override(nodes, is_strict=True)
     if task is not None:
@@ -240,12 +240,24 @@ def _release(params: Any, cfg: Config) -> None:
             f"frozen: the rate after the release is known for a cosine schedule, this is {rate.type}; set "
             "trainer.optimizer_config.learning_rate.type=cosine, or frozen=0 or 1"
         )
+    _refuse_long_warmup(params.trainer)
     first = rate.cosine.initial_learning_rate
     last = rate.cosine.alpha * first
     values = [first, first * cfg.released_rate, last]
     boundaries = [0, step, params.trainer.train_steps]
     schedule = {"boundaries": boundaries, "values": values}
     rate.override({"type": "step_cosine_with_offset", "step_cosine_with_offset": schedule})
+
+
+def _refuse_long_warmup(trainer: Any) -> None:
+    """Refuses a warm-up that outlasts the training: it leads up to a rate that upstream's schedule gives as 0/0 there."""
+    warmup = trainer.optimizer_config.warmup
+    steps = getattr(warmup.get(), "warmup_steps", 0) if warmup.type else 0
+    if steps >= trainer.train_steps:
+        raise UsageError(
+            f"trainer.optimizer_config.warmup.{warmup.type}.warmup_steps: {steps} of {trainer.train_steps} steps; with "
+            "frozen the warm-up has to end before the training; set it lower, or train longer (epochs)"
+        )
 
 
 def _evaluate_all(params: Any, examples: int) -> None:

@@ -38,7 +38,7 @@ class Starting:
 
     Attributes:
         name: as it is shown.
-        checkpoint: what its files begin with; None where there are `tensors`.
+        checkpoint: what its files begin with, or the folder of a SavedModel; None where there are `tensors`.
         tensors: values by path in a checkpoint of Model Garden's.
         modules: parts of the model that take them; empty: all.
         source_classes: names of the classes that they tell apart, in order, background left out; empty: not known.
@@ -101,8 +101,10 @@ def load(model: Any, starting: Starting, say: Callable[[str], None]) -> Loaded:
     Raises:
         UsageError: a module that the model does not have, weights that cannot be read, or none that fit.
     """
-    if str(starting.checkpoint).endswith(KERAS):
-        outcome = _of_keras(model, str(starting.checkpoint))
+    checkpoint = str(starting.checkpoint)
+    if checkpoint.endswith(KERAS) or tf.io.gfile.isdir(checkpoint):
+        outcome = _of_network(model, checkpoint)
+        print(outcome.names(), flush=True)
         say(outcome.line(starting))
         return outcome
     wanted = _wanted(model, starting.modules)
@@ -123,19 +125,20 @@ def load(model: Any, starting: Starting, say: Callable[[str], None]) -> Loaded:
     return outcome
 
 
-def _of_keras(model: Any, file: str) -> Loaded:
-    """Loads a file of Keras Applications into the backbone that it is for."""
+def _of_network(model: Any, place: str) -> Loaded:
+    """Loads a file of Keras Applications into the backbone that it is for; a SavedModel is a backbone with its weights."""
     backbone = model.backbone
-    if not hasattr(backbone, "load_file"):
+    if not place.endswith(KERAS):
+        loaded = [variable.name for variable in backbone.variables]
+    elif not hasattr(backbone, "load_file"):
         raise UsageError(
-            f"init: {file} is for a network of Keras: task.model.backbone.type=keras "
+            f"init: {place} is for a network of Keras: task.model.backbone.type=keras "
             "task.model.backbone.keras.model_name=<network>"
         )
-    loaded = backbone.load_file(file)
+    else:
+        loaded = backbone.load_file(place)
     taken = {id(variable) for variable in backbone.variables}
-    outcome = Loaded(loaded=loaded, left=_left({WHOLE: model}, taken))
-    print(outcome.names(), flush=True)
-    return outcome
+    return Loaded(loaded=loaded, left=_left({WHOLE: model}, taken))
 
 
 def _wanted(model: Any, modules: Sequence[str]) -> dict[str, Any]:

@@ -12,7 +12,7 @@ from typing import Any
 
 from pipelines.config import absolute
 from pipelines.usage import UsageError
-from pipelines.weights import cards, layouts, pickled, store
+from pipelines.weights import cards, hub, layouts, pickled, store
 from pipelines.weights.cards import Card
 
 SCRATCH = "scratch"  # the explicit choice of random weights
@@ -53,6 +53,16 @@ def of_card(name: str, data_dir: str) -> Weights:
     card = cards.load(name)
     file = store.obtain(card, data_dir)
     return Weights(card.sha256, file, card)
+
+
+def of_network(init: str, data_dir: str) -> Weights:
+    """The weights of a SavedModel, which is a network too: of a folder, or of a handle of TF Hub.
+
+    Raises:
+        UsageError: it cannot be had.
+    """
+    folder = hub.folder(init, data_dir)
+    return Weights(hub.digest(folder), folder)
 
 
 def of_checkpoint(path: str | Path, manifest: str = "") -> Weights:

@@ -10,6 +10,7 @@ from official.vision.ops import preprocess_ops
 
 from pipelines.config import compose
 from pipelines.training import keras_applications, parameters
+from pipelines.training.backbones import Backbone
 from pipelines.training.starting import Starting, load
 from pipelines.usage import UsageError
 
@@ -41,7 +42,7 @@ def test_a_file_of_keras_gives_what_keras_computes(tmp_path):
     )
     file = str(tmp_path / "weights_notop.h5")
     theirs.save_weights(file)
-    chosen = keras_applications.Backbone(type="keras")
+    chosen = Backbone(type="keras")
     config = image_classification.ImageClassificationModel(
         num_classes=4, input_size=SHAPE, backbone=chosen, norm_activation=common.NormActivation()
     )
@@ -59,7 +60,7 @@ def test_a_file_of_keras_gives_what_keras_computes(tmp_path):
 
 def test_a_detector_takes_its_levels(tmp_path):
     config = retinanet.RetinaNet(num_classes=3, input_size=SHAPE, min_level=3, max_level=5)
-    config.backbone = keras_applications.Backbone(type="keras")
+    config.backbone = Backbone(type="keras")
     model = factory.build_retinanet(tf_keras.layers.InputSpec(shape=[None, *SHAPE]), config)
     assert set(model.backbone.output_specs) >= {"3", "4", "5"}
     outputs = model(tf.zeros([1, *SHAPE]), training=True)

@@ -53,6 +53,11 @@ def test_steps_classes_and_intervals_follow_from_the_data():
     assert params.trainer.summary_interval % params.trainer.steps_per_loop == 0
 
 
+def test_a_warm_up_that_outlasts_a_training_with_a_release_is_refused():
+    with pytest.raises(UsageError, match="40 of 4 steps; with frozen the warm-up has to end"):
+        built("experiment=resnet", "trainer.train_steps=4", "trainer.steps_per_loop=1", "frozen=0.5", "trainer.summary_interval=1")  # fmt: skip
+
+
 def test_the_background_is_a_class_of_detection():
     assert built("experiment=retinanet", labels=3).task.model.num_classes == 4
 
