@@ -49,16 +49,31 @@ def run(cfg: Config) -> int:
         "weights_sha256": summary["weights_sha256"],
         "headline": summary["headline"],
         "data": data,
+        "starting_weights": recorded.init_sha256,
     }
     sha256 = bundle.write(file, members, described)
     mebibytes = file.stat().st_size / 2**20
     print(f"bundle: wrote {file} ({mebibytes:.1f} MiB, {len(members)} members, sha256 {sha256})")
     print(f"data: {data['said']}")
-    weights = recorded.task.get("init_checkpoint")
+    weights = _starting_weights(recorded)
     if weights:
-        print(f"starting weights: not in it, bring them along: {printable(weights, 200)}")
+        print(f"starting weights: {weights}")
     print(f"make it again: {make_command('reproduce', [f'bundle={file}'])}")
     return ExitCode.DONE
+
+
+def _starting_weights(recorded: Config) -> str:
+    """What to bring along of the weights that a run started from; they are known by their digest, wherever they lie."""
+    checkpoint = recorded.task.get("init_checkpoint")
+    if recorded.init_sha256:
+        digest = recorded.init_sha256[:16]
+        if not config.is_path(str(recorded.init)):
+            return f"{recorded.init}, by its digest {digest}…; where they are not: trellis weights"
+        shown = printable(recorded.init, 200)
+        return f"not in it, bring {shown} along (digest {digest}…), and name it: INIT=<path>"
+    if checkpoint and not recorded.init:
+        return f"not in it, bring them along: {printable(checkpoint, 200)}"
+    return ""
 
 
 def _data(record: RunRecord, recorded: Config) -> dict[str, Any]:

@@ -11,7 +11,7 @@ from pipelines import assembly, config
 from pipelines.commands import train
 from pipelines.config import Config
 from pipelines.usage import UsageError
-from pipelines.weights.suitability import small_objects
+from pipelines.weights.suitability import rare_class, small_objects
 
 FEW, MANY = (
     100,
@@ -36,9 +36,12 @@ def main(overrides: Sequence[str]) -> int:
     data = assembly.prepared(cfg).data
     images = data.splits["train"].examples
     edge = (cfg.task.get("model") or {}).get("input_size", [None])[0]
-    warning = small_objects(data.image_sizes, data.box_sizes, edge) if edge else None
-    if warning:
-        print(f"warning: {warning}")
+    small = small_objects(data.image_sizes, data.box_sizes, edge) if edge else None
+    counts = data.classes.get("train", {})
+    ordered = {label: counts.get(label, 0) for label in data.labels}
+    for warning in (small, rare_class(ordered, data.task)):
+        if warning:
+            print(f"warning: {warning}")
     defaults = _defaults(cfg, images, overrides)
     chosen = [f"{key}={value}" for key, (value, _) in defaults.items()]
     for key, (value, reason) in defaults.items():

@@ -63,7 +63,7 @@ def _list(cfg: Config) -> int:
 
 def _have(name: str, cfg: Config, is_fetched: bool) -> int:
     card = cards.load(name)
-    file = store.obtain(card, cfg.data_dir) if is_fetched else store.find(card, cfg.data_dir)
+    file = store.fetch(card, cfg.data_dir) if is_fetched else store.find(card, cfg.data_dir)
     if file is None:
         raise UsageError(f"{name}: its file is not here; get it: trellis weights fetch={name}")
     print(f"{name}: {file} is what the card says (SHA-256 {card.sha256})")

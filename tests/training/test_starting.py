@@ -1,6 +1,7 @@
 """Weights to start from: what is loaded, what is not, and that neither is silent."""
 
 import json
+import signal
 from pathlib import Path
 
 import matplotlib
@@ -294,18 +295,22 @@ def assert_frozen_then_released(run_dir: Path) -> None:
 
 
 @pytest.mark.slow
-def test_a_run_interrupted_after_its_release_goes_on_to_the_same_weights(
+def test_a_finetuning_interrupted_after_its_release_goes_on_to_the_same_weights(
     trellis, tiny, tmp_path
 ) -> None:
     task, small = SMALL["retinanet_lite0"]
     recipe = ["experiment=retinanet_lite0", *tiny[task], *small, *steps(8), f"runs_dir={tmp_path}"]
-    printed = trellis("train", *recipe, f"run_dir={tmp_path / 'alone'}")
+    printed = trellis("finetune", *recipe, f"run_dir={tmp_path / 'alone'}")
     assert "245 loaded" in printed and "step 4/8  the backbone is released" in printed
     assert_frozen_then_released(tmp_path / "alone")
-    with trellis.start("train", *recipe, f"run_dir={tmp_path / 'cut'}") as process:
+    with trellis.start("finetune", *recipe, f"run_dir={tmp_path / 'cut'}") as process:
+        rest = []
         for line in process.stdout:
+            rest.append(line)
             if line.startswith("step 6/8"):
-                process.kill()
+                process.send_signal(signal.SIGINT)
+    assert process.returncode == 128 + signal.SIGINT
+    assert any(line.startswith("interrupted") and "make train RUN=" in line for line in rest)
     printed = trellis("train", f"run={tmp_path / 'cut'}", f"runs_dir={tmp_path}")
     assert "starting weights efficientnet_lite0" not in printed
     records = [json.loads((tmp_path / name / "summary.json").read_text()) for name in ("alone", "cut")]  # fmt: skip

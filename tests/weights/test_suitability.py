@@ -1,6 +1,6 @@
-"""Objects that shrink to nothing at a network's input are said."""
+"""Objects that shrink to nothing at a network's input are said, and rare classes."""
 
-from pipelines.weights.suitability import small_objects
+from pipelines.weights.suitability import rare_class, small_objects
 
 IMAGES = {"640x480": 9, "320x240": 1}
 
@@ -13,3 +13,12 @@ def test_small_objects_are_said_with_an_input_that_is_enough():
 def test_objects_that_are_large_enough_are_no_warning():
     assert small_objects(IMAGES, {"16": 3, "100": 10}, 256) is None
     assert small_objects(IMAGES, {}, 256) is None
+
+
+def test_a_rare_class_is_said_with_what_can_be_done():
+    counts = {"road": 10_000, "sign": 100, "never": 0}
+    said = rare_class(counts, "segmentation")
+    assert said and "road comes 100 times as often as sign" in said
+    assert "class_weights=[1.0,10.0,100.0]" in said
+    assert "no weights of classes" in str(rare_class(counts, "classification"))
+    assert rare_class({"a": 9, "b": 1}, "detection") is None

