@@ -106,9 +106,20 @@ def resolved(cfg: Config, task: ModuleType | None = None, data: Manifest | None 
     return parameters.build(_with_network(cfg), task, data)
 
 
+def _is_network(cfg: Config) -> bool:
+    """Whether `init` names a network with its weights: a handle of TF Hub, or a SavedModel that is to be the backbone.
+
+    Of any other SavedModel the weights are taken, for the experiment's own network.
+    """
+    if not cfg.init or hub.is_handle(cfg.init):
+        return bool(cfg.init)
+    backbone = (cfg.task.get("model") or {}).get("backbone") or {}
+    return backbone.get("type") == "saved_model" and hub.is_saved_model(cfg.init)
+
+
 def _with_network(cfg: Config) -> Config:
     """The configuration with the SavedModel that `init` names as its backbone: it is a network with its weights."""
-    if not cfg.init or not hub.is_network(cfg.init):
+    if not _is_network(cfg):
         return cfg
     weights = _starting_weights(cfg)
     task = copy.deepcopy(cfg.task)
@@ -215,7 +226,7 @@ def _starting_weights(cfg: Config) -> Weights | None:
 
 def _named_weights(cfg: Config) -> Weights:
     init = str(cfg.init)
-    if hub.is_network(init):
+    if _is_network(cfg):
         return named.of_network(init, cfg.data_dir)
     if config.is_path(init):
         return named.of_checkpoint(init)

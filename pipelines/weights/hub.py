@@ -19,9 +19,9 @@ FORMAT = "?tf-hub-format=compressed"
 SECONDS = 60
 
 
-def is_network(init: str) -> bool:
-    """Whether `init` names a network with its weights: a handle, or a folder that holds a SavedModel."""
-    return is_handle(init) or Path(absolute(init), MARK).is_file()
+def is_saved_model(init: str) -> bool:
+    """Whether `init` is a folder that holds a SavedModel."""
+    return Path(absolute(init), MARK).is_file()
 
 
 def is_handle(init: str) -> bool:

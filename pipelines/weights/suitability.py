@@ -54,7 +54,7 @@ def rare_class(counts: Mapping[str, int], task: str) -> str | None:
         "detection": "a focal loss sees to some of it, Mask R-CNN takes task.losses.class_weights; others: more pictures of it",
         "classification": "Model Garden has no weights of classes here: bring more pictures of it, or copies under other names",
     }
-    return f"{most} comes {times:.0f} times as often as {rarest}; {remedies[task]}"
+    return f"{most} comes {times:.0f} times as often as {rarest}; {remedies.get(task, 'bring more of it')}"
 
 
 def _weights(counts: Mapping[str, int]) -> str:

@@ -183,8 +183,9 @@ def test_a_handle_is_looked_up_where_hub_keeps_it(vector, tmp_path, monkeypatch)
     monkeypatch.setenv("TFHUB_CACHE_DIR", str(tmp_path))
     copy = tmp_path / hashlib.sha1(handle.encode()).hexdigest()
     copy.symlink_to(vector)
-    by_handle = compose(["experiment=resnet", f"init={handle}", "task.model.input_size=[64,64,3]"])
-    by_folder = compose(["experiment=resnet", f"init={vector}", "task.model.input_size=[64,64,3]"])
+    words = ["experiment=resnet", "task.model.input_size=[64,64,3]"]
+    by_handle = compose([*words, f"init={handle}"])
+    by_folder = compose([*words, f"init={vector}", "task.model.backbone.type=saved_model"])
     digests = [assembly.with_starting_weights(cfg).init_sha256 for cfg in (by_handle, by_folder)]
     assert digests == [hub.digest(copy)] * 2
     backbone = assembly.resolved(by_handle).task.model.backbone
@@ -202,6 +203,7 @@ def test_a_handle_that_does_not_answer_says_what_to_bring(tmp_path, monkeypatch)
 def test_a_training_starts_from_a_saved_model_and_is_evaluated(vector, trellis, tiny, tmp_path):
     words = [
         "experiment=resnet", *tiny["classification"], f"init={vector}", "frozen=0.5",
+        "task.model.backbone.type=saved_model",
         "task.model.input_size=[64,64,3]", "task.train_data.global_batch_size=4",
         "task.validation_data.global_batch_size=5", "trainer.train_steps=4", "trainer.steps_per_loop=1",
         "trainer.validation_interval=4", "trainer.summary_interval=1",
