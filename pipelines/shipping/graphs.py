@@ -8,6 +8,7 @@ from typing import Any
 
 import tensorflow as tf
 from official.vision.serving import export_base
+from tf_keras.src.saving.legacy.saved_model import utils
 
 Preprocess = Callable[[tf.Tensor], tuple[tf.Tensor, dict[str, Any]]]
 
@@ -53,11 +54,10 @@ class Graph(export_base.ExportModule):
             assets: paths of files that go with it, by name.
         """
         self._assets = {name: tf.saved_model.Asset(path) for name, path in assets.items()}
-        tf.saved_model.save(
-            self,
-            folder,
-            self.get_inference_signatures(signatures),
-        )
+        functions = self.get_inference_signatures(signatures)
+        # Keras would add a function of each layer, which nobody calls, and fail at those that training gives more inputs.
+        with utils.keras_option_scope(save_traces=False, in_tf_saved_model_scope=False):
+            tf.saved_model.save(self, folder, functions)
 
     def serve(self, images: tf.Tensor) -> dict[str, tf.Tensor]:
         """The model's own words of prepared pixels: logits, raw boxes and classes by level, or detections."""

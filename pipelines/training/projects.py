@@ -152,6 +152,40 @@ def _connections(node: Any) -> Iterator[list]:
             yield from _connections(inner)
 
 
+def _size_linear_heads() -> None:
+    """Has a linear evaluation give one output for each class of its data.
+
+    Its factories give 600 whatever the data, those for Kinetics-400 too, and none but Kinetics-600 could be told apart.
+    """
+    task = importlib.import_module(f"{HOME}.video_ssl.tasks.linear_eval").VideoSSLEvalTask
+    official = task.build_model
+
+    def build_model(self: Any) -> Any:
+        classes = self.task_config.train_data.num_classes
+        self.task_config.model.projection_dim = classes
+        return official(self)
+
+    task.build_model = build_model
+
+
+def _evaluate_contrast() -> None:
+    """Has a pretraining on clips without labels tell on clips that it has not seen what it tells in training.
+
+    The official task leaves its evaluation out ("NotImplementedError"); loss and figures are its own.
+    """
+    task = importlib.import_module(f"{HOME}.video_ssl.tasks.pretrain").VideoSSLPretrainTask
+
+    def validation_step(self: Any, inputs: Any, model: Any, metrics: Any = None) -> Any:
+        outputs = tf.cast(model(inputs[0]["image"], training=False), tf.float32)
+        replicas = tf.distribute.get_strategy().num_replicas_in_sync
+        logs, figures = self.build_losses(outputs, replicas, model)
+        self.process_metrics(metrics or (), figures)
+        return logs
+
+    task.validation_step = validation_step
+    task.says_classes = False
+
+
 def on_cpu() -> bool:
     """Whether nothing but CPUs computes in this process."""
     devices = tf.config.list_logical_devices()
@@ -162,5 +196,6 @@ REPAIRS = {
     "yolo": (_bound_yolo, _tell_unmixed),
     "centernet": (_bound_centernet,),
     "detr": (_build_detr,),
+    "video_ssl": (_size_linear_heads, _evaluate_contrast),
     "qat": (_read_nested_inputs,),
 }

@@ -39,7 +39,8 @@ class Witness:
             if not task.task_config.train_data.is_multilabel:
                 self._follow(task, (task, "inference_step"), _classes_of)
         elif isinstance(task, video_classification.VideoClassificationTask):
-            if not task.task_config.train_data.is_multilabel:
+            says_classes = getattr(task, "says_classes", True)  # projects.py
+            if says_classes and not task.task_config.train_data.is_multilabel:
                 self._follow(task, (task, "inference_step"), _classes_of_clips)
         elif isinstance(task, semantic_segmentation.SemanticSegmentationTask):
             self._follow(task, (segmentation_metrics, "preprocess_inputs"), _pixels_of)

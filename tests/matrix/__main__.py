@@ -24,7 +24,7 @@ from pipelines.system import processes
 from tests.conftest import ROOT, tiny_data
 from tests.matrix import record, stages
 
-LIMIT_S = 200  # for one process
+LIMIT_S = 400  # for one process, beside others
 
 
 @dataclass

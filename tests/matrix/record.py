@@ -22,7 +22,12 @@ OPEN = "not measured"
 FOLDER = config.FOLDER / "experiment" / "catalogue"
 FILE = config.FOLDER / "catalogue.yaml"
 HEADER = "# What `make test-matrix` measured of each official experiment; docs/catalogue.md shows it. Written by it, never by hand.\n"
-KINDS = {"digits": "classification", "digit_scenes": "detection", "digit_masks": "segmentation"}
+KINDS = {
+    "digits": "classification",
+    "digit_scenes": "detection",
+    "digit_masks": "segmentation",
+    "moving_digits": "video_classification",
+}
 
 
 def names() -> list[str]:

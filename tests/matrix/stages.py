@@ -113,10 +113,13 @@ def _export(cfg: Config, built: Any, formats: Sequence[str]) -> None:
     (run_dir / "manifest.json").write_text(built.data.to_json())
     journal.repair(run_dir)  # Makes its folder.
     journal.append(run_dir, "open", experiment=cfg.name)
+    of_run = replace(built.cfg, run=cfg.run_dir)
     try:
-        shipped = assembly.shipped(replace(built.cfg, run=str(run_dir)), 0)
+        assembly.recorded_of_pictures(of_run)
+        shipped = assembly.shipped(of_run, 0)
     except Exception as error:  # Whatever it is, it is why there is no export.
-        note(cfg, "exported", **dict.fromkeys(formats, _why(error)))
+        why = _why(error).replace(cfg.run_dir, "<run>")
+        note(cfg, "exported", **dict.fromkeys(formats, why))
         return
     answers = {}
     for form in formats:
