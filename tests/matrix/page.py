@@ -25,17 +25,18 @@ what `make test-matrix` measured of each. It writes both; neither is written by 
 
 ## What *works* means
 
-On tiny data (24 pictures to train on, 10 to validate on, brought as a user brings his own), in two processes: composed, built, trained three
+On tiny data (24 pictures or clips to train on, 10 to validate on, brought as a user brings his own), in two processes: composed, built, trained three
 steps in which the weights moved, ended by SIGKILL before the last step was saved, resumed from the step before, evaluated: the resumed
 training has the very weights of the undisturbed one. Then a SavedModel and a TFLite file are written, or it is said why not. *Exports* are
-written, not held against the checkpoint, which `make export` does. Graphs run as traced, without TensorFlow's rewriting of them: for
+written, not held against the checkpoint, which `make export` does. Clips are exported nowhere yet. Graphs run as traced, without TensorFlow's rewriting of them: for
 three steps that takes longer than it saves. Everything else is as in `make train`. No accelerator was there.
 
-## Held to a CPU's rules
+## Repairs
 
-Four projects need a repair each (`pipelines/training/projects.py`; tested by name, DETR's by the catalogue alone): YOLO writes padding to place -1 and CenterNet reads from there,
+Five projects need repairs (`pipelines/training/projects.py`; tested by name, DETR's and those of video_ssl by the catalogue alone): YOLO writes padding to place -1 and CenterNet reads from there,
 which accelerators ignore and a CPU refuses; DETR creates its variables in its first step, too late to be restored; the quantizer stops at heads that are
-called with dictionaries. With mosaics (the official YOLO settings) a training is repeatable, and not exactly resumable: docs/determinism.md.
+called with dictionaries; the linear evaluation on clips has 600 outputs whatever its data, and the pretraining on clips no evaluation (it gets the one of
+its own loss and figures, on other clips). With mosaics (the official YOLO settings) a training is repeatable, and not exactly resumable: docs/determinism.md.
 
 ## Status
 
