@@ -54,7 +54,7 @@ LIBRARIES = {
         COMPARING,
         *PROBING,
     ],
-    "tf_keras": ["pipelines/training"],
+    "tf_keras": ["pipelines/training", "pipelines/shipping/graphs.py"],
 }
 SHARED = "pipelines.data.manifest"  # what was built: the one thing that every subject may know of another
 # What every floor stands on; each knows those before it, and its own folder.
