@@ -167,7 +167,7 @@ from pipelines.data import manifest, store
 def fails(overrides):
     raise OSError("no route to http://alice:{SECRET}@host")
 config.compose = fails
-sys.argv = ["trellis", "list"]
+sys.argv = ["trellis", "show"]
 runpy.run_module("pipelines", run_name="__main__")
 """
     failed = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)

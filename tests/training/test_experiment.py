@@ -74,9 +74,10 @@ def check_run(runs: Path, run: str, metric: str, steps: int = 4) -> dict:
     )
     assert re.fullmatch("[0-9a-f]{64}", found["weights_sha256"])
     assert set(found["seconds"]) == {"setup", "data", "train", "evaluate"}
-    for file in (outcomes.LAST, outcomes.BEST):
+    best = json.loads((runs / run / "checkpoints" / "best" / "info.json").read_text())
+    for file, figures in ((outcomes.LAST, found["metrics"]), (outcomes.BEST, best)):
         kept = outcomes.read(runs / run / outcomes.FOLDER / file)[metric]
-        assert kept.figure() == pytest.approx(found["metrics"][metric], abs=1e-6)
+        assert kept.figure() == pytest.approx(figures[metric], abs=1e-6)
     for file in ("config.yaml", "params.yaml", "manifest.json", "train.log", "checkpoints/best"):
         assert (runs / run / file).exists(), file
     assert not list((runs / run).glob("tmp-*"))
