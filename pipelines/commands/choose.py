@@ -1,26 +1,31 @@
 """Chooses a network for a task under limits, with reasons.    make choose ARGS="task=detection images=300 max_params_m=10"
 
-task=classification, detection or segmentation (or DATA=<name>, whose task and size are looked up); images=<number>;
-target=edge; max_params_m, max_flops_b, max_cpu_ms, max_size_mb=<limit>; licence=<licence>. Prints a table, why each of
+task=classification, detection or segmentation (or DATA=<name>: its pictures are looked at); images=<number>;
+target=edge; max_params_m, max_flops_b, max_cpu_ms, max_size_mb=<limit>; licence=<licence>. --measure, or measure=<number>,
+times the first networks on this machine, max_ms=<limit> keeps those that are fast enough here. Prints a table, why each of
 the next ones comes after, the command that starts from the winner, and draws figure against parameters (PNG).
 """
 
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import tasks
-from pipelines import config
+from pipelines import assembly, config
 from pipelines.config import Config
 from pipelines.data import manifest
+from pipelines.data.manifest import Manifest
 from pipelines.usage import UsageError, nearest
-from pipelines.weights import choice, rows
+from pipelines.weights import choice, rows, suitability
 from pipelines.weights.choice import Wanted
 from pipelines.weights.rows import Row
 
-LIMITS = ("max_params_m", "max_flops_b", "max_cpu_ms", "max_size_mb")
-OWN = ("task", "images", "target", "licence", *LIMITS)
+LIMITS = ("max_params_m", "max_flops_b", "max_cpu_ms", "max_size_mb", "max_ms")
+OWN = ("task", "images", "target", "licence", "measure", *LIMITS)
 SHOWN = 10
+COLUMNS = f"{'figure':>61} {'M params':>9} {'B ops':>6} {'px':>5} {'MB':>5} {'CPU ms':>7} {'here':>6}  licence"
+MEASURED = "5"  # networks that --measure times
 PICTURE = "choice.png"
 
 
@@ -29,28 +34,93 @@ def main(overrides: Sequence[str]) -> int:
     own = {}
     others = []
     for word in overrides:
-        key, _, value = word.partition("=")
+        key, _, value = word.removeprefix("--").partition("=")
         if key in OWN:
             own[key] = value
         else:
             others.append(word)
     cfg = config.compose(others)
-    wanted = _wanted(own, cfg)
-    kept, out = choice.rank(rows.load(), wanted)
+    data = _data(cfg)
+    wanted = _wanted(own, cfg, data)
+    kept, out = _ranked(own, wanted)
     if not kept:
         nearest_miss = "\n  ".join(f"{name}: {reason}" for name, reason in list(out.items())[:5])
         raise UsageError(f"no network keeps the limits:\n  {nearest_miss}\nraise one of them")
     _print(kept, out, wanted)
+    if data is not None:
+        _print_notes(data, kept[0])
     file = Path(cfg.runs_dir, PICTURE)
     choice.draw(kept, file)
     dataset = cfg.dataset.name if cfg.dataset else ""
-    print(f"figure against parameters: {file}\nstart from it: {kept[0].command(dataset)}")
+    command = kept[0].command(dataset)
+    print(f"figure against parameters: {file}\nstart from it: {command}")
     return 0
 
 
-def _wanted(own: dict[str, str], cfg: Config) -> Wanted:
+def _ranked(own: dict[str, str], wanted: Wanted) -> tuple[list[Row], dict[str, str]]:
+    """The networks in order, the first of them measured where that is asked for; and why the others are out."""
+    every = rows.load()
+    if "measure" not in own and wanted.max_ms is None:
+        return choice.rank(every, wanted)
+    asked = {"measure": own.get("measure") or MEASURED}
+    count = int(_number(asked, "measure") or 0)
+    otherwise = replace(wanted, max_ms=None)
+    likely, _ = choice.rank(every, otherwise)
+    timed = {row.name: _timed(row) for row in likely[:count]}
+    known = [timed.get(row.name, row) for row in every]
+    return choice.rank(known, wanted)
+
+
+def _timed(row: Row) -> Row:
+    """The row with what one picture takes here."""
+    from pipelines.training import timing  # TensorFlow: 10 s.
+
+    try:
+        params = assembly.resolved(config.compose(row.words()))
+        spent = timing.forward_ms(params)
+    except UsageError as error:
+        print(f"{row.model} is not measured: {error}")
+        return row
+    size = list(assembly.input_size(params))
+    print(f"measured {row.model}: {spent:.1f} ms a picture at {size[0]}x{size[1]}", flush=True)
+    return replace(row, here_ms=round(spent, 1))
+
+
+def _data(cfg: Config) -> Manifest | None:
+    """The user's data, as far as they are built."""
+    if cfg.dataset is None:
+        return None
+    dataset = config.given_dataset(cfg)
+    data = manifest.find(cfg.data_dir, dataset, tasks.load(dataset.task).VERSION)
+    if data is None:
+        print(
+            f"the data are not built yet, so their number is not known: make data DATA={dataset.name}"
+        )
+    return data
+
+
+def _print_notes(data: Manifest, winner: Row) -> None:
+    """What of the data speaks for or against weights that learned from photographs."""
+    from pipelines.data import likeness  # Pillow and NumPy.
+
+    edge = winner.input_size
+    small = None
+    if edge:
+        small = suitability.small_objects(data.image_sizes, data.box_sizes, edge)
+    counts = data.classes.get("train", {})
+    rare = suitability.rare_class(counts, data.task)
+    decode = tasks.load(data.task).decode
+    unlike = likeness.notes(data, decode)
+    for note in (small, rare, *unlike):
+        if note:
+            print(f"your data: {note}")
+
+
+def _wanted(own: dict[str, str], cfg: Config, data: Manifest | None) -> Wanted:
     if cfg.dataset is not None:
-        own = {**_of_data(cfg), **own}
+        own = {"task": config.given_dataset(cfg).task, **own}
+    if data is not None:
+        own = {"images": str(data.splits["train"].examples), **own}
     task = own.get("task", "")
     if task not in rows.NETWORKS:
         raise UsageError(
@@ -66,21 +136,6 @@ def _wanted(own: dict[str, str], cfg: Config) -> Wanted:
     return Wanted(task, count, licence=own.get("licence"), **limits)
 
 
-def _of_data(cfg: Config) -> dict[str, Any]:
-    """Task and number of images of the user's data, as far as they are built."""
-    dataset = config.given_dataset(cfg)
-    looked_up = {"task": dataset.task}
-    version = tasks.load(dataset.task).VERSION
-    data = manifest.find(cfg.data_dir, dataset, version)
-    if data is None:
-        print(
-            f"the data are not built yet, so their number is not known: make data DATA={dataset.name}"
-        )
-    else:
-        looked_up["images"] = str(data.splits["train"].examples)
-    return looked_up
-
-
 def _number(own: dict[str, str], name: str) -> float | None:
     if name not in own:
         return None
@@ -91,21 +146,32 @@ def _number(own: dict[str, str], name: str) -> float | None:
 
 
 def _print(kept: list[Row], out: dict[str, str], wanted: Wanted) -> None:
-    titles = f"{'':<46} {'figure':>14} {'M params':>9} {'B ops':>6} {'px':>5} {'MB':>5} {'CPU ms':>7}  licence"
-    print(titles)
+    print(COLUMNS)
     for row in kept[:SHOWN]:
-        figure = f"{row.metric} {row.value:.1f}" if row.value else "-"
-        print(
-            f"{row.model[:46]:<46} {figure:>14} {row.params_m:>9} {_cell(row.flops_b):>6} "
-            f"{_cell(row.input_size):>5} {_cell(row.size_mb):>5} {_cell(row.cpu_ms):>7}  {row.licence}"
-        )
+        _print_row(row)
     winner = kept[0]
     print(f"first: {winner.model}: {_why(winner, wanted)}")
     for row in kept[1:SHOWN]:
         print(f"  after it: {row.model}: {wanted.reason(winner, row)}")
     print(
-        f"{len(kept)} keep the limits, {len(out)} do not; figures are published, none was measured here"
+        f"{len(kept)} keep the limits, {len(out)} do not; figures and times are published, none was measured here but those "
+        "of the column `here`: ms for one picture, random weights, a busy machine is slower"
     )
+
+
+def _print_row(row: Row) -> None:
+    figure = f"{row.metric} {row.value:.1f}" if row.value else "-"
+    costs = (
+        (row.params_m, 9),
+        (row.flops_b, 6),
+        (row.input_size, 5),
+        (row.size_mb, 5),
+        (row.cpu_ms, 7),
+        (row.here_ms, 6),
+    )
+    cells = [_cell(value).rjust(width) for value, width in costs]
+    shown = row.model[:46].ljust(46)
+    print(shown, figure.rjust(14), *cells, "", row.licence)
 
 
 def _cell(value: Any) -> str:

@@ -8,9 +8,12 @@ import math
 from collections.abc import Sequence
 
 from pipelines import assembly, config
+from pipelines.assembly import Prepared
 from pipelines.commands import train
 from pipelines.config import Config
+from pipelines.data import likeness
 from pipelines.usage import UsageError
+from pipelines.weights import cards
 from pipelines.weights.suitability import rare_class, small_objects
 
 FEW, MANY = (
@@ -33,20 +36,28 @@ def main(overrides: Sequence[str]) -> int:
             "weights), or INIT=scratch"
         )
     cfg = assembly.with_starting_weights(cfg)
-    data = assembly.prepared(cfg).data
-    images = data.splits["train"].examples
-    edge = (cfg.task.get("model") or {}).get("input_size", [None])[0]
-    small = small_objects(data.image_sizes, data.box_sizes, edge) if edge else None
-    counts = data.classes.get("train", {})
-    ordered = {label: counts.get(label, 0) for label in data.labels}
-    for warning in (small, rare_class(ordered, data.task)):
-        if warning:
-            print(f"warning: {warning}")
+    prepared = assembly.prepared(cfg)
+    images = prepared.data.splits["train"].examples
+    _warn(cfg, prepared)
     defaults = _defaults(cfg, images, overrides)
     chosen = [f"{key}={value}" for key, (value, _) in defaults.items()]
     for key, (value, reason) in defaults.items():
         print(f"finetune: {key}={value}: {reason}")
     return train.run(config.compose([*overrides, *chosen]))
+
+
+def _warn(cfg: Config, prepared: Prepared) -> None:
+    """Says what of the data speaks against this start."""
+    data = prepared.data
+    edge = (cfg.task.get("model") or {}).get("input_size", [None])[0]
+    small = small_objects(data.image_sizes, data.box_sizes, edge) if edge else None
+    counts = data.classes.get("train", {})
+    ordered = {label: counts.get(label, 0) for label in data.labels}
+    of_photographs = cfg.init in cards.names()
+    unlike = likeness.notes(data, prepared.task.decode) if of_photographs else []
+    for warning in (small, rare_class(ordered, data.task), *unlike):
+        if warning:
+            print(f"warning: {warning}")
 
 
 def _defaults(cfg: Config, images: int, overrides: Sequence[str]) -> dict[str, tuple]:

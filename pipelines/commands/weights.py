@@ -18,6 +18,8 @@ from pipelines import config, own
 from pipelines.config import Config
 from pipelines.usage import UsageError, file_name, nearest
 from pipelines.weights import cards, store
+from pipelines.weights.cards import Card
+from pipelines.weights.named import Weights
 
 ACTIONS = ("verify", "fetch", "add")
 FACTS = ("name", "like", "licence", "data")  # of a card that is added
@@ -90,6 +92,8 @@ def _add(asked: dict[str, str], cfg: Config) -> int:
         "data": asked["data"],
         **{key: like[key] for key in KEPT if key in like},
     }
+    card = Card(name=name, **document)
+    Weights(card.sha256, source, card).tensors()  # Refused, where it is of another network.
     place = store.folder(cfg.data_dir) / source.name
     place.parent.mkdir(parents=True, exist_ok=True)
     if place != source:
@@ -97,4 +101,8 @@ def _add(asked: dict[str, str], cfg: Config) -> int:
     file = own.new_file(config.FOLDER, "weights", name)
     file.write_text(f"# {asked['data']}\n{yaml.safe_dump(document, sort_keys=False)}")
     print(f"{name}: wrote {file}; the file lies in {place}; start from it: INIT={name}")
+    print(
+        f"{name}: it is taken to want (x - {card.preprocessing['mean']}) / {card.preprocessing['deviation']} of pixels from 0 "
+        f"to 255, as {asked['like']} does; if it wants another, say so in that file"
+    )
     return 0

@@ -36,9 +36,9 @@ class Card:
     layout: str
     backbone: Mapping[str, Any]
     data: str
+    preprocessing: Mapping[str, Any]
     bytes: int = 0
     norm_activation: Mapping[str, Any] = field(default_factory=dict)
-    preprocessing: Mapping[str, Any] = field(default_factory=dict)
     classes: Any = 0
     input_size: int = 0
     params_m: float = 0.0
@@ -103,8 +103,28 @@ def read(file: Path) -> Card:
     layout = document["layout"]
     if layout not in LAYOUTS:
         raise UsageError(f"{file}: layout: there is no {layout!r}{nearest(layout, list(LAYOUTS))}")
+    trouble = _preprocessing_trouble(document["preprocessing"])
+    if trouble:
+        raise UsageError(f"{file}: preprocessing: {trouble}")
     document["sources"] = tuple(document["sources"])
     return Card(name=file.stem, **document)
+
+
+def _preprocessing_trouble(said: Any) -> str | None:
+    """What is wrong with a card's preprocessing, which would give other features and no error; None: nothing."""
+    if not isinstance(said, Mapping) or set(said) != {"mean", "deviation"}:
+        return "give mean and deviation, and nothing else: (x - mean) / deviation of pixels from 0 to 255"
+    for key, numbers in said.items():
+        if not isinstance(numbers, list) or len(numbers) != 3:
+            return f"{key}: give three numbers, for red, green and blue"
+        if not all(isinstance(number, int | float) for number in numbers):
+            return f"{key}: {numbers} are not all numbers"
+    if min(said["deviation"]) < 1:
+        return (
+            f"deviation: {said['deviation']} is of pixels from 0 to 1; mean and deviation are of pixels from 0 to 255: "
+            "give 255 times both"
+        )
+    return None
 
 
 def misfits(wanted: Any, there: Any, path: str) -> list[str]:

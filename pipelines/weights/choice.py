@@ -20,6 +20,7 @@ class Wanted:
     max_flops_b: float | None = None
     max_cpu_ms: float | None = None
     max_size_mb: float | None = None
+    max_ms: float | None = None
     licence: str | None = None
 
     def refusal(self, row: Row) -> str | None:
@@ -29,6 +30,7 @@ class Wanted:
             ("flops_b", self.max_flops_b, "B operations"),
             ("cpu_ms", self.max_cpu_ms, "ms on a CPU"),
             ("size_mb", self.max_size_mb, "MB"),
+            ("here_ms", self.max_ms, "ms on this machine"),
         )
         for name, limit, unit in limits:
             value = getattr(row, name)

@@ -63,14 +63,12 @@ class Converted(dict[str, np.ndarray]):
             self.convolution(f"{name}.{convolution}", path)
             self.norm(f"{name}.{norm}", f"{layer}/_norm{part}")
 
-    def fold(self, mean: Numbers, deviation: Numbers) -> None:
+    def fold(self, mean: Numbers, deviation: Numbers, kernel_name: str, mean_name: str) -> None:
         """Makes the first layer take what Model Garden's parsers give, in place of (x - mean) / deviation.
 
         With x = p * PARSER_DEVIATION + PARSER_MEAN, the factor goes into the kernel, and what is constant into the mean
         that the following norm subtracts. At the border, where zeros are padded, the two differ a little.
         """
-        kernel_name = f"{LAYER.format(0)}/kernel"
-        mean_name = f"{LAYER.format(1)}/moving_mean"
         kernel = self[kernel_name].astype(np.float64)
         constant = np.subtract(PARSER_MEAN, mean)
         constant = np.divide(constant, deviation)
@@ -105,22 +103,24 @@ def efficientnet_lite(tensors: Tensors, mean: Numbers, deviation: Numbers) -> di
     converted.norm("_bn1", LAYER.format(last + 1))
     converted[f"{HEAD}/kernel"] = tensors["_fc.weight"].T
     converted[f"{HEAD}/bias"] = tensors["_fc.bias"]
-    converted.fold(mean, deviation)
+    kernel = f"{LAYER.format(0)}/kernel"
+    converted.fold(mean, deviation, kernel, f"{LAYER.format(1)}/moving_mean")
     return converted
 
 
 def mobilenet_v2(tensors: Tensors, mean: Numbers, deviation: Numbers) -> dict:
     """MobileNetV2 of PyTorch as Model Garden's `mobilenet` MobileNetV2, layer by layer in order.
 
-    It wants what the parsers give: nothing is folded. PyTorch pads a convolution of stride 2 on both sides, TensorFlow on
-    one: the features are exact where the image has 32k + 1 pixels, a good start elsewhere.
+    PyTorch pads a convolution of stride 2 on both sides, TensorFlow on one: the features are exact where the image has
+    32k + 1 pixels, a good start elsewhere.
     """
-    del mean, deviation
     converted = Converted(tensors)
     names = _convolutions(tensors)
     for (kernel, norm), (layer, part) in zip(names, _mobilenet_parts(), strict=True):
         converted.convolution(kernel, kernel_path(layer, part))
         converted.norm(norm, f"{layer}/_norm{part}")
+    first = LAYER.format(0)
+    converted.fold(mean, deviation, f"{first}/_conv0/kernel", f"{first}/_norm0/moving_mean")
     return converted
 
 

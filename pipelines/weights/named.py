@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from pipelines.config import absolute
+from pipelines.outside import printable
 from pipelines.usage import UsageError
 from pipelines.weights import cards, hub, layouts, pickled, store
 from pipelines.weights.cards import Card
@@ -35,13 +36,24 @@ class Weights:
     classes: tuple[str, ...] = ()
 
     def tensors(self) -> dict[str, Any] | None:
-        """What a card's file holds, by paths in Model Garden's model; None for a checkpoint."""
+        """What a card's file holds, by paths in Model Garden's model; None for a checkpoint.
+
+        Raises:
+            UsageError: the file is of another network than the card's layout.
+        """
         if self.card is None:
             return None
         convert = layouts.LAYOUTS[self.card.layout]
         preprocessing = self.card.preprocessing
         read = pickled.read(self.path)
-        return convert(read, preprocessing["mean"], preprocessing["deviation"])
+        try:
+            return convert(read, preprocessing["mean"], preprocessing["deviation"])
+        # A tensor that the layout names is missing, has other axes, or there are more or fewer of them.
+        except (KeyError, ValueError) as error:
+            raise UsageError(
+                f"{self.path}: is of another network than the layout {self.card.layout} of the card {self.card.name} "
+                f"({printable(error, 100)}); layouts that there are: {', '.join(layouts.LAYOUTS)}"
+            ) from None
 
 
 def of_card(name: str, data_dir: str) -> Weights:

@@ -13,6 +13,7 @@ NETWORKS = {  # that start from a card, by task: their experiments
     "detection": "retinanet_lite0",
     "segmentation": "deeplabv3plus_lite0",
 }
+PUBLISHED = "published/"  # begins the name of a recipe; the number of its classes is its data's
 HERE = "efficientnet_lite0"  # the card whose weights are always here
 
 
@@ -22,6 +23,8 @@ class Row:
 
     Attributes:
         value: of `metric`, in percent, published; None where nothing is.
+        cpu_ms: published, of another machine.
+        here_ms: measured on this one; None where it was not.
         init: the card of weights that are here for it; empty: none are.
     """
 
@@ -37,6 +40,7 @@ class Row:
     flops_b: float | None = None
     input_size: int | None = None
     cpu_ms: float | None = None
+    here_ms: float | None = None
     size_mb: float | None = None
     garden: str = ""
     imports: str = ""
@@ -44,18 +48,33 @@ class Row:
     experiment: str = ""
     init: str = ""
 
+    def words(self) -> list[str]:
+        """What chooses it on a command line."""
+        if self.experiment:
+            return [f"experiment={self.experiment}"]
+        if self.keras:
+            backbone = f"task.model.backbone={{type:keras,keras:{{model_name:{self.keras}}}}}"
+            edge = self.input_size
+            return ["experiment=resnet", backbone, f"task.model.input_size=[{edge},{edge},3]"]
+        imports = [f"imports=[{self.imports}]"] if self.imports else []
+        return [f"garden={self.garden}", f"name={self.garden}", *imports]
+
     def command(self, dataset: str) -> str:
         """What to type to start from it."""
-        data = f" DATA={dataset}" if dataset else ""
-        if self.init:
-            return f"make finetune EXP={self.experiment}{data}"
-        if self.experiment:
-            return f"make train EXP={self.experiment}{data}"
-        if self.keras:
-            chosen = f"task.model.backbone={{type:keras,keras:{{model_name:{self.keras}}}}}"
-            return f"make train EXP=resnet{data} ARGS='{chosen}'"
-        imports = f" imports=[{self.imports}]" if self.imports else ""
-        return f"make train{data} ARGS='garden={self.garden} name={self.garden}{imports}'"
+        first, *others = self.words()
+        verb = "finetune" if self.init else "train"
+        parts = [f"make {verb}"]
+        if first.startswith("experiment="):
+            parts.append(first.replace("experiment=", "EXP=", 1))
+        else:
+            others = [first, *others]
+        if dataset:
+            parts.append(f"DATA={dataset}")
+            if self.experiment.startswith(PUBLISHED):
+                others.append("task.model.num_classes=null")
+        if others:
+            parts.append(f"ARGS='{' '.join(others)}'")
+        return " ".join(parts)
 
 
 def load() -> list[Row]:

@@ -1,5 +1,8 @@
 """Choosing a network: limits, an order with reasons, and a command that exists."""
 
+import re
+from dataclasses import replace
+
 import pytest
 
 from pipelines import config
@@ -34,6 +37,37 @@ def test_a_licence_is_kept():
 def test_the_command_names_an_experiment_that_there_is(row):
     assert row.experiment in config.options("experiment")
     assert f"EXP={row.experiment}" in row.command("voc")
+
+
+@pytest.mark.parametrize("row", [row for row in ROWS if row.garden], ids=lambda row: row.name)
+def test_a_published_row_starts_its_own_network_and_no_other_of_its_family(row):
+    # Experiments that Model Garden registers have one network each, and rows differ in it.
+    assert row.experiment or row.name == "coco_retinanet_r50fpn_640_12ep"
+
+
+def test_classes_of_a_recipe_give_way_to_those_of_the_data():
+    row = next(row for row in ROWS if row.name == "imagenet_resnet101_200ep")
+    assert row.command("") == "make train EXP=published/imagenet/resnet101_200ep"
+    assert "DATA=digits ARGS='task.model.num_classes=null'" in row.command("digits")
+
+
+def test_a_limit_of_this_machine_is_kept_by_what_was_measured_alone():
+    fast = replace(ROWS[0], here_ms=5.0)
+    slow = replace(ROWS[0], name="slow", here_ms=50.0)
+    unknown = replace(ROWS[0], name="unknown")
+    wanted = Wanted(ROWS[0].task, max_ms=10)
+    kept, out = choice.rank([fast, slow, unknown], wanted)
+    assert kept == [fast]
+    assert "over 10" in out["slow"] and "not known" in out["unknown"]
+
+
+def test_networks_are_timed_on_this_machine(tmp_path, capsys):
+    words = ["task=segmentation", "images=300", "--measure=1", f"runs_dir={tmp_path}"]
+    assert choose.main(words) == 0
+    printed = capsys.readouterr().out
+    spent = re.search(r"measured .*deeplabv3plus_lite0.*: ([0-9.]+) ms a picture at", printed)
+    assert spent and float(spent[1]) > 0
+    assert printed.count(f" {spent[1]} ") >= 2  # In its row too.
 
 
 def test_the_command_prints_reasons_a_command_and_a_picture(tmp_path, capsys):

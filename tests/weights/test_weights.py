@@ -9,10 +9,10 @@ import pytest
 import yaml
 
 from pipelines import assembly, config
-from pipelines.commands import bundle
+from pipelines.commands import bundle, weights
 from pipelines.config import compose
 from pipelines.usage import UsageError
-from pipelines.weights import cards, named, pickled, store
+from pipelines.weights import cards, layouts, named, pickled, store
 
 LITE0 = "efficientnet_lite0"
 
@@ -159,6 +159,58 @@ def test_a_misspelt_card_is_refused(line, word, tmp_path):
     (tmp_path / "card.yaml").write_text("\n".join([*kept, line]))
     with pytest.raises(UsageError, match=word):
         cards.read(tmp_path / "card.yaml")
+
+
+@pytest.mark.parametrize(
+    ("said", "word"),
+    [
+        ({"mean": [0.485, 0.456, 0.406], "deviation": [0.229, 0.224, 0.225]}, "255 times both"),
+        ({"mean": [127, 127, 127]}, "give mean and deviation"),
+        ({"mean": 127, "deviation": [1, 1, 1]}, "mean: give three numbers"),
+        ({"mean": [127, 127, "x"], "deviation": [1, 1, 1]}, "not all numbers"),
+    ],
+)
+def test_preprocessing_that_would_give_other_features_and_no_error_is_refused(said, word, tmp_path):
+    document = yaml.safe_load((cards.FOLDER / f"{LITE0}.yaml").read_text())
+    file = tmp_path / "card.yaml"
+    file.write_text(yaml.safe_dump({**document, "preprocessing": said}))
+    with pytest.raises(UsageError, match=word):
+        cards.read(file)
+
+
+def mobilenet():
+    """A file as MobileNetV2's: every convolution of one number."""
+    generator = np.random.default_rng(0)
+    tensors = {}
+    for number in range(52):
+        shape = (4, 3, 3, 3) if number == 0 else (4, 4, 1, 1)
+        kernel = generator.normal(size=shape).astype("f4")
+        tensors[f"{number}.weight"] = kernel
+        for part in ("weight", "bias", "running_mean", "running_var"):
+            tensors[f"{number}.norm.{part}"] = np.ones(4, "f4")
+    return tensors
+
+
+def test_what_a_mobilenet_wants_of_a_pixel_is_folded_into_its_first_layer():
+    tensors = mobilenet()
+    as_parsed = layouts.mobilenet_v2(tensors, layouts.PARSER_MEAN, layouts.PARSER_DEVIATION)
+    other = layouts.mobilenet_v2(tensors, [127.5] * 3, [127.5] * 3)
+    kernel, mean = "backbone/layer_with_weights-0/_conv0/kernel", "_norm0/moving_mean"
+    assert (as_parsed[kernel] == tensors["0.weight"].transpose(2, 3, 1, 0)).all()
+    pixel = np.full((3, 3, 3), 200.0)
+    parsed = (pixel - layouts.PARSER_MEAN) / layouts.PARSER_DEVIATION
+    wanted = np.tensordot((pixel - 127.5) / 127.5, as_parsed[kernel], 3) - 1
+    given = np.tensordot(parsed, other[kernel], 3)
+    given -= other[kernel.replace("_conv0/kernel", mean)]
+    np.testing.assert_allclose(given, wanted, atol=1e-5)
+
+
+def test_a_file_of_another_network_makes_no_card(tmp_path):
+    source = named.of_card(LITE0, str(tmp_path)).path
+    words = [f"add={source}", "name=other", "like=mobilenet_v2", "licence=MIT", "data=x"]
+    with pytest.raises(UsageError, match="is of another network than the layout mobilenet_v2"):
+        weights.main([*words, f"data_dir={tmp_path}"])
+    assert not (tmp_path / "weights").exists()
 
 
 def test_a_run_is_known_by_the_digest_of_its_starting_weights_wherever_they_lie(tmp_path):
