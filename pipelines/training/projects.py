@@ -2,11 +2,13 @@
 
 import functools
 import importlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from types import ModuleType
 from typing import Any
 
 import tensorflow as tf
+from official.core import input_reader
+from official.vision.dataloaders import tf_example_decoder
 
 from pipelines.training import upstream
 
@@ -135,6 +137,36 @@ def _build_detr() -> None:
     task.build_model = build_model
 
 
+def _feed_detr() -> None:
+    """Has the first version of DETR read records too: it knows TFDS's pictures alone, and makes its batches itself."""
+    loader = importlib.import_module(f"{HOME}.detr.dataloaders.coco").COCODataLoader
+    official = loader.load
+    decoder = tf_example_decoder.TfExampleDecoder()
+
+    def load(self: Any, input_context: Any = None) -> Any:
+        if self._params.tfds_name:
+            return official(self, input_context)
+
+        def parsed(record: Any) -> Any:
+            return self.preprocess(_as_of_tfds(decoder.decode(record)))
+
+        reader = input_reader.InputReader(self._params, parser_fn=parsed)
+        return reader.read(input_context)
+
+    loader.load = load
+
+
+def _as_of_tfds(decoded: Mapping[str, Any]) -> dict[str, Any]:
+    """A decoded record as TFDS's `coco` gives it: classes from 0, a number for its name."""
+    objects = {
+        "bbox": decoded["groundtruth_boxes"],
+        "label": decoded["groundtruth_classes"] - 1,
+        "is_crowd": decoded["groundtruth_is_crowd"],
+    }
+    number = tf.strings.to_number(decoded["source_id"], tf.int64)
+    return {"image": decoded["image"], "image/id": number, "objects": objects}
+
+
 def _read_nested_inputs() -> None:
     """Has the quantizer read layers that are called with dictionaries inside of tuples, as heads of segmentation are.
 
@@ -195,7 +227,7 @@ def on_cpu() -> bool:
 REPAIRS = {
     "yolo": (_bound_yolo, _tell_unmixed),
     "centernet": (_bound_centernet,),
-    "detr": (_build_detr,),
+    "detr": (_build_detr, _feed_detr),
     "video_ssl": (_size_linear_heads, _evaluate_contrast),
     "qat": (_read_nested_inputs,),
 }

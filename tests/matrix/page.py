@@ -34,7 +34,8 @@ three steps that takes longer than it saves. Everything else is as in `make trai
 ## Repairs
 
 Five projects need repairs (`pipelines/training/projects.py`; tested by name, DETR's and those of video_ssl by the catalogue alone): YOLO writes padding to place -1 and CenterNet reads from there,
-which accelerators ignore and a CPU refuses; DETR creates its variables in its first step, too late to be restored; the quantizer stops at heads that are
+which accelerators ignore and a CPU refuses; DETR creates its variables in its first step, too late to be restored, and its first
+version reads nothing but TFDS; the quantizer stops at heads that are
 called with dictionaries; the linear evaluation on clips has 600 outputs whatever its data, and the pretraining on clips no evaluation (it gets the one of
 its own loss and figures, on other clips). With mosaics (the official YOLO settings) a training is repeatable, and not exactly resumable: docs/determinism.md.
 

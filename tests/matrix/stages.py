@@ -87,12 +87,14 @@ def second(cfg: Config, formats: Sequence[str] = FORMATS) -> None:
     from pipelines.training import loop  # TensorFlow.
 
     with _set_up(cfg) as (built, plan, outcome):
-        resumed_from = []
+        resumed_from: list[int] = []
+        trained: list[Any] = []
         resume = loop.Training._resume
 
         def noted(training: Any) -> None:
             resume(training)
             resumed_from.append(training._done)
+            trained.append(training._official)
 
         loop.Training._resume = noted
         loop.train(plan, outcome)
@@ -102,6 +104,9 @@ def second(cfg: Config, formats: Sequence[str] = FORMATS) -> None:
             cfg, "resumed", step=resumed_from, weights=outcome.weights_sha256,
             figure=headline, value=figures.get(headline), figures=sorted(figures),
         )  # fmt: skip
+        # What is exported is read into the model that is there: building another takes as long as the rest.
+        model = trained[0].model
+        type(trained[0].task).build_model = lambda task: model
         _export(cfg, built, formats)
 
 

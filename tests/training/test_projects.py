@@ -1,12 +1,15 @@
 """Model Garden's projects: found by an experiment's name, and held to a CPU's rules; what each repair is for."""
 
 import importlib
+from pathlib import Path
 
+import cv2
 import numpy as np
 import pytest
 import tensorflow as tf
 
 from pipelines.training import parameters, projects, upstream
+from tasks import detection
 
 PADDING = -1
 
@@ -66,3 +69,29 @@ def test_a_parser_that_asks_if_of_a_tensor_is_rewritten_inside_a_map() -> None:
 
     plain = upstream.plain(lambda value: upstream.converted(doubled)(value))
     assert list(tf.data.Dataset.range(4).map(plain).as_numpy_iterator()) == [0, 1, 4, 6]
+
+
+def test_detr_reads_records_as_it_reads_tfds(tmp_path: Path) -> None:
+    assert projects.trouble("detr") is None
+    coco = importlib.import_module("official.projects.detr.dataloaders.coco")
+    picture = cv2.imencode(".png", np.full([32, 64, 3], 90, np.uint8))[1].tobytes()
+    thing = {"box": (0.0, 0.0, 1.0, 0.5), "label": 3, "text": "three", "area": 1.0, "is_crowd": 0}
+    record = {
+        "key": "139", "file": "139.png", "id": 139, "image": picture, "sha256": "", "format": "png",
+        "height": 32, "width": 64, "objects": [thing],
+    }  # fmt: skip
+    params = coco.COCODataConfig(
+        input_path=str(tmp_path / "one"),
+        global_batch_size=1,
+        is_training=False,
+        output_size=[64, 64],
+        resize_scales=[64],
+        max_num_boxes=2,
+    )
+    with tf.io.TFRecordWriter(str(tmp_path / "one")) as file:
+        file.write(detection.encode(record))
+    image, labels = next(iter(coco.COCODataLoader(params).load()))
+    assert image.shape == (1, 64, 64, 3)
+    assert labels["id"].numpy() == [139]
+    np.testing.assert_array_equal(labels["classes"], [[3, 0]])
+    np.testing.assert_allclose(labels["boxes"][0, 0], [0.5, 0.25, 1.0, 0.5])
