@@ -28,7 +28,7 @@ what `make test-matrix` measured of each. It writes both; neither is written by 
 On tiny data (24 pictures or clips to train on, 10 to validate on, brought as a user brings his own), in two processes: composed, built, trained three
 steps in which the weights moved, ended by SIGKILL before the last step was saved, resumed from the step before, evaluated: the resumed
 training has the very weights of the undisturbed one. Then a SavedModel and a TFLite file are written, or it is said why not. *Exports* are
-written, not held against the checkpoint, which `make export` does. Clips are exported nowhere yet. Graphs run as traced, without TensorFlow's rewriting of them: for
+written, not held against the checkpoint, which `make export` does. Graphs run as traced, without TensorFlow's rewriting of them: for
 three steps that takes longer than it saves. Everything else is as in `make train`. No accelerator was there.
 
 ## Repairs

@@ -4,6 +4,7 @@ The first trains undisturbed to its last step and is killed by SIGKILL before th
 checkpoint before it, and has to come to the very weights that the first had.
 """
 
+import functools
 import json
 import os
 import re
@@ -105,9 +106,13 @@ def second(cfg: Config, formats: Sequence[str] = FORMATS) -> None:
             figure=headline, value=figures.get(headline), figures=sorted(figures),
         )  # fmt: skip
         # What is exported is read into the model that is there: building another takes as long as the rest.
-        model = trained[0].model
-        type(trained[0].task).build_model = lambda task: model
+        type(trained[0].task).build_model = functools.partialmethod(_at_hand, trained[0].model)
         _export(cfg, built, formats)
+
+
+def _at_hand(task: Any, model: Any) -> Any:
+    task._model = model  # YOLO's tasks ask for it.
+    return model
 
 
 def _export(cfg: Config, built: Any, formats: Sequence[str]) -> None:
