@@ -76,7 +76,8 @@ def _timed(row: Row) -> Row:
     from pipelines.training import timing  # TensorFlow: 10 s.
 
     try:
-        params = assembly.resolved(config.compose(row.words()))
+        cfg = config.compose(row.words())
+        params = assembly.resolved(cfg)
         spent = timing.forward_ms(params)
     except UsageError as error:
         print(f"{row.model} is not measured: {error}")

@@ -29,7 +29,8 @@ WHOLE = "model"  # the root of everything, under which what belongs to no module
 EVERY = "all"  # Model Garden's word for every module
 BACKGROUND = "background"
 IMAGENET = 1000  # classes; with a background before them 1001
-FEATURES = ("backbone/", "decoder/")  # tell no classes apart
+BACKBONE = "backbone/"
+FEATURES = (BACKBONE, "decoder/")  # tell no classes apart
 
 
 @dataclass(frozen=True)
@@ -122,7 +123,24 @@ def load(model: Any, starting: Starting, say: Callable[[str], None]) -> Loaded:
     say(outcome.line(starting))
     if not outcome.loaded:
         raise UsageError(_nothing(starting, wanted, saved))
+    _refuse_other_network(outcome, starting)
     return outcome
+
+
+def _refuse_other_network(outcome: Loaded, starting: Starting) -> None:
+    """Refuses weights of which some fit the backbone by chance: the norms of other networks have like sizes."""
+    fits = [name for name in outcome.loaded if name.startswith(BACKBONE)]
+    odd = []
+    for name in outcome.other_shape:
+        if name.startswith(BACKBONE):
+            odd.append(name)
+    if len(odd) > len(fits):
+        shown = printable(starting.name, 300)
+        raise UsageError(
+            f"init: {shown} is of another network: of the backbone {len(fits)} tensors fit and "
+            f"{len(odd)} are of another shape:{_listed(odd)}\nset task.model.backbone as it was there; or without the "
+            "backbone: init_modules=[decoder]; from random weights: INIT=scratch"
+        )
 
 
 def _of_network(model: Any, place: str) -> Loaded:

@@ -112,12 +112,14 @@ def read(file: Path) -> Card:
 
 def _preprocessing_trouble(said: Any) -> str | None:
     """What is wrong with a card's preprocessing, which would give other features and no error; None: nothing."""
-    if not isinstance(said, Mapping) or set(said) != {"mean", "deviation"}:
+    keys = set(said) if isinstance(said, Mapping) else set()
+    if keys != {"mean", "deviation"}:
         return "give mean and deviation, and nothing else: (x - mean) / deviation of pixels from 0 to 255"
     for key, numbers in said.items():
         if not isinstance(numbers, list) or len(numbers) != 3:
             return f"{key}: give three numbers, for red, green and blue"
-        if not all(isinstance(number, int | float) for number in numbers):
+        are_numbers = [isinstance(number, int | float) for number in numbers]
+        if not all(are_numbers):
             return f"{key}: {numbers} are not all numbers"
     if min(said["deviation"]) < 1:
         return (

@@ -95,7 +95,7 @@ def of_checkpoint(path: str | Path, manifest: str = "") -> Weights:
     if not Path(f"{prefix}.index").is_file():
         raise UsageError(
             f"init: {path} is no checkpoint: there is no {prefix}.index; name a card (trellis weights), a checkpoint's "
-            f"path without .index, a folder of checkpoints or a run; from random weights: INIT=scratch"
+            f"path without .index, a folder of checkpoints or of a SavedModel, or a run; from random weights: INIT=scratch"
         )
     return Weights(_digest(prefix), prefix, classes=_classes(prefix, manifest))
 

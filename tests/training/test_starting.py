@@ -158,6 +158,7 @@ def test_moving_averages_are_what_is_loaded(tmp_path):
         (("al",), 4, "ckpt-9", "no 'al'; did you mean all"),
         (("backbon",), 4, "ckpt-9", "did you mean backbone"),
         (("backbone",), 5, "ckpt-9", "nothing of run fits this model"),
+        ((), 5, "ckpt-9", "of the backbone 0 tensors fit and 6 are of another shape"),
         (("decoder",), 4, "alone", "saved are backbone"),
         (("backbone",), 4, "ckpt-8", "cannot be read"),
         (("backbone",), 4, "damaged", "cannot be read"),
