@@ -13,7 +13,7 @@ NETWORKS = {  # that start from a card, by task: their experiments
     "detection": "retinanet_lite0",
     "segmentation": "deeplabv3plus_lite0",
 }
-PUBLISHED = "published/"  # begins the name of a recipe; the number of its classes is its data's
+PUBLISHED = "published/"  # begins the name of a recipe
 HERE = "efficientnet_lite0"  # the card whose weights are always here
 
 
@@ -59,6 +59,14 @@ class Row:
         imports = [f"imports=[{self.imports}]"] if self.imports else []
         return [f"garden={self.garden}", f"name={self.garden}", *imports]
 
+    def _states_classes(self) -> bool:
+        """Whether it is a recipe with the number of its own data's classes, which other data contradict."""
+        if not self.experiment.startswith(PUBLISHED):
+            return False
+        recipe = config.compose(self.words())
+        model = recipe.task.get("model") or {}
+        return "num_classes" in model
+
     def command(self, dataset: str) -> str:
         """What to type to start from it."""
         first, *others = self.words()
@@ -70,8 +78,8 @@ class Row:
             others = [first, *others]
         if dataset:
             parts.append(f"DATA={dataset}")
-            if self.experiment.startswith(PUBLISHED):
-                others.append("task.model.num_classes=null")
+            if self._states_classes():
+                others.append("~task.model.num_classes")
         if others:
             parts.append(f"ARGS='{' '.join(others)}'")
         return " ".join(parts)

@@ -48,7 +48,11 @@ def test_a_published_row_starts_its_own_network_and_no_other_of_its_family(row):
 def test_classes_of_a_recipe_give_way_to_those_of_the_data():
     row = next(row for row in ROWS if row.name == "imagenet_resnet101_200ep")
     assert row.command("") == "make train EXP=published/imagenet/resnet101_200ep"
-    assert "DATA=digits ARGS='task.model.num_classes=null'" in row.command("digits")
+    assert "DATA=digits ARGS='~task.model.num_classes'" in row.command("digits")
+    cfg = config.compose([*row.words(), "dataset=digits", "~task.model.num_classes"])
+    assert "num_classes" not in cfg.task["model"]
+    silent = next(row for row in ROWS if row.name == "coco_retinanet_spinenet96")
+    assert silent.command("voc").endswith("retinanet_spinenet96 DATA=voc")
 
 
 def test_a_limit_of_this_machine_is_kept_by_what_was_measured_alone():
