@@ -12,15 +12,16 @@ import tensorflow as tf
 from official.core import config_definitions, task_factory, train_utils
 from official.modeling import performance
 
-from pipelines.training import checkpoints, exact, workers
+from pipelines.training import checkpoints, exact, upstream, workers
 from pipelines.training.exact import determinism
 from pipelines.training.exact.order import Stream
 from pipelines.usage import UsageError
 
 
 def prepare(params: config_definitions.ExperimentConfig) -> None:
-    """Sets what belongs to the whole process: seeds and the precision policy."""
+    """Sets what belongs to the whole process: seeds, the precision policy, lighter work on boxes."""
     determinism.seed_everything(params.task.train_data.seed)
+    upstream.spare_work_on_boxes()
     # Set on every run: the policy is process state, and stays from an earlier one.
     performance.set_mixed_precision_policy(params.runtime.mixed_precision_dtype or "float32")
 

@@ -16,6 +16,8 @@ import tensorflow as tf
 import tf_keras
 from official.core import exp_factory, input_reader, train_lib, train_utils
 from official.modeling import optimization
+from official.vision.ops import nms
+from official.vision.utils.object_detection import box_list, faster_rcnn_box_coder
 from pycocotools import cocoeval
 from tensorflow.core.framework.function_pb2 import FunctionDef
 from tensorflow.core.framework.node_def_pb2 import NodeDef as NodeDef
@@ -44,6 +46,8 @@ BEST_STEP = "best_ckpt_global_step"  # the step, in there
 SAVED_STEP = (
     "global_step/.ATTRIBUTES/VARIABLE_VALUE"  # the step that a checkpoint was saved at, inside it
 )
+
+CORNERS = 4  # numbers of a box
 
 AVERAGE = "average"  # the slot of a variable's moving average, in a checkpoint
 
@@ -97,6 +101,9 @@ def accumulated() -> Iterator[list[Any]]:
         yield evaluations
     finally:
         cocoeval.COCOeval.accumulate = official
+
+
+_official_suppression = nms.sorted_non_max_suppression_padded
 
 
 # What TensorFlow computes with
@@ -172,6 +179,45 @@ def loop_turns(graph: Any, outermost: Any) -> Iterator[tf.Tensor]:
         if isinstance(graph, control_flow_v2_func_graphs.WhileBodyFuncGraph):
             yield graph.inputs[0]  # A body is traced once; its first input counts the turns.
         graph = getattr(graph, "outer_graph", None)
+
+
+# Boxes
+
+
+def spare_work_on_boxes() -> None:
+    """Has Model Garden suppress and encode boxes with less work, to equal bits, in the whole process."""
+    nms.sorted_non_max_suppression_padded = _suppress
+    box_list.tf = faster_rcnn_box_coder.tf = _Lent(tf.__name__)
+
+
+@plain
+def _suppress(scores: tf.Tensor, boxes: tf.Tensor, max_output_size: Any, **options: Any) -> Any:
+    """The official suppression, in a tile that fits: it compares all with all, and fills up to 512 boxes with empty ones."""
+    official_size = nms.NMS_TILE_SIZE
+    count = boxes.shape[1]
+    if count and isinstance(max_output_size, int):
+        # One empty box more than there are: what is short of `max_output_size` is taken from the last.
+        nms.NMS_TILE_SIZE = min(official_size, max(count, max_output_size) + 1)
+    try:
+        return converted(_official_suppression)(scores, boxes, max_output_size, **options)
+    finally:
+        nms.NMS_TILE_SIZE = official_size
+
+
+class _Lent(ModuleType):
+    """TensorFlow as modules of others see it: all of it, but for one function."""
+
+    @staticmethod
+    @plain
+    def transpose(a: tf.Tensor, **options: Any) -> tf.Tensor:
+        """What `tf.transpose` gives; of a list of corners without oneDNN, whose two threads wait for each other."""
+        if options or a.shape.rank != 2 or CORNERS not in a.shape:
+            return tf.transpose(a, **options)
+        axis = a.shape.as_list().index(CORNERS)
+        return tf.stack(tf.unstack(a, axis=axis), axis=1 - axis)
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(tf, name)
 
 
 # Graphs and datasets, to look into

@@ -7,8 +7,9 @@ import json
 import os
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import orbit
 import pytest
@@ -16,6 +17,8 @@ import tensorflow as tf
 import tf_keras
 from official.core import base_trainer, config_definitions, input_reader, train_lib, train_utils
 from official.modeling import optimization
+from official.vision.ops import nms
+from official.vision.utils.object_detection import box_list, faster_rcnn_box_coder
 
 from pipelines.training import exact, upstream
 from pipelines.training.exact import leftovers, randomness
@@ -214,6 +217,71 @@ def test_the_first_input_of_a_loop_counts_its_turns():
 def test_the_body_of_a_vectorized_loop_is_asked_for_its_configuration():
     assert upstream.takes_loop_config(lambda row, pfor_config: row)
     assert not upstream.takes_loop_config(lambda row: row)
+
+
+def boxes(*shape: int) -> tf.Tensor:
+    corners = tf.random.stateless_uniform([*shape, 2, 2], [1, 2], 0, 100)
+    return tf.concat([tf.reduce_min(corners, -2), tf.reduce_max(corners, -2)], -1)
+
+
+def constants(graph: Any) -> Iterator[float]:
+    """The numbers that stand in the functions of a graph."""
+    for function in graph.library.function:
+        for node in function.node_def:
+            if node.op == "Const":
+                yield from tf.make_ndarray(node.attr["value"].tensor).ravel().tolist()
+
+
+@pytest.fixture
+def sparing():
+    """Undoes at the end what a test has had Model Garden do."""
+    before = (nms.sorted_non_max_suppression_padded, box_list.tf, faster_rcnn_box_coder.tf)
+    yield upstream.spare_work_on_boxes
+    nms.sorted_non_max_suppression_padded, box_list.tf, faster_rcnn_box_coder.tf = before
+
+
+@pytest.mark.parametrize(("count", "most"), [(64, 60), (200, 50), (30, 40), (520, 100)])
+def test_suppression_in_a_tile_that_fits_gives_equal_bits(sparing, count, most):
+    # Without this a detector compares 512 boxes with 512, however few there are.
+    candidates = boxes(3, count)
+    scores = tf.sort(tf.random.stateless_uniform([3, count], [3, 4]), direction="DESCENDING")
+
+    def suppressed() -> tuple[bytes, list[float]]:
+        run = tf.function(
+            lambda: nms.sorted_non_max_suppression_padded(
+                scores, candidates, max_output_size=most, iou_threshold=0.3
+            )
+        )
+        graph = run.get_concrete_function().graph.as_graph_def()
+        bits = b"".join(tensor.numpy().tobytes() for tensor in run())
+        return bits, list(constants(graph))
+
+    before, numbers = suppressed()
+    assert 512 in numbers and any(before)
+    sparing()
+    after, numbers = suppressed()
+    assert after == before
+    assert (512 in numbers) == (count > 512)
+
+
+def test_boxes_are_encoded_without_a_transposition_to_equal_bits(sparing):
+    # oneDNN's transposition divides 1,344 boxes among threads that wait for each other.
+    unknown = tf.TensorSpec([None, upstream.CORNERS])
+
+    def encoded() -> tuple[bytes, set[str]]:
+        coder = faster_rcnn_box_coder.FasterRcnnBoxCoder()
+        listed = box_list.BoxList
+        run = tf.function(lambda some, anchors: coder.encode(listed(some), listed(anchors)))
+        traced = run.get_concrete_function(unknown, unknown)
+        kinds = {operation.type for operation in traced.graph.get_operations()}
+        return traced(boxes(1344), boxes(1344)[::-1]).numpy().tobytes(), kinds
+
+    before, kinds = encoded()
+    assert "Transpose" in kinds
+    sparing()
+    after, kinds = encoded()
+    assert after == before and any(before)
+    assert "Transpose" not in kinds
 
 
 def test_functions_of_graphs_and_pipelines_can_be_looked_into():
