@@ -14,8 +14,8 @@ import tensorflow_hub as hub
 import tf_keras
 from official.modeling import hyperparams
 from official.vision.modeling.backbones import factory
-from tensorflow.python.util import tf_inspect
 
+from pipelines.training import upstream
 from pipelines.training.keras_applications import LEVELS, pixels
 from pipelines.usage import UsageError
 
@@ -93,9 +93,8 @@ def scaled(inputs: tf.Tensor, chosen: SavedModel) -> tf.Tensor:
 def _layer(chosen: SavedModel, shape: list[int | None]) -> tuple[Any, dict[str, tf.TensorShape]]:
     """The SavedModel as a layer, and the shape of each thing it answers."""
     network = _loaded(chosen.saved_model_path)
-    known = tf_inspect.getfullargspec(network.__call__)
     arguments = {}
-    if EVERYTHING in (*known.args, *known.kwonlyargs):
+    if EVERYTHING in upstream.arguments_of(network.__call__):
         arguments[EVERYTHING] = True
     try:
         answered = hub.KerasLayer(network, arguments=arguments)(tf.zeros([1, *shape]))

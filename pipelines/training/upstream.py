@@ -32,7 +32,7 @@ from tensorflow.python.ops import (
     gen_random_ops,
 )
 from tensorflow.python.ops.parallel_for import control_flow_ops
-from tensorflow.python.util import _pywrap_util_port
+from tensorflow.python.util import _pywrap_util_port, tf_inspect
 from tensorflow.tsl.profiler.protobuf.xplane_pb2 import XSpace
 
 from pipelines.system import durable
@@ -495,3 +495,12 @@ def reading_with(read: Callable[..., tf.data.Dataset]) -> Iterator[None]:
         yield
     finally:
         input_reader.InputReader.read = official
+
+
+# What a loaded SavedModel answers to
+
+
+def arguments_of(function: Callable[..., object]) -> tuple[str, ...]:
+    """Names of a traced function's arguments; `inspect` sees only `*args, **kwargs` of a loaded one."""
+    known = tf_inspect.getfullargspec(function)
+    return (*known.args, *known.kwonlyargs)

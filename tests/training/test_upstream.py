@@ -428,3 +428,15 @@ def test_importing_a_room_does_nothing_but_define(file):
         target for node in tree.body if isinstance(node, ast.Assign) for target in node.targets
     ]
     assert all(isinstance(target, ast.Name | ast.Tuple) for target in targets)
+
+
+def test_arguments_of_a_loaded_function_are_known_by_name(tmp_path):
+    # Else a SavedModel in TF Hub's form is never asked for its feature maps.
+    class Network(tf.Module):
+        @tf.function(input_signature=[tf.TensorSpec([], tf.float32)])
+        def __call__(self, pixels, training=False, return_endpoints=False):
+            return pixels
+
+    tf.saved_model.save(Network(), str(tmp_path))
+    loaded = tf.saved_model.load(str(tmp_path))
+    assert "return_endpoints" in upstream.arguments_of(loaded.__call__)
