@@ -34,6 +34,7 @@ OURS = [name for name in config.options("experiment") if not name.startswith(APA
 EXPERIMENTS = sorted([*OURS, *PUBLISHED])
 # Examples to train and to validate on, and classes, of what the recipes are for.
 DATA = {
+    "bccd": (205, 87, 3),
     "digits": (1437, 360, 10),
     "digit_scenes": (4000, 200, 10),
     "digit_masks": (4000, 200, 11),
