@@ -32,11 +32,10 @@ def plain(
             "class": labels[best],
             "probabilities": dict(by_label),
         }
-    if "logits" in found:
-        pixels = results.classes_of_pixels(found["logits"], found["image_info"], size)
+    if "classes" in found:
         return {
             "size": list(size),
-            "masks": _of_classes(pixels, labels),
+            "masks": _of_classes(found["classes"], labels),
         }
     result = results.of_objects(found, UPRIGHT, size).above(about["min_score"])
     objects = []

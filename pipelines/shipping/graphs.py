@@ -10,6 +10,9 @@ import tensorflow as tf
 from official.vision.serving import export_base
 from tf_keras.src.saving.legacy.saved_model import utils
 
+ROUNDING = 1e-3  # pixels that a scaled side may be off its whole number
+NO_CLASS = 255  # of pixels that are none of a picture's
+
 Preprocess = Callable[[tf.Tensor], tuple[tf.Tensor, dict[str, Any]]]
 
 
@@ -77,19 +80,26 @@ class Graph(export_base.ExportModule):
         )
         if "anchor_boxes" not in shapes:
             logits = _logits(self.model(images, training=False))["logits"]
-            return self._of_logits(logits, shapes)
+            if "image_info" in shapes:
+                return self._of_pixels(logits, shapes["image_info"], inputs)
+            return self._of_a_class(logits)
         outputs = tensors_of(self._detections(images, shapes))
         scale = tf.tile(shapes["image_info"][:, 2:3, :], [1, 1, 2])
         outputs["detection_boxes"] = outputs["detection_boxes"] / scale
         return outputs
 
-    def _of_logits(self, logits: tf.Tensor, shapes: Mapping[str, Any]) -> dict[str, tf.Tensor]:
-        if "image_info" in shapes:
-            resized = tf.image.resize(logits, self._input_image_size)
-            return {
-                "logits": resized,
-                "image_info": shapes["image_info"],
-            }
+    def _of_pixels(
+        self, logits: tf.Tensor, infos: tf.Tensor, contents: tf.Tensor
+    ) -> dict[str, tf.Tensor]:
+        resized = tf.image.resize(logits, self._input_image_size)
+        sizes = tf.map_fn(_size, contents, fn_output_signature=tf.TensorSpec([2], tf.int32))
+        return {
+            "logits": resized,
+            "image_info": infos,
+            "classes": label_maps(resized, infos, sizes),
+        }
+
+    def _of_a_class(self, logits: tf.Tensor) -> dict[str, tf.Tensor]:
         if self.params.task.validation_data.is_multilabel:
             return {"probabilities": tf.sigmoid(logits)}
         return {"probabilities": tf.nn.softmax(logits)}
@@ -108,6 +118,36 @@ class Graph(export_base.ExportModule):
             anchor_boxes=shapes.get("anchor_boxes"),
             training=False,
         )
+
+
+def label_maps(logits: tf.Tensor, infos: tf.Tensor, sizes: tf.Tensor) -> tf.Tensor:
+    """The class of each pixel of the pictures themselves; 255 below and right of those smaller than the largest.
+
+    Args:
+        logits: of the padded, scaled pictures.
+        infos: what the preprocessing noted of each: the size before it was scaled, that after, the scale.
+        sizes: heights and widths of the pictures.
+    """
+    largest = tf.reduce_max(sizes, axis=0)
+
+    def label_map(picture: tuple[tf.Tensor, tf.Tensor, tf.Tensor]) -> tf.Tensor:
+        pixels, info, size = picture
+        inside = tf.cast(tf.math.ceil(info[0] * info[2] - ROUNDING), tf.int32)
+        back = tf.image.resize(pixels[: inside[0], : inside[1]], size)
+        surest = tf.cast(tf.argmax(back, axis=-1), tf.uint8)
+        rest = largest - size
+        return tf.pad(surest, [[0, rest[0]], [0, rest[1]]], constant_values=NO_CLASS)
+
+    return tf.map_fn(
+        label_map,
+        (logits, infos, sizes),
+        fn_output_signature=tf.TensorSpec([None, None], tf.uint8),
+    )
+
+
+def _size(content: tf.Tensor) -> tf.Tensor:
+    picture = tf.io.decode_image(content, channels=3, expand_animations=False)
+    return tf.shape(picture)[:2]
 
 
 def _spec(tensor: Any) -> tf.TensorSpec:

@@ -50,6 +50,7 @@ def shown(kind: str, params: Any) -> dict[str, Any]:
         described["keep_aspect_ratio"] = getattr(data.parser, "keep_aspect_ratio", True)
     else:
         described["size"] = list(data.output_size)
+        described["keep_aspect_ratio"] = data.preserve_aspect_ratio
         described["mean"] = list(data.image_feature.mean)
         described["stddev"] = list(data.image_feature.stddev)
     return described

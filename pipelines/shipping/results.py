@@ -1,6 +1,5 @@
 """What a model has found in one picture, in that picture's own pixels, from the tensors that it returned."""
 
-import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
@@ -9,7 +8,8 @@ import numpy as np
 import tensorflow as tf
 from official.vision.ops import mask_ops
 
-ROUNDING = 1e-3  # pixels that a scaled side may be off its whole number
+from pipelines.shipping.graphs import ROUNDING
+
 MASK_THRESHOLD = 0.5  # as the official COCO evaluator's
 
 
@@ -120,8 +120,7 @@ def _of_pixels(outputs: Outputs, info: np.ndarray | None, size: Size) -> Result:
 
 def classes_of_pixels(logits: np.ndarray, info: np.ndarray, size: Size) -> np.ndarray:
     """Classes of a picture's pixels from logits of its padded, scaled copy."""
-    height, width = size
-    rows = math.ceil(height * info[2][0] - ROUNDING)
-    columns = math.ceil(width * info[2][1] - ROUNDING)
+    # Where the aspect ratio is not kept, what was scaled is not the picture but one stretched to the input's size.
+    rows, columns = np.ceil(info[0] * info[2] - ROUNDING).astype(int)
     inside = logits[:rows, :columns]
     return np.argmax(tf.image.resize(inside, size).numpy(), axis=-1).astype(np.uint8)

@@ -1,15 +1,19 @@
 """MLflow's own format of a model, and its registry: versions under a name, with the aliases `champion` and `previous`."""
 
+import base64
+import io
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import mlflow.pyfunc
+import pandas
 from mlflow import MlflowClient
 from mlflow.exceptions import MlflowException
 from mlflow.models import ModelSignature
 from mlflow.types.schema import ColSpec, DataType, Schema
+from PIL import Image
 
 from pipelines.usage import UsageError
 
@@ -19,22 +23,37 @@ ARTIFACTS = "served"  # folder of the model among the run's artifacts
 MOST_WORDS = 20_000  # of a version's description
 
 
-def save(folder: Path, code: Path, saved_model: Path, metadata: Mapping[str, Any]) -> None:
+def save(
+    folder: Path,
+    code: Path,
+    saved_model: Path,
+    metadata: Mapping[str, Any],
+) -> None:
     """Writes a model that `mlflow models serve` runs.
 
     Args:
         code: file of the `PythonModel` that answers.
         saved_model: folder of what it answers with.
+        metadata: its own, with the size of its input.
     """
+    example = pandas.DataFrame({"image": [_grey(*metadata["input"]["size"])]})
     column = ColSpec(DataType.string, name="image")
     mlflow.pyfunc.save_model(
         folder,
         python_model=str(code),
         artifacts={"saved_model": str(saved_model)},
         signature=ModelSignature(inputs=Schema([column])),
+        input_example=example,
         pip_requirements=["mlflow", "tensorflow", "pycocotools", "opencv-python-headless"],
         metadata=dict(metadata),
     )
+
+
+def _grey(height: int, width: int) -> str:
+    """A picture for the example of a request: none of the data's own, which may be nobody else's business."""
+    content = io.BytesIO()
+    Image.new("RGB", (width, height), "grey").save(content, "JPEG")
+    return base64.b64encode(content.getvalue()).decode()
 
 
 @dataclass(frozen=True)
