@@ -134,7 +134,10 @@ def bootstrap(
     for _ in range(draws):
         places = generator.integers(len(rows), size=len(rows))
         figures.append(statistic(rows[places]))
-    low, high = np.quantile(figures, [(1 - level) / 2, (1 + level) / 2])
+    low, high = np.quantile(
+        figures,
+        [(1 - level) / 2, (1 + level) / 2],
+    )
     return Interval(float(low), float(high))
 
 

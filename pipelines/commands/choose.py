@@ -83,7 +83,10 @@ def _timed(row: Row) -> Row:
         print(f"{row.model} is not measured: {error}")
         return row
     size = list(assembly.input_size(params))
-    print(f"measured {row.model}: {spent:.1f} ms a picture at {size[0]}x{size[1]}", flush=True)
+    print(
+        f"measured {row.model}: {spent:.1f} ms a picture at {size[0]}x{size[1]}",
+        flush=True,
+    )
     return replace(row, here_ms=round(spent, 1))
 
 

@@ -64,7 +64,10 @@ def _defaults(cfg: Config, images: int, overrides: Sequence[str]) -> dict[str, t
     """Settings that follow from the number of images and the user has not set, each with its reason."""
     said = {word.lstrip("+").partition("=")[0] for word in overrides}
     defaults: dict[str, tuple] = {}
-    epochs = min(MOST, max(LEAST, round(EPOCHS * math.sqrt(MANY / images))))
+    epochs = min(
+        MOST,
+        max(LEAST, round(EPOCHS * math.sqrt(MANY / images))),
+    )
     if not {"epochs", "trainer.train_steps"} & said:
         defaults["epochs"] = (epochs, f"steps grow with the root of the {images} images")
         defaults["evaluations"] = (EVALUATIONS, "enough to see it rise")

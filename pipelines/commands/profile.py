@@ -101,7 +101,10 @@ def _print(label: str, spent: Any, count: int) -> None:
     wall_ms = spent.wall_s / count * 1000
     cpu_ms = spent.cpu_s / count * 1000
     rate = count / spent.wall_s
-    print(f"{label:<18} {wall_ms:9.1f} ms {cpu_ms:9.1f} ms of CPU {rate:9.2f} a second", flush=True)
+    print(
+        f"{label:<18} {wall_ms:9.1f} ms {cpu_ms:9.1f} ms of CPU {rate:9.2f} a second",
+        flush=True,
+    )
 
 
 main = config.composed(run)

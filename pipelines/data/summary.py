@@ -122,7 +122,10 @@ def write(summary: Summary, folder: epath.Path) -> None:
     """Puts a summary with its shard; it appears whole."""
     summary.contents.sort()
     summary.rejects.sort()
-    durable.write_whole(checks.place(folder, summary.file + SUFFIX), json.dumps(vars(summary)))
+    durable.write_whole(
+        checks.place(folder, summary.file + SUFFIX),
+        json.dumps(vars(summary)),
+    )
 
 
 def read(folder: epath.Path, shard: str) -> Summary | None:

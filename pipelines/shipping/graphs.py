@@ -132,8 +132,14 @@ def label_maps(logits: tf.Tensor, infos: tf.Tensor, sizes: tf.Tensor) -> tf.Tens
 
     def label_map(picture: tuple[tf.Tensor, tf.Tensor, tf.Tensor]) -> tf.Tensor:
         pixels, info, size = picture
-        inside = tf.cast(tf.math.ceil(info[0] * info[2] - ROUNDING), tf.int32)
-        back = tf.image.resize(pixels[: inside[0], : inside[1]], size)
+        inside = tf.cast(
+            tf.math.ceil(info[0] * info[2] - ROUNDING),
+            tf.int32,
+        )
+        back = tf.image.resize(
+            pixels[: inside[0], : inside[1]],
+            size,
+        )
         surest = tf.cast(tf.argmax(back, axis=-1), tf.uint8)
         rest = largest - size
         return tf.pad(surest, [[0, rest[0]], [0, rest[1]]], constant_values=NO_CLASS)

@@ -118,7 +118,10 @@ def _ious(box: np.ndarray, others: np.ndarray) -> np.ndarray:
     opposite = np.minimum(box[2:], others[:, 2:])
     inside = np.prod(np.maximum(opposite - corner, 0), axis=1)
     area = np.prod(box[2:] - box[:2])
-    areas = np.prod(others[:, 2:] - others[:, :2], axis=1)
+    areas = np.prod(
+        others[:, 2:] - others[:, :2],
+        axis=1,
+    )
     return inside / np.maximum(area + areas - inside, 1e-9)
 
 

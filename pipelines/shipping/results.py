@@ -114,7 +114,10 @@ def _pasted(masks: np.ndarray, boxes: np.ndarray, size: Size) -> np.ndarray:
 def _of_pixels(outputs: Outputs, info: np.ndarray | None, size: Size) -> Result:
     """The logits taken back to the picture's size, then the surest class of each pixel."""
     assert info is not None
-    logits = tf.image.resize(outputs["logits"][None], [int(side) for side in info[1]])
+    logits = tf.image.resize(
+        outputs["logits"][None],
+        [int(side) for side in info[1]],
+    )
     return Result(pixels=classes_of_pixels(logits[0].numpy(), info, size))
 
 
@@ -123,4 +126,7 @@ def classes_of_pixels(logits: np.ndarray, info: np.ndarray, size: Size) -> np.nd
     # Where the aspect ratio is not kept, what was scaled is not the picture but one stretched to the input's size.
     rows, columns = np.ceil(info[0] * info[2] - ROUNDING).astype(int)
     inside = logits[:rows, :columns]
-    return np.argmax(tf.image.resize(inside, size).numpy(), axis=-1).astype(np.uint8)
+    return np.argmax(
+        tf.image.resize(inside, size).numpy(),
+        axis=-1,
+    ).astype(np.uint8)

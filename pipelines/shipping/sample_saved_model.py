@@ -16,8 +16,14 @@ model = tf.saved_model.load(str(folder))
 
 
 def pixels(name, classes):
-    tf.io.write_file(f"{Path(name).stem}.classes.png", tf.io.encode_png(classes[..., None]))
-    counts = tf.math.bincount(tf.cast(classes, tf.int32), minlength=len(about["labels"]))
+    tf.io.write_file(
+        f"{Path(name).stem}.classes.png",
+        tf.io.encode_png(classes[..., None]),
+    )
+    counts = tf.math.bincount(
+        tf.cast(classes, tf.int32),
+        minlength=len(about["labels"]),
+    )
     print(name, dict(zip(about["labels"], counts.numpy().tolist(), strict=True)))
 
 
@@ -34,14 +40,24 @@ def objects(name, content, found):
         if "detection_masks" in found:
             top, left, bottom, right = (round(float(side)) for side in box)
             sides = [max(bottom - top, 1), max(right - left, 1)]
-            mask = tf.image.resize(found["detection_masks"][0, number][..., None], sides) > 0.5
+            mask = (
+                tf.image.resize(
+                    found["detection_masks"][0, number][..., None],
+                    sides,
+                )
+                > 0.5
+            )
             ends = top + sides[0], left + sides[1]
             mask = tf.image.pad_to_bounding_box(mask, top, left, *ends)
             rest = [[0, 1 + height], [0, 1 + width], [0, 0]]
             mask = tf.pad(mask, rest)[:height, :width]
             picture = tf.where(mask, picture / 2 + [0.0, 127.0, 0.0], picture)
         share = box / [height, width, height, width]
-        drawn = tf.image.draw_bounding_boxes(picture[None], share[None, None], [[255.0, 0, 0]])
+        drawn = tf.image.draw_bounding_boxes(
+            picture[None],
+            share[None, None],
+            [[255.0, 0, 0]],
+        )
         picture = drawn[0]
     drawn = tf.io.encode_png(tf.cast(picture, tf.uint8))
     tf.io.write_file(f"{Path(name).stem}.found.png", drawn)
@@ -52,7 +68,11 @@ for name in sys.argv[1:]:
     found = model.signatures["serving_default"](images=tf.constant([content]))
     if "probabilities" in found:
         best = int(tf.argmax(found["probabilities"][0]))
-        print(name, about["labels"][best], float(found["probabilities"][0, best]))
+        print(
+            name,
+            about["labels"][best],
+            float(found["probabilities"][0, best]),
+        )
     elif "classes" in found:
         pixels(name, found["classes"][0])
     else:

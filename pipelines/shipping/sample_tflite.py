@@ -65,7 +65,16 @@ def boxes(said, about):
     scores = 1 / (1 + np.exp(-np.concatenate(logits)))
     sides = anchors[:, 2:] - anchors[:, :2]
     centres = anchors[:, :2] + sides / 2 + moves[:, :2] * sides
-    half = np.exp(np.minimum(moves[:, 2:], np.log(1000 / 16))) * sides / 2
+    half = (
+        np.exp(
+            np.minimum(
+                moves[:, 2:],
+                np.log(1000 / 16),
+            )
+        )
+        * sides
+        / 2
+    )
     size = about["input"]["size"]
     corners = np.clip(
         np.hstack([centres - half, centres + half]),
@@ -75,14 +84,22 @@ def boxes(said, about):
     kept = []
     for label in range(about["first_label"], classes):
         sure = scores[:, label] >= about["min_score"]
-        order = np.flatnonzero(sure)[np.argsort(-scores[sure, label], kind="stable")]
+        order = np.flatnonzero(sure)[
+            np.argsort(
+                -scores[sure, label],
+                kind="stable",
+            )
+        ]
         while len(order):
             best, order = order[0], order[1:]
             kept.append((corners[best], scores[best, label], label))
             corner = np.maximum(corners[order, :2], corners[best, :2])
             opposite = np.minimum(corners[order, 2:], corners[best, 2:])
             inside = np.prod(np.maximum(opposite - corner, 0), axis=1)
-            area = np.prod(corners[:, 2:] - corners[:, :2], axis=1)
+            area = np.prod(
+                corners[:, 2:] - corners[:, :2],
+                axis=1,
+            )
             union = area[order] + area[best] - inside
             order = order[inside / np.maximum(union, 1e-9) <= know["nms_iou_threshold"]]
     return sorted(kept, key=lambda box: -box[1])[: know["max_num_detections"]]
@@ -117,7 +134,10 @@ def show(name, picture, model, about):
     else:
         drawing = ImageDraw.Draw(picture)
         for box, score, label in boxes(said, about):
-            top, left, bottom, right = np.round(box / np.tile(scale, 2), 1).tolist()
+            top, left, bottom, right = np.round(
+                box / np.tile(scale, 2),
+                1,
+            ).tolist()
             drawing.rectangle([left, top, right, bottom], outline="red")
             label = labels[label - about["first_label"]]
             print(name, label, round(float(score), 3), [top, left, bottom, right])

@@ -36,7 +36,12 @@ def this_tool(
     """
     # -P: the folder that the user stands in may have packages of the same names.
     command = [sys.executable, "-P", "-m", module, *arguments]
-    path = os.pathsep.join(filter(None, (str(root), os.environ.get(MODULE_PATH))))
+    path = os.pathsep.join(
+        filter(
+            None,
+            (str(root), os.environ.get(MODULE_PATH)),
+        )
+    )
     return command, {**os.environ, MODULE_PATH: path}
 
 

@@ -78,7 +78,11 @@ class Meter:
         eta = self._left()
         note = f"{self._rate()}  ETA {eta}  loss {loss:.4f}"
         if self._live:
-            self._live.update(self._bar, completed=step, note=f"step {step}/{self.total}  {note}")
+            self._live.update(
+                self._bar,
+                completed=step,
+                note=f"step {step}/{self.total}  {note}",
+            )
         else:
             self.say(f"step {step}/{self.total}  {note}")
 
