@@ -67,8 +67,8 @@ def write(source: Source, form: str, folder: Path) -> Path:
         return _hub(source, folder / "tfhub")
     if form == "onnx":
         raise Refused(
-            "no converter of TensorFlow 2.20 to ONNX is in the locked environment; docs/shipping.md says "
-            "how to convert the SavedModel in one of its own"
+            "tf2onnx is not in the locked environment; docs/shipping.md says how to convert the "
+            "SavedModel in one of its own"
         )
     return _lite(source, form, folder / f"{form}.tflite")
 

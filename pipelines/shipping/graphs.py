@@ -10,7 +10,8 @@ import tensorflow as tf
 from official.vision.serving import export_base
 from tf_keras.src.saving.legacy.saved_model import utils
 
-ROUNDING = 1e-3  # pixels that a scaled side may be off its whole number
+from pipelines.shipping.results import ROUNDING
+
 NO_CLASS = 255  # of pixels that are none of a picture's
 
 Preprocess = Callable[[tf.Tensor], tuple[tf.Tensor, dict[str, Any]]]
@@ -72,7 +73,7 @@ class Graph(export_base.ExportModule):
 
     @tf.function
     def inference_from_image_bytes(self, inputs: tf.Tensor) -> dict[str, tf.Tensor]:
-        """Results from JPEGs or PNGs of any size: probabilities, boxes in their own pixels, or logits of the pixels."""
+        """Results from JPEGs or PNGs of any size: probabilities, boxes in their own pixels, or their pixels' classes."""
         images, shapes = tf.map_fn(
             self._preprocess,
             inputs,

@@ -8,8 +8,7 @@ import numpy as np
 import tensorflow as tf
 from official.vision.ops import mask_ops
 
-from pipelines.shipping.graphs import ROUNDING
-
+ROUNDING = 1e-3  # pixels that a scaled side may be off its whole number
 MASK_THRESHOLD = 0.5  # as the official COCO evaluator's
 
 

@@ -14,7 +14,7 @@ from PIL import Image
 
 from pipelines import assembly
 from pipelines.config import compose
-from pipelines.shipping import conversion, graphs, metadata, sample_tflite
+from pipelines.shipping import conversion, graphs, metadata, results, sample_tflite
 from pipelines.training import inference
 from tests.training.test_experiment import KINDS, SMALL
 
@@ -116,10 +116,23 @@ def test_pictures_of_any_sizes_go_into_one_batch(tiny):
         run.preprocess,
         batch_size=None,
     )
-    contents = [tf.io.encode_png(tf.zeros([*size, 3], tf.uint8)) for size in ((50, 70), (9, 8))]
+    sizes = [(50, 70), (9, 8)]
+    generator = np.random.default_rng(0)
+    contents = []
+    for size in sizes:
+        pixels = generator.integers(0, 256, (*size, 3), np.uint8)
+        contents.append(tf.io.encode_png(pixels))
     found = graph.inference_from_image_bytes(tf.stack(contents))
     assert found["logits"].shape == (2, 64, 64, 3)
     assert found["image_info"][:, 0].numpy().tolist() == [[50, 70], [9, 8]]
+    classes = found["classes"].numpy()
+    assert classes.shape == (2, 50, 70)
+    assert len(np.unique(classes[0])) == 3
+    for number, size in enumerate(sizes):
+        logits, info = found["logits"][number].numpy(), found["image_info"][number].numpy()
+        outside = np.full((50, 70), graphs.NO_CLASS, np.uint8)
+        outside[: size[0], : size[1]] = results.classes_of_pixels(logits, info, size)
+        assert np.array_equal(classes[number], outside)
 
 
 def test_int8_is_calibrated_on_what_an_evaluation_would_show(tiny):
