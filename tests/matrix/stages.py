@@ -106,8 +106,13 @@ def second(cfg: Config, formats: Sequence[str] = FORMATS) -> None:
             figure=headline, value=figures.get(headline), figures=sorted(figures),
         )  # fmt: skip
         # What is exported is read into the model that is there: building another takes as long as the rest.
-        type(trained[0].task).build_model = functools.partialmethod(_at_hand, trained[0].model)
-        _export(cfg, built, formats)
+        official = type(trained[0].task)
+        as_users_do = official.build_model
+        official.build_model = functools.partialmethod(_at_hand, trained[0].model)
+        if not _export(cfg, built, formats):
+            # A reason is only one where the model was built anew, as `make export` does.
+            official.build_model = as_users_do
+            _export(cfg, built, formats)
 
 
 def _at_hand(task: Any, model: Any) -> Any:
@@ -115,7 +120,8 @@ def _at_hand(task: Any, model: Any) -> Any:
     return model
 
 
-def _export(cfg: Config, built: Any, formats: Sequence[str]) -> None:
+def _export(cfg: Config, built: Any, formats: Sequence[str]) -> bool:
+    """Writes the formats and notes what came of each; whether all are whole."""
     from pipelines.shipping import conversion  # TensorFlow.
 
     run_dir = Path(cfg.run_dir)
@@ -130,7 +136,7 @@ def _export(cfg: Config, built: Any, formats: Sequence[str]) -> None:
     except Exception as error:  # Whatever it is, it is why there is no export.
         why = _why(error).replace(cfg.run_dir, "<run>")
         note(cfg, "exported", **dict.fromkeys(formats, why))
-        return
+        return False
     answers = {}
     for form in formats:
         try:
@@ -139,6 +145,7 @@ def _export(cfg: Config, built: Any, formats: Sequence[str]) -> None:
         except Exception as error:
             answers[form] = _why(error)
         note(cfg, "exported", **answers)
+    return all(answer == "ok" for answer in answers.values())
 
 
 def _why(error: Exception) -> str:
