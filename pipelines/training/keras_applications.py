@@ -118,15 +118,13 @@ def _features(network: Any, shape: list[int | None]) -> dict[str, Any]:
     return layers
 
 
-@factory.register_backbone_builder(TYPE)
-def build(
-    input_specs: Any,
-    backbone_config: Any,
-    norm_activation_config: Any,
-    l2_regularizer: Any = None,
-    **_: Any,
-) -> Network:
-    """Builds the backbone; norm and activation are the network's own."""
-    del norm_activation_config, l2_regularizer
-    shape = list(input_specs.shape[1:])
-    return Network(backbone_config.get().model_name, shape)
+def register(kind: str, network: Callable[[Any, list[int | None]], Any]) -> None:
+    """Has Model Garden build a backbone from its settings and the shape of a picture; norm and activation are its own."""
+
+    def build(input_specs: Any, backbone_config: Any, **_: Any) -> Any:
+        return network(backbone_config.get(), list(input_specs.shape[1:]))
+
+    factory.register_backbone_builder(kind)(build)
+
+
+register(TYPE, lambda chosen, shape: Network(chosen.model_name, shape))

@@ -13,10 +13,9 @@ import tensorflow as tf
 import tensorflow_hub as hub
 import tf_keras
 from official.modeling import hyperparams
-from official.vision.modeling.backbones import factory
 
 from pipelines.training import upstream
-from pipelines.training.keras_applications import LEVELS, pixels
+from pipelines.training.keras_applications import LEVELS, pixels, register
 from pipelines.usage import UsageError
 
 TYPE = "saved_model"
@@ -161,14 +160,4 @@ def _map(output: tf.Tensor) -> tf.Tensor:
     return output
 
 
-@factory.register_backbone_builder(TYPE)
-def build(
-    input_specs: Any,
-    backbone_config: Any,
-    norm_activation_config: Any,
-    l2_regularizer: Any = None,
-    **_: Any,
-) -> Network:
-    """Builds the backbone; norm and activation are the SavedModel's own."""
-    del norm_activation_config, l2_regularizer
-    return Network(backbone_config.get(), list(input_specs.shape[1:]))
+register(TYPE, Network)
