@@ -65,16 +65,9 @@ def boxes(said, about):
     scores = 1 / (1 + np.exp(-np.concatenate(logits)))
     sides = anchors[:, 2:] - anchors[:, :2]
     centres = anchors[:, :2] + sides / 2 + moves[:, :2] * sides
-    half = (
-        np.exp(
-            np.minimum(
-                moves[:, 2:],
-                np.log(1000 / 16),
-            )
-        )
-        * sides
-        / 2
-    )
+    most = np.log(1000 / 16)
+    growth = np.exp(np.minimum(moves[:, 2:], most))
+    half = growth * sides / 2
     size = about["input"]["size"]
     corners = np.clip(
         np.hstack([centres - half, centres + half]),
@@ -84,12 +77,9 @@ def boxes(said, about):
     kept = []
     for label in range(about["first_label"], classes):
         sure = scores[:, label] >= about["min_score"]
-        order = np.flatnonzero(sure)[
-            np.argsort(
-                -scores[sure, label],
-                kind="stable",
-            )
-        ]
+        found = np.flatnonzero(sure)
+        surest = np.argsort(-scores[found, label], kind="stable")
+        order = found[surest]
         while len(order):
             best, order = order[0], order[1:]
             kept.append((corners[best], scores[best, label], label))
