@@ -118,13 +118,22 @@ def _features(network: Any, shape: list[int | None]) -> dict[str, Any]:
     return layers
 
 
-def register(kind: str, network: Callable[[Any, list[int | None]], Any]) -> None:
+Builder = Callable[[Any, list[int | None]], Any]
+
+
+def register(kind: str) -> Callable[[Builder], Builder]:
     """Has Model Garden build a backbone from its settings and the shape of a picture; norm and activation are its own."""
 
-    def build(input_specs: Any, backbone_config: Any, **_: Any) -> Any:
-        return network(backbone_config.get(), list(input_specs.shape[1:]))
+    def registered(network: Builder) -> Builder:
+        def build(input_specs: Any, backbone_config: Any, **_: Any) -> Any:
+            return network(backbone_config.get(), list(input_specs.shape[1:]))
 
-    factory.register_backbone_builder(kind)(build)
+        factory.register_backbone_builder(kind)(build)
+        return network
+
+    return registered
 
 
-register(TYPE, lambda chosen, shape: Network(chosen.model_name, shape))
+@register(TYPE)
+def _network(chosen: Keras, shape: list[int | None]) -> Network:
+    return Network(chosen.model_name, shape)

@@ -160,4 +160,6 @@ def _map(output: tf.Tensor) -> tf.Tensor:
     return output
 
 
-register(TYPE, Network)
+@register(TYPE)
+def _network(chosen: SavedModel, shape: list[int | None]) -> Network:
+    return Network(chosen, shape)
