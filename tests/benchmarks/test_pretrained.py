@@ -1,0 +1,86 @@
+"""What the benchmark of pretrained weights says of its runs, and which images they get; nothing here trains."""
+
+import json
+from pathlib import Path
+
+import pytest
+
+from benchmarks import pretrained
+from benchmarks.pretrained import Bench, Part, Run, Trio
+from pipelines.system import tfrecord
+from tests.test_docs import ROOT
+
+PART = Part("classification", ("experiment=elpv",), (4,), 80, "accuracy")
+
+
+def trio(with_weights: float, without: float, longer: float) -> Trio:
+    return Trio(Run(with_weights, 30, 80), Run(without, 20, 80), Run(longer, 31, 120))
+
+
+APART = [trio(0.80, 0.70, 0.75), trio(0.82, 0.71, 0.74), trio(0.81, 0.72, 0.76)]
+
+
+def test_a_gain_is_told_with_its_interval_pair_by_pair() -> None:
+    assert pretrained.gain(APART, "scratch") == "+0.100 [+0.075, +0.125]"
+    assert pretrained.gain(APART, "longer") == "+0.060 [+0.017, +0.103]"
+    unsure = [trio(0.80, 0.70, 0.7), trio(0.70, 0.71, 0.7)]
+    assert pretrained.gain(unsure, "scratch").endswith(", not told apart")
+    assert pretrained.gain(APART[:1], "scratch") == "+0.100, no interval"
+
+
+def test_the_page_has_a_row_for_each_size_with_the_time_of_every_side() -> None:
+    text = pretrained.page([pretrained.row(PART, 1954, APART)], 3)
+    cells = "classification, accuracy | 1,954 | 80, longer 120 | 0.810 | 0.710 | +0.100 [+0.075, +0.125]"
+    assert cells in text and "| 30, 20, 31 |" in text
+    widths = {line.count("|") for line in text.splitlines() if line.startswith("|")}
+    assert len(widths) == 1
+
+
+def bench(folder: Path, seconds: dict[str, float]) -> Bench:
+    class Timed(Bench):
+        """Trainings that take so long, and are not made."""
+
+        def _run(self, verb: str, size: int, seed: int, steps: int) -> Run:
+            return Run(0.5, seconds[verb] * steps / 80, steps)
+
+    return Timed(PART, folder, folder)
+
+
+@pytest.mark.parametrize(("scratch", "steps"), [(30.0, 80), (29.5, 80), (24.0, 160)])
+def test_scratch_is_trained_longer_where_it_took_less_time(scratch, steps, tmp_path) -> None:
+    found = bench(tmp_path, {"finetune": 30.0, "train": scratch}).trio(4, 0)
+    assert found.longer.steps == steps
+    assert found.longer.cpu_s >= pretrained.ENOUGH * found.pretrained.cpu_s
+
+
+def test_each_seed_has_other_images_while_there_are_any(tmp_path) -> None:
+    shard = tmp_path / "train-00000-of-00001.tfrecord"
+    with shard.open("wb") as stream:
+        for number in range(10):
+            stream.writelines(tfrecord.frame(bytes([number])))
+    splits = {"train": {"shards": [{"file": shard.name}]}}
+    document = {"dataset": "d", "task": "classification", "labels": ["a"], "splits": splits}
+    (tmp_path / "manifest.json").write_text(json.dumps(document))
+    made = Bench(PART, tmp_path, tmp_path)
+    chosen = []
+    for seed in range(3):
+        made._images(4, seed)
+        file = tmp_path / "images" / f"d-4-{seed}" / shard.name
+        with file.open("rb") as stream:
+            chosen.append([record[0] for record in tfrecord.read(stream)])
+    assert chosen == [[0, 1, 2, 3], [4, 5, 6, 7], [8, 9, 0, 1]]
+
+
+def test_without_the_folder_of_bccd_two_tasks_are_left(tmp_path, capsys) -> None:
+    chosen = {**pretrained.WORDS, "elpv": str(tmp_path)}
+    titles = [part.title for part in pretrained.parts(chosen, tmp_path)]
+    assert titles == ["classification", "segmentation"]
+    assert "bccd=<folder" in capsys.readouterr().out
+    chosen["bccd"] = str(tmp_path)
+    assert len(pretrained.parts(chosen, tmp_path)) == 3
+    chosen["only"] = "detection"
+    assert [part.title for part in pretrained.parts(chosen, tmp_path)] == ["detection"]
+
+
+def test_the_page_lies_among_the_others() -> None:
+    assert (ROOT / pretrained.WORDS["page"]).parent == ROOT / "docs"
