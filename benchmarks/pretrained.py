@@ -3,7 +3,7 @@
     make bench-pretrained ARGS="bccd=/data/BCCD_Dataset/BCCD"      three tasks, and the page that shows them (docs/pretrained.md)
     make bench-pretrained ARGS="experiment=retinanet_lite0 dataset=voc dataset.root=/photos sizes=50,200 seeds=5 steps=60"
 
-For each size and seed: `make finetune` as it is, and the same experiment from random weights for as many steps on the same images. Where
+For each size and seed: `make finetune` as it is, and likewise with INIT=scratch, for as many steps on the same images. Where
 the second took less processor time than the first, it is trained once more, for so many steps that it takes no less. Each
 seed has other images of the training split, in the order of a hash of their names. `elpv=` and `bccd=` say where these data lie; ELPV's
 are fetched where nothing is said, and BCCD is left out. `only=classification` takes one task. What is finished is not made again.
@@ -136,26 +136,26 @@ class Bench:
     def trio(self, size: int, seed: int) -> Trio:
         """The trainings of one size and seed."""
         steps = self.part.steps
-        pretrained = self._run("finetune", size, seed, steps)
-        scratch = self._run("train", size, seed, steps)
+        pretrained = self._run("pretrained", size, seed, steps)
+        scratch = self._run("scratch", size, seed, steps)
         longer = scratch
         if scratch.cpu_s < ENOUGH * pretrained.cpu_s:
             behind = pretrained.cpu_s / scratch.cpu_s - 1
             more = math.ceil(steps * (1 + SPARE * behind))
-            longer = self._run("train", size, seed, more)
+            longer = self._run("scratch", size, seed, more)
         return Trio(pretrained, scratch, longer)
 
-    def _run(self, verb: str, size: int, seed: int, steps: int) -> Run:
+    def _run(self, side: str, size: int, seed: int, steps: int) -> Run:
         """One training, or what it gave before."""
-        name = f"{self.part.title}-{verb}-{size}-{seed}-{steps}"
+        name = f"{self.part.title}-{side}-{size}-{seed}-{steps}"
         run_dir = self.folder / name
         words = [*self._images(size, seed), f"seed={seed}", f"trainer.train_steps={steps}"]
         words += [f"trainer.validation_interval={steps}", f"trainer.checkpoint_interval={steps}"]
         words += [f"data_dir={self.folder / 'data'}", f"runs_dir={self.folder}"]
-        if verb == "train":
+        if side == "scratch":
             words.append("init=scratch")
         own = [word for word in self.part.words if not word.startswith("dataset")]
-        command = [verb, *own, *words, f"run_dir={run_dir}"]
+        command = ["finetune", *own, *words, f"run_dir={run_dir}"]
         about = {"command": command, "machine": machine()}
         file = self.folder / f"{name}.json"
         before = json.loads(file.read_text()) if file.exists() else {}
@@ -305,7 +305,7 @@ training split while there are any.
 """
 TAIL = """
 Each row is `make finetune` from EfficientNet-Lite0's ImageNet weights as it is, its defaults by the number of images included, less the same
-experiment from random weights: the same images, batches, rates and seed. In brackets the 95% interval of the mean difference, by Student's t
+with `INIT=scratch`: the same images, batches, augmentation, steps and seed, nothing frozen. In brackets the 95% interval of the mean difference, by Student's t
 over the pairs.
 
 *Equal steps* are nearly equal time: the network is the same. Steps are cheaper while the backbone is frozen, since no gradient goes through

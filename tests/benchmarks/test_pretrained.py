@@ -8,7 +8,6 @@ import pytest
 from benchmarks import pretrained
 from benchmarks.pretrained import Bench, Part, Run, Trio
 from pipelines.system import tfrecord
-from tests.test_docs import ROOT
 
 PART = Part("classification", ("experiment=elpv",), (4,), 80, "accuracy")
 
@@ -40,15 +39,15 @@ def bench(folder: Path, seconds: dict[str, float]) -> Bench:
     class Timed(Bench):
         """Trainings that take so long, and are not made."""
 
-        def _run(self, verb: str, size: int, seed: int, steps: int) -> Run:
-            return Run(0.5, seconds[verb] * steps / 80, steps)
+        def _run(self, side: str, size: int, seed: int, steps: int) -> Run:
+            return Run(0.5, seconds[side] * steps / 80, steps)
 
     return Timed(PART, folder, folder)
 
 
 @pytest.mark.parametrize(("scratch", "steps"), [(30.0, 80), (29.5, 80), (24.0, 160)])
 def test_scratch_is_trained_longer_where_it_took_less_time(scratch, steps, tmp_path) -> None:
-    found = bench(tmp_path, {"finetune": 30.0, "train": scratch}).trio(4, 0)
+    found = bench(tmp_path, {"pretrained": 30.0, "scratch": scratch}).trio(4, 0)
     assert found.longer.steps == steps
     assert found.longer.cpu_s >= pretrained.ENOUGH * found.pretrained.cpu_s
 
@@ -80,7 +79,3 @@ def test_without_the_folder_of_bccd_two_tasks_are_left(tmp_path, capsys) -> None
     assert len(pretrained.parts(chosen, tmp_path)) == 3
     chosen["only"] = "detection"
     assert [part.title for part in pretrained.parts(chosen, tmp_path)] == ["detection"]
-
-
-def test_the_page_lies_among_the_others() -> None:
-    assert (ROOT / pretrained.WORDS["page"]).parent == ROOT / "docs"

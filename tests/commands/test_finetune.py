@@ -20,7 +20,8 @@ def test_defaults_follow_from_the_number_of_images(images, epochs, frozen):
 
 def test_what_the_user_sets_stands():
     said = ["trainer.train_steps=7", "frozen=0.5", "evaluations=2"]
-    assert finetune._defaults(PRETRAINED, 205, said) == {}
+    defaults = finetune._defaults(PRETRAINED, 205, said)
+    assert not {"epochs", "frozen", "evaluations"} & set(defaults)
 
 
 def test_random_weights_are_never_frozen():
@@ -31,3 +32,33 @@ def test_random_weights_are_never_frozen():
 def test_an_experiment_without_weights_is_told_how_to_name_some():
     with pytest.raises(UsageError, match="add INIT="):
         finetune.main(["experiment=resnet"])
+
+
+def test_few_pictures_vary_more_where_the_experiment_varies_them():
+    few = finetune._defaults(PRETRAINED, 205, [])
+    assert few["task.train_data.parser.aug_scale_min"][0] == 0.7
+    many = finetune._defaults(PRETRAINED, 2000, [])
+    assert not [key for key in many if key.startswith("task.")]
+    lite0 = compose(["experiment=efficientnet_lite0"])
+    assert finetune._varied(lite0)["task.train_data.crop_area_range"][0] == "[0.5,1.0]"
+    assert finetune._varied(compose(["experiment=elpv"])) == {}  # It crops nothing.
+
+
+@pytest.mark.parametrize(("images", "rate"), [(205, 0.1), (2000, 0.3)])
+def test_more_images_move_the_backbone_farther(images, rate):
+    assert finetune._defaults(PRETRAINED, images, [])["released_rate"][0] == rate
+    assert "released_rate" not in finetune._defaults(PRETRAINED, 50, [])
+
+
+def test_a_recipe_whose_figure_is_stated_for_these_images_stays_as_it_is(capsys):
+    bccd = compose(["experiment=bccd", f"init_sha256={'0' * 64}"])
+    assert finetune._defaults(bccd, bccd.figure.examples["train"], []) == {}
+    assert "recipe's own settings" in capsys.readouterr().out
+    assert finetune._defaults(bccd, 99, [])["frozen"][0] == 1.0
+
+
+def test_defaults_are_settings_that_there_are():
+    defaults = finetune._defaults(PRETRAINED, 205, [])
+    chosen = [f"{key}={value}" for key, (value, _) in defaults.items()]
+    cfg = compose(["experiment=retinanet_lite0", *chosen])
+    assert cfg.epochs == 37 and cfg.task["train_data"]["parser"]["aug_scale_max"] == 1.4
