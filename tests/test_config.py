@@ -26,7 +26,7 @@ def composed(name):
 def test_every_experiment_composes_under_its_own_name(name):
     cfg = composed(name)
     assert cfg.name == config.recorded_name(name)
-    assert cfg.garden and (cfg.dataset is not None or name.startswith("published/kinetics"))
+    assert cfg.garden and cfg.dataset is not None
 
 
 @pytest.mark.parametrize("name", EXPERIMENTS)

@@ -1,5 +1,6 @@
 """Fixtures in exactly the layout of published data sets, a few real pixels in each."""
 
+import functools
 import json
 from pathlib import Path
 
@@ -10,25 +11,39 @@ from sklearn.datasets import load_digits, load_sample_images
 
 COCO_GAPS = {12, 26, 29, 30, 45, 66, 68, 69, 71, 83}  # category ids that COCO leaves out of 1 to 90
 SIZES = {"train": 12, "validation": 8}
+LABEL_IDS = 34  # Cityscapes' own, of which 19 are trained
+KINETICS_CLASSES = ("abseiling", "air drumming", "zumba")  # its first two and its last
 
 
 @pytest.fixture(scope="session")
 def layouts(tmp_path_factory) -> dict[str, Path]:
-    """Roots by data set: COCO 2017 as it unpacks, ImageNet in class folders, VOC 2012 with the augmented list."""
+    """Roots by data set: COCO 2017 and Cityscapes as they unpack, ImageNet in class folders, VOC 2012 with the augmented
+    list, Kinetics as the command on its page leaves it."""
     root = tmp_path_factory.mktemp("published")
     _coco(root / "coco")
     _imagenet(root / "imagenet")
     _voc(root / "VOC2012")
+    _cityscapes(root / "cityscapes")
+    _kinetics(root / "kinetics")
     return {
+        "cityscapes": root / "cityscapes",
         "coco2017": root / "coco",
         "imagenet2012": root / "imagenet",
+        "kinetics": root / "kinetics",
         "pascal_voc_2012": root / "VOC2012",
     }
 
 
+@functools.cache
+def _pixels() -> tuple[list[np.ndarray], np.ndarray]:
+    """Photographs and digits, which take longer to load than to draw on."""
+    return load_sample_images().images, load_digits().images
+
+
 def _scene(number: int) -> tuple[np.ndarray, np.ndarray]:
     """A photograph's crop of 160x120 with a digit on it, and the digit's mask."""
-    photograph, digit = load_sample_images().images[number % 2], load_digits().images[number]
+    photographs, digits = _pixels()
+    photograph, digit = photographs[number % 2], digits[number]
     scene, mask = (
         photograph[:120, number * 8 : number * 8 + 160].copy(),
         np.zeros((120, 160), np.uint8),
@@ -106,3 +121,36 @@ def _voc(folder: Path) -> None:
                 mask * (1 + number % 20) + border * 255,
             )
         (folder / "ImageSets/Segmentation" / f"{name}.txt").write_text("\n".join(stems) + "\n")
+
+
+def _cityscapes(folder: Path) -> None:
+    """Each picture has its label ids, its instances' ids, its colours and its polygons; those of the test split are void."""
+    for split, city in (("train", "aachen"), ("val", "frankfurt"), ("test", "berlin")):
+        images = folder / "leftImg8bit" / split / city
+        labels = folder / "gtFine" / split / city
+        images.mkdir(parents=True)
+        labels.mkdir(parents=True)
+        for number in range(SIZES["validation"]):
+            stem = f"{city}_{number:06d}_000019"
+            scene, _ = _scene(number)
+            cv2.imwrite(str(images / f"{stem}_leftImg8bit.png"), scene)
+            columns = np.arange(160, dtype=np.uint8) % LABEL_IDS
+            ids = np.tile(columns, (120, 1)) * (split != "test")
+            cv2.imwrite(str(labels / f"{stem}_gtFine_labelIds.png"), ids)
+            cv2.imwrite(
+                str(labels / f"{stem}_gtFine_instanceIds.png"), ids.astype(np.uint16) * 1000
+            )
+            cv2.imwrite(str(labels / f"{stem}_gtFine_color.png"), scene)
+            document = {"imgHeight": 120, "imgWidth": 160, "objects": []}
+            (labels / f"{stem}_gtFine_polygons.json").write_text(json.dumps(document))
+
+
+def _kinetics(folder: Path) -> None:
+    """Clips by their film and its seconds, each a folder of frames in the folder of its class."""
+    for split, count in (("train", 4), ("val", 2)):
+        for number, name in enumerate(KINETICS_CLASSES * count):
+            clip = folder / split / name / f"-0film{number:05d}_{number:06d}_{number + 10:06d}"
+            clip.mkdir(parents=True)
+            scene, _ = _scene(number)
+            for frame in range(1, 12):
+                cv2.imwrite(str(clip / f"{frame:05d}.jpg"), np.roll(scene, frame, axis=1))
