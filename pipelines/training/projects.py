@@ -215,7 +215,6 @@ def _evaluate_contrast() -> None:
         return logs
 
     task.validation_step = validation_step
-    task.says_classes = False
 
 
 def on_cpu() -> bool:

@@ -39,8 +39,7 @@ class Witness:
             if not task.task_config.train_data.is_multilabel:
                 self._follow(task, (task, "inference_step"), _classes_of)
         elif isinstance(task, video_classification.VideoClassificationTask):
-            says_classes = getattr(task, "says_classes", True)  # projects.py
-            if says_classes and not task.task_config.train_data.is_multilabel:
+            if not task.task_config.train_data.is_multilabel:
                 self._follow(task, (task, "inference_step"), _classes_of_clips)
         elif isinstance(task, semantic_segmentation.SemanticSegmentationTask):
             self._follow(task, (segmentation_metrics, "preprocess_inputs"), _pixels_of)
@@ -60,11 +59,14 @@ class Witness:
         def validation_step(inputs: Any, *args: Any, **kwargs: Any) -> Any:
             with upstream.noted(*source) as returned:
                 logs = upstream.converted(step)(inputs, *args, **kwargs)
-            return {**logs, KEY: kept_of(inputs[1], returned[-1])}
+            # A pretraining on clips is evaluated without saying what is on them.
+            return {**logs, KEY: kept_of(inputs[1], returned[-1])} if returned else logs
 
         def aggregate_logs(state: Any = None, step_outputs: Any = None) -> Any:
             logs = dict(step_outputs)
-            kept = logs.pop(KEY)
+            kept = logs.pop(KEY, None)
+            if kept is None:
+                return aggregate(state, logs)
             batch = {name: _whole(replicas) for name, replicas in kept.items()}
             if "valid" in batch:
                 batch = _counted(batch, self._classes)

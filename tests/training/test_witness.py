@@ -117,6 +117,20 @@ def test_pixels_give_the_official_figure_again_while_it_is_traced():
     assert kept.figure(np.array([7])) != pytest.approx(official, abs=1e-6)
 
 
+def test_an_evaluation_that_says_no_classes_goes_on_as_it_is_and_leaves_nothing():
+    task = segmenting(CLASSES)
+    task.validation_step = lambda inputs, model: {"loss": tf.reduce_sum(inputs[0])}
+    task.aggregate_logs = lambda state, logs: [*(state or ()), logs["loss"]]
+    watching = witness.Witness(task)
+    watching.begin()
+    step = tf.function(lambda *inputs: task.validation_step(inputs, None))
+    state = None
+    for value in (2.0, 3.0):
+        state = task.aggregate_logs(state, step(tf.constant([value]), tf.constant([0])))
+    assert [float(loss) for loss in state] == [2.0, 3.0]
+    assert watching.found() == {}
+
+
 def test_a_file_is_read_as_it_was_written_and_one_that_is_none_is_nothing(tmp_path):
     truth = np.array([0, 1, 2, 1], np.int32)
     answer = np.array([0, 1, 1, 1], np.int32)
