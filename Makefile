@@ -18,7 +18,7 @@ READY := .venv/ready
 TRELLIS := .venv/bin/trellis
 CHOICE = $(if $(EXP),experiment=$(EXP)) $(if $(DATA),dataset=$(DATA)) $(if $(RUNTIME),runtime=$(RUNTIME)) $(if $(SWEEP),sweep=$(SWEEP)) $(if $(INIT),init=$(INIT)) $(if $(RUN),run=$(RUN)) $(if $(FORMAT),formats=[$(FORMAT)]) $(if $(SEEDS),seeds=$(SEEDS)) $(if $(BUNDLE),bundle=$(BUNDLE)) $(if $(CKPT),checkpoint=$(CKPT)) $(ARGS)
 
-.PHONY: setup lock data preview train finetune choose weights launch evaluate predict export serve register sweep reproduce bundle compare bisect sync list show check tune profile doctor ui completion test test-slow test-chaos test-fuzz test-matrix lint format golden bench bench-data bench-train bench-waits bench-pretrained help
+.PHONY: setup lock data preview train finetune choose weights launch evaluate predict export serve register sweep reproduce bundle compare bisect sync list show check tune profile doctor ui completion test test-slow test-chaos test-fuzz test-matrix lint format golden bench bench-data bench-train bench-waits bench-pretrained bench-export bench-serve help
 
 $(READY): requirements.lock bootstrap.lock
 	$(PYTHON) -m venv .venv
@@ -152,6 +152,12 @@ bench-pretrained: $(READY) ## measure what pretrained weights add: make bench-pr
 
 bench-waits: $(READY)     ## measure the short commands, and where a sweep's trial spends its time
 	.venv/bin/python -m benchmarks.waits $(ARGS)
+
+bench-export: $(READY)    ## export each experiment in each format, and renew docs/exports.md
+	.venv/bin/python -m benchmarks.exports $(ARGS)
+
+bench-serve: $(READY)     ## ask a served run 200 times:         make bench-serve RUN=<run> ARGS="--pictures photos"
+	.venv/bin/python -m benchmarks.serving $(if $(RUN),run=$(RUN)) $(ARGS)
 
 help:                     ## print this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):[^#]*## */  \1\t/' | expand -t 16

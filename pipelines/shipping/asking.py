@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 import tensorflow as tf
 
-from pipelines.shipping import parity
+from pipelines.shipping import graphs, parity
 from pipelines.shipping.graphs import Preprocess
 from pipelines.shipping.parity import Forward
 from pipelines.shipping.prediction import keywords
@@ -38,8 +38,7 @@ def agreement(
         images, shapes = tf.nest.map_structure(lambda part: part[None], shown)
         outputs = dict(forward(images, keywords(shapes)))
         if kind == "detection":
-            scale = tf.tile(shapes["image_info"][:, 2:3, :], [1, 1, 2])
-            outputs["detection_boxes"] = outputs["detection_boxes"] / scale
+            outputs = graphs.in_the_picture(outputs, shapes["image_info"])
         found = loaded.signatures[SERVING](images=tf.constant([content]))
         side = images.shape[1:3]
         before.append(parity.kept(kind, outputs, 0, side))

@@ -114,7 +114,11 @@ def markdown(rows: Sequence[Mapping[str, Any]]) -> str:
         ["---"] * len(COLUMNS),
         *(cells(row) for row in rows),
     ]
-    return "".join(f"| {' | '.join(line)} |\n" for line in lines)
+    return "".join(f"| {' | '.join(map(_in_a_cell, line))} |\n" for line in lines)
+
+
+def _in_a_cell(word: str) -> str:
+    return " ".join(word.split()).replace("|", "\\|")
 
 
 def _picture(document: Mapping[str, Any], file: Path) -> Path:

@@ -85,9 +85,7 @@ class Graph(export_base.ExportModule):
                 return self._of_pixels(logits, shapes["image_info"], inputs)
             return self._of_a_class(logits)
         outputs = tensors_of(self._detections(images, shapes))
-        scale = tf.tile(shapes["image_info"][:, 2:3, :], [1, 1, 2])
-        outputs["detection_boxes"] = outputs["detection_boxes"] / scale
-        return outputs
+        return in_the_picture(outputs, shapes["image_info"])
 
     def _of_pixels(
         self, logits: tf.Tensor, infos: tf.Tensor, contents: tf.Tensor
@@ -119,6 +117,22 @@ class Graph(export_base.ExportModule):
             anchor_boxes=shapes.get("anchor_boxes"),
             training=False,
         )
+
+
+def in_the_picture(outputs: Mapping[str, Any], infos: tf.Tensor) -> dict[str, Any]:
+    """Detections with their boxes in the pictures' own pixels, cut where they reach into what a picture is padded with.
+
+    A box with a mask is not cut: the mask fills it.
+
+    Args:
+        infos: as for `label_maps`.
+    """
+    scale = tf.tile(infos[:, 2:3, :], [1, 1, 2])
+    boxes = outputs["detection_boxes"] / scale
+    if "detection_masks" not in outputs:
+        size = tf.tile(infos[:, :1, :], [1, 1, 2])
+        boxes = tf.clip_by_value(boxes, 0.0, size)
+    return {**outputs, "detection_boxes": boxes}
 
 
 def label_maps(logits: tf.Tensor, infos: tf.Tensor, sizes: tf.Tensor) -> tf.Tensor:

@@ -82,12 +82,13 @@ def of_objects(outputs: Outputs, info: np.ndarray | None, size: Size) -> Result:
     scale = np.tile(info[2], 2)
     height, width = size
     boxes = outputs["detection_boxes"][:count] / scale
-    boxes = np.clip(boxes, 0, [height, width, height, width]).astype(np.float32)
     masks = None
     if "detection_masks" in outputs:
+        # A mask fills its whole box, what lies beside the picture too.
         masks = _pasted(outputs["detection_masks"][:count], boxes, size)
+    inside = np.clip(boxes, 0, [height, width, height, width])
     return Result(
-        boxes=boxes,
+        boxes=inside.astype(np.float32),
         scores=np.asarray(outputs["detection_scores"][:count], np.float32),
         classes=outputs["detection_classes"][:count].astype(np.int64) - 1,
         masks=masks,

@@ -8,7 +8,7 @@ from PIL import Image
 from pycocotools import mask as rle
 
 from pipelines.data import preview
-from pipelines.shipping import findings
+from pipelines.shipping import findings, results
 from pipelines.shipping.results import Result
 
 LABELS = ("cat", "dog")
@@ -64,3 +64,20 @@ def test_a_name_from_a_folder_leads_nowhere_else():
         safe = findings.safe_name(name)
         assert "/" not in safe and not safe.startswith("."), safe
     assert findings.safe_name("a/b.jpg") != findings.safe_name("a_b.jpg")
+
+
+def test_a_mask_at_the_edge_fills_its_whole_box_and_its_box_ends_with_the_picture():
+    mask = np.zeros((1, 28, 28), np.float32)
+    mask[:, :, :14] = 1  # its left half
+    outputs = {
+        "num_detections": np.array(1),
+        "detection_boxes": np.array([[0, 10, 10, 30]], np.float32),
+        "detection_scores": np.array([0.9]),
+        "detection_classes": np.array([1]),
+        "detection_masks": mask,
+    }
+    upright = np.array([[10, 20], [10, 20], [1, 1], [0, 0]], np.float32)
+    found = results.of_objects(outputs, upright, (10, 20))
+    assert found.boxes.tolist() == [[0, 10, 10, 20]]
+    # The half that the mask covers is all of the box that the picture shows.
+    assert found.masks[0, 1:9, 11:19].all() and not found.masks[0, :, :9].any()

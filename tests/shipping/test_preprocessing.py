@@ -204,3 +204,14 @@ def test_a_checkpoint_that_is_not_the_best_one_gives_the_moving_averages(tmp_pat
     assert all(np.all(weight == 0.25) for weight in averaged.get_weights()[:1])
     as_saved = inference.restore(copy.deepcopy(params), best).model
     assert np.array_equal(as_saved.get_weights()[0], first.model.get_weights()[0])
+
+
+def test_boxes_end_where_the_picture_does_and_those_of_masks_keep_their_size():
+    # A picture of 50 x 100, shown at twice its size in an input of 200 x 200: it is padded below.
+    infos = tf.constant([[[50.0, 100], [200, 200], [2, 2], [0, 0]]])
+    found = {"detection_boxes": tf.constant([[[20.0, 40, 190, 200]]])}
+    cut = graphs.in_the_picture(found, infos)["detection_boxes"]
+    assert cut.numpy().tolist() == [[[10, 20, 50, 100]]]
+    found["detection_masks"] = tf.zeros([1, 1, 28, 28])
+    whole = graphs.in_the_picture(found, infos)["detection_boxes"]
+    assert whole.numpy().tolist() == [[[10, 20, 95, 100]]]
