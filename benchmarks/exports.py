@@ -11,8 +11,6 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from pipelines.shipping import card
-from pipelines.shipping.formats import FORMATS
 from pipelines.system import durable, processes
 
 # Settings of short trainings: what is compared is a file with its checkpoint, which need not be a good one.
@@ -26,6 +24,15 @@ SHORT = {
     "deeplabv3plus": ("trainer.train_steps=300", "evaluations=1"),
     "segmentation_fpn": ("trainer.train_steps=300", "evaluations=1"),
 }
+FORMATS = (
+    "saved_model",
+    "tflite",
+    "tflite_fp16",
+    "tflite_dynamic",
+    "tflite_int8",
+    "tfhub",
+    "onnx",
+)
 KEPT = Path(__file__).with_name("exports.json")
 PAGE = processes.ROOT / "docs" / "exports.md"
 BEGIN, END = "<!-- written by make bench-export -->\n", "<!-- until here -->\n"
@@ -77,9 +84,11 @@ def measured(experiment: str, run: Path, formats: Sequence[str]) -> dict[str, An
     if not file.exists():
         raise RuntimeError(f"the export of {run} ended with {code} and wrote no card")
     document = json.loads(file.read_text())
+    head, rule, *lines = file.with_suffix(".md").read_text().splitlines()
     rows = {}
-    for row in document["formats"]:
-        rows[row["format"]] = {**row, "machine": document["machine"]}
+    for row, line in zip(document["formats"], lines, strict=True):
+        told = {"machine": document["machine"], "head": [head, rule], "line": line}
+        rows[row["format"]] = {**row, **told}
     return {"steps": steps, "formats": rows}
 
 
@@ -100,11 +109,11 @@ def block(kept: Kept) -> str:
         lines.append([f"`{experiment}`", *(_in_short(row) for row in rows)])
     parts = [
         f"Machine: {'; '.join(_machines(kept))}.\n",
-        "".join(f"| {' | '.join(line)} |\n" for line in lines),
+        "".join(f"{_cells(*line)}\n" for line in lines),
     ]
     for experiment in SHORT:
         parts.append(_heading(kept, experiment))
-        parts.append(card.markdown(_rows(kept, experiment)))
+        parts.append(_card(_rows(kept, experiment)))
     return "\n".join(parts)
 
 
@@ -118,10 +127,23 @@ def _rows(kept: Kept, experiment: str) -> list[dict[str, Any]]:
     return rows
 
 
+def _card(rows: Sequence[Mapping[str, Any]]) -> str:
+    """The lines of the ship cards, below the head of the first that there is."""
+    heads = [row["head"] for row in rows if "head" in row]
+    lines = [*heads[0]] if heads else [_cells("format", "status"), _cells("---", "---")]
+    for row in rows:
+        lines.append(row.get("line", _cells(row["format"], row["status"])))
+    return "\n".join(lines) + "\n"
+
+
+def _cells(*words: str) -> str:
+    return f"| {' | '.join(words)} |"
+
+
 def _in_short(row: Mapping[str, Any]) -> str:
     """The change of the figure in points and p95 at all threads, or the first word of the status."""
     times = row.get("all_threads")
-    if row["status"] != card.OK or not times:
+    if row["status"] != "ok" or not times:
         word, _, _ = row["status"].partition(":")
         return word
     return f"{100 * row['change']:+.2f}, {times['p95_ms']:.1f} ms"

@@ -1,9 +1,9 @@
 """The table of formats: it stands for what is kept, cell for cell, and what is kept is not measured again."""
 
 from benchmarks import exports
+from benchmarks.exports import FORMATS
 from benchmarks.serving import Answer, summary
-from pipelines.shipping import card
-from pipelines.shipping.formats import FORMATS
+from pipelines.shipping import card, formats
 
 ROW = {
     "format": "tflite",
@@ -17,13 +17,22 @@ ROW = {
     "size": [32, 32],
     "bytes": 3_000_000,
     "all_threads": {"p50_ms": 1.0, "p95_ms": 3.0, "peak_mb": 60.0},
-    "machine": "a machine",
 }
-REFUSED = {"format": "onnx", "status": "refused: a | b", "machine": "a machine"}
+REFUSED = {"format": "onnx", "status": "refused: because"}
 
 
 def kept_of(*rows, steps=88):
-    return {"steps": steps, "formats": {row["format"]: row for row in rows}}
+    """What is kept of a ship card."""
+    head, rule, *lines = card.markdown(rows).splitlines()
+    kept = {}
+    for row, line in zip(rows, lines, strict=True):
+        told = {"machine": "a machine", "head": [head, rule], "line": line}
+        kept[row["format"]] = {**row, **told}
+    return {"steps": steps, "formats": kept}
+
+
+def test_the_formats_are_those_of_an_export():
+    assert FORMATS == formats.FORMATS
 
 
 def test_what_is_kept_is_not_measured_again(tmp_path):
@@ -43,8 +52,9 @@ def test_the_page_has_a_cell_of_each_experiment_and_format():
     (first,) = (line for line in lines if line.startswith("| `resnet`"))
     assert "-2.00, 3.0 ms" in first and first.count(exports.LACKING) == len(FORMATS) - 2
     assert "of 88 steps: accuracy 0.5200 on 360 pictures of 32 x 32 px" in text
-    assert r"refused: a \| b" in text
-    rows = [line for line in lines if line.startswith(tuple(f"| {form} |" for form in FORMATS))]
+    assert "99.500%" in text and "refused: because" in text
+    beginnings = [f"| {form} |" for form in FORMATS]
+    rows = [line for line in lines if line.startswith(tuple(beginnings))]
     assert len(rows) == len(exports.SHORT) * len(FORMATS)
 
 

@@ -85,6 +85,11 @@ def test_the_card_says_the_same_in_each_of_its_forms(tmp_path):
     assert Path(files[2]).read_bytes().startswith(b"\x89PNG")
 
 
+def test_what_a_status_says_stays_in_its_cell():
+    row = {"format": "onnx", "status": "refused: a | b\nand c"}
+    assert r"| refused: a \| b and c |" in card.markdown([row])
+
+
 def test_settings_of_shipping_are_no_part_of_a_result():
     from pipelines import config  # The roles of its fields.
 
