@@ -278,9 +278,10 @@ def _tell(
         "machine": machine,
         "formats": rows,
     }
+    document = card.with_earlier(document, folder)
     files = card.write(document, folder)
     card.show(
-        rows,
+        document["formats"],
         title,
         Console(width=None if sys.stdout.isatty() else 200),
     )

@@ -94,6 +94,30 @@ def show(
     console.print(table)
 
 
+def with_earlier(document: Mapping[str, Any], folder: Path) -> dict[str, Any]:
+    """The card with the rows of earlier exports, on this machine, whose files still lie in its folder."""
+    file = folder / "card.json"
+    if not file.exists():
+        return dict(document)
+    earlier = json.loads(file.read_text())
+    if earlier["machine"] != document["machine"]:
+        return dict(document)
+    rows = list(document["formats"])
+    exported = [row["format"] for row in rows]
+    for row in earlier["formats"]:
+        if row["format"] in exported:
+            continue
+        name = row.get("file")
+        if name is None:
+            continue
+        if (folder / name).exists():
+            rows.append(row)
+    return {
+        **document,
+        "formats": rows,
+    }
+
+
 def write(document: Mapping[str, Any], folder: Path) -> list[Path]:
     """Writes the card as `card.json`, `card.md` and `card.png`."""
     texts = {

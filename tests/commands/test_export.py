@@ -85,6 +85,21 @@ def test_the_card_says_the_same_in_each_of_its_forms(tmp_path):
     assert Path(files[2]).read_bytes().startswith(b"\x89PNG")
 
 
+def test_the_card_keeps_what_an_earlier_export_has_left_there(tmp_path):
+    (tmp_path / "a.tflite").write_text("a file")
+    there = {**ROW, "file": "a.tflite"}
+    gone = {**ROW, "format": "tfhub", "file": "tfhub"}
+    title = {"title": "resnet", "machine": "a machine"}
+    card.write({**title, "formats": [there, gone]}, tmp_path)
+    now = {**title, "formats": [{**ROW, "format": "saved_model"}]}
+    kept = card.with_earlier(now, tmp_path)["formats"]
+    assert [row["format"] for row in kept] == ["saved_model", "tflite"]
+    again = {**title, "formats": [{**there, "figure": 0.6}]}
+    assert card.with_earlier(again, tmp_path)["formats"] == again["formats"]
+    elsewhere = {**now, "machine": "another"}
+    assert card.with_earlier(elsewhere, tmp_path) == elsewhere
+
+
 def test_what_a_status_says_stays_in_its_cell():
     row = {"format": "onnx", "status": "refused: a | b\nand c"}
     assert r"| refused: a \| b and c |" in card.markdown([row])
