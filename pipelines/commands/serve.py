@@ -13,18 +13,20 @@ from pipelines.config import Config
 from pipelines.system import ports, processes
 from pipelines.usage import UsageError
 
+# Through a pipe: a photograph is longer than an argument of a command may be.
+BODY = (
+    """(printf '{"dataframe_records": [{"image": "'; base64 < picture.jpg | tr -d '\\n'; """
+    """printf '"}]}')"""
+)
+
 
 def run(cfg: Config) -> int:
     """Serves until Ctrl-C."""
     port = ports.port(cfg.port, f"make serve RUN={cfg.run} ARGS=")
     folder = served(cfg)
-    print(f"http://{ports.HOST}:{port}/invocations    stop: Ctrl-C")
-    body = '{"dataframe_records": [{"image": "\'$(base64 -w0 picture.jpg)\'"}]}'
-    print(
-        f"curl -s http://{ports.HOST}:{port}/invocations "
-        f"-H 'Content-Type: application/json' -d '{body}'",
-        flush=True,
-    )
+    url = f"http://{ports.HOST}:{port}/invocations"
+    print(f"{url}    stop: Ctrl-C")
+    print(f"{BODY} | curl -s {url} -H 'Content-Type: application/json' -d @-", flush=True)
     command, environment = processes.this_tool(
         *f"models serve --env-manager local --host {ports.HOST} --port {port}".split(),
         "--model-uri",
