@@ -59,9 +59,8 @@ def run(cfg: Config, overrides: Sequence[str]) -> int:
             rows.append({"format": form, "status": f"refused: {refused}"})
             continue
         row = _exported(cfg, form, folder, overrides)
-        if row["status"] == "ok":
-            row |= _measured(folder / row["file"], row["size"])
         if row["status"] == "ok" and form != "tfhub":  # Hub's users ask Keras.
+            row |= _measured(folder / row["file"], row["size"])
             _put_sample(folder / row["file"])
         rows.append(row)
     _remove(folder / "work")

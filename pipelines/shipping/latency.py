@@ -76,9 +76,6 @@ def _saved_model(folder: str, threads: int, size: tuple[int, int]) -> Callable[[
     content = io.BytesIO()
     Image.fromarray(_pixels(size)).save(content, "JPEG")
     loaded = tf.saved_model.load(folder)
-    if Path(folder).name == "tfhub":
-        image = tf.zeros([1, *size, 3])
-        return lambda: loaded(image, training=False)
     signature = loaded.signatures["serving_default"]
     pictures = tf.constant([content.getvalue()])
 
