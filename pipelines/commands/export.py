@@ -271,13 +271,13 @@ def _tell(
     cores = processes.cores()
     machine = f"{arithmetic.model_name()}, {cores} cores, {platform.system()}"
     title = f"{configuration.name}: {machine}"
-    document = {
+    told = {
         "title": title,
         "run": str(cfg.run),
         "machine": machine,
         "formats": rows,
     }
-    document = card.with_earlier(document, folder)
+    document = card.with_earlier(told, folder)
     files = card.write(document, folder)
     card.show(
         document["formats"],
