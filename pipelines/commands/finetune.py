@@ -33,6 +33,8 @@ def main(overrides: Sequence[str]) -> int:
     cfg = config.compose(overrides)
     if cfg.run:
         return train.run(cfg)
+    if not cfg.garden:
+        raise UsageError(config.NO_EXPERIMENT)
     if not cfg.init:
         raise UsageError(
             f"init: {cfg.name} names no weights to start from; add INIT=<card, checkpoint or run> (all cards: trellis "

@@ -40,6 +40,9 @@ CODES = {
     figure.RESCALED: ExitCode.UNDECIDED,
     figure.UNVERIFIED: ExitCode.UNDECIDED,
 }
+NOTHING = (
+    "name what to make again: RUN=<run>, BUNDLE=<file>, or EXP=<experiment> for its stated figure"
+)
 SEEDS = ("seed", "seeds")  # keys that say which trainings there are, not what they train
 
 
@@ -55,7 +58,11 @@ def run(cfg: Config, overrides: Sequence[str] = ()) -> int:
         return _reproduce_bundle(cfg)
     if cfg.checkpoint:
         return _measure_checkpoint(cfg)
-    return _reproduce_run(cfg) if cfg.run else _reproduce_figure(cfg, overrides)
+    if cfg.run:
+        return _reproduce_run(cfg)
+    if not cfg.garden:
+        raise UsageError(NOTHING)
+    return _reproduce_figure(cfg, overrides)
 
 
 @dataclass(frozen=True)

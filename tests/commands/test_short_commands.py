@@ -1,5 +1,6 @@
 """The commands that only answer: what they may not import, since a person waits for it."""
 
+import importlib
 import json
 import subprocess
 import sys
@@ -10,6 +11,7 @@ import pytest
 from pipelines.config import Config
 from pipelines.system import processes
 from pipelines.tracking.recording import Recorder
+from pipelines.usage import UsageError
 
 SLOW = (
     "apache_beam",
@@ -90,3 +92,23 @@ def test_commands_that_only_answer_import_nothing_slow(recorded: list[str], tmp_
     slow = imported_after(commands, tmp_path)
     assert len(slow) == len(commands)
     assert all(names == [] for names in slow.values()), slow
+
+
+TOLD_NOTHING = {
+    "train": "EXP=",
+    "check": "EXP=",
+    "finetune": "EXP=",
+    "reproduce": "RUN=",
+    "data": "DATA=",
+    "compare": "RUN=",
+    "bundle": "run:",
+    "evaluate": "run:",
+    "serve": "run:",
+}
+
+
+@pytest.mark.parametrize("verb", TOLD_NOTHING)
+def test_a_command_that_is_told_nothing_says_what_to_name(verb: str) -> None:
+    command = importlib.import_module(f"pipelines.commands.{verb}")
+    with pytest.raises(UsageError, match=TOLD_NOTHING[verb]):
+        command.main([])
