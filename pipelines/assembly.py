@@ -224,6 +224,19 @@ def _starting_weights(cfg: Config) -> Weights | None:
     return weights
 
 
+def starting_files(cfg: Config) -> dict[str, Path]:
+    """The files of the weights that a run started from, as `named.files`; none where a card or a handle names them, or they are gone."""
+    if hub.is_handle(str(cfg.init)):
+        return {}
+    try:
+        weights = _starting_weights(cfg)
+    except UsageError:
+        return {}
+    if weights is None or weights.card:
+        return {}
+    return named.files(weights)
+
+
 def _named_weights(cfg: Config) -> Weights:
     init = str(cfg.init)
     if _is_network(cfg):

@@ -1,6 +1,6 @@
 """Puts a finished run into one file, from which it can be made again.    make bundle RUN=<run>
 
-In it are config, figures, first losses, source tree, lock and, where they are small, the data; no passwords. Made again with:
+In it are config, figures, first losses, source tree, lock and, where they are small, data and starting weights; no passwords. Made again with:
 make reproduce BUNDLE=<file>
 """
 
@@ -41,6 +41,8 @@ def run(cfg: Config) -> int:
         members |= bundle.tree_members(tree)
     data = _data(record, recorded)
     members |= data.pop("members")
+    carried, inside = _carried(recorded)
+    members |= carried
     name = f"{recorded.name}-{str(summary['weights_sha256'])[:12]}.tar.gz"
     file = Path(config.absolute(cfg.bundle or f"{cfg.runs_dir}/bundles/{name}"))
     described = {
@@ -50,16 +52,27 @@ def run(cfg: Config) -> int:
         "headline": summary["headline"],
         "data": data,
         "starting_weights": recorded.init_sha256,
+        "weights": inside,
     }
     sha256 = bundle.write(file, members, described)
     mebibytes = file.stat().st_size / 2**20
     print(f"bundle: wrote {file} ({mebibytes:.1f} MiB, {len(members)} members, sha256 {sha256})")
     print(f"data: {data['said']}")
-    weights = _starting_weights(recorded)
+    weights = f"whole, {len(carried)} files" if carried else _starting_weights(recorded)
     if weights:
         print(f"starting weights: {weights}")
     print(f"make it again: {make_command('reproduce', [f'bundle={file}'])}")
     return ExitCode.DONE
+
+
+def _carried(recorded: Config) -> tuple[bundle.Members, str]:
+    """The weights that a run started from as members, where they can come along; and their name in the bundle."""
+    files = assembly.starting_files(recorded)
+    if not files:
+        return {}, ""
+    place = str(recorded.init)
+    members, names = bundle.data_members({place: files}, "weights")
+    return members, names.get(place, "")
 
 
 def _starting_weights(recorded: Config) -> str:

@@ -115,13 +115,16 @@ def _reproduce_bundle(cfg: Config) -> int:
     with bundle.unpacked(file) as content:
         recorded = config.from_yaml(content.texts["config.yaml"])
         fingerprint = json.loads(content.texts["manifest.json"])["fingerprint"]
+        # Not where the bundle is laid out: the run that comes of it can be made again too.
+        root = Path(config.absolute(cfg.data_dir), "bundled", fingerprint)
         if content.names:
-            # Not where the bundle is laid out: the run that comes of it can be made again too.
-            root = Path(config.absolute(cfg.data_dir), "bundled", fingerprint)
             shutil.copytree(content.folder / "data", root / "data", dirs_exist_ok=True)
             recorded = assembly.with_data_at(recorded, content.names, root)
         elif cfg.dataset is not None:
             recorded = assembly.with_places_of(recorded, cfg.dataset)
+        if content.weights and not cfg.init:
+            shutil.copytree(content.folder / "weights", root / "weights", dirs_exist_ok=True)
+            recorded = replace(recorded, init=str(root / content.weights))
         original = Original(
             file.name,
             content.texts,

@@ -5,6 +5,7 @@
                    the first steps of its flight record, the golden losses
     source/        the source tree that trained it, uncommitted changes applied, with its lock
     data/<n>/      the files of its data's source, where they are small; else they are known by fingerprint and origin
+    weights/0/     those of the weights that it started from, where they are small and no card names them
 
 Equal runs give equal bytes: members are in order, and have no times and no owners. No passwords are in it.
 """
@@ -55,12 +56,14 @@ class Bundle:
         texts: what the run recorded, by file name.
         metrics: every figure: name, then step.
         names: of the places of its data below `folder`, by the path that each had; empty: they are not in it.
+        weights: likewise of the weights that it started from.
     """
 
     folder: Path
     texts: dict[str, str]
     metrics: dict[str, dict[int, float]]
     names: dict[str, str]
+    weights: str = ""
 
     @property
     def tree(self) -> Path:
@@ -98,7 +101,9 @@ def tree_members(tree: Path) -> Members:
     return members
 
 
-def data_members(by_place: Mapping[str, Mapping[str, str]]) -> tuple[Members, dict[str, str]]:
+def data_members(
+    by_place: Mapping[str, Mapping[str, str | Path]], folder: str = "data"
+) -> tuple[Members, dict[str, str]]:
     """The files of a source as members, and the name of each place; both empty where they are too large."""
     sizes = 0
     for files in by_place.values():
@@ -108,7 +113,7 @@ def data_members(by_place: Mapping[str, Mapping[str, str]]) -> tuple[Members, di
     members: Members = {}
     names = {}
     for number, (place, files) in enumerate(sorted(by_place.items())):
-        names[place] = f"data/{number}/{Path(place).name}"
+        names[place] = f"{folder}/{number}/{Path(place).name}"
         for name, path in files.items():
             inside = f"{names[place]}/{name}" if name else names[place]
             members[inside] = Path(path).read_bytes()
@@ -156,6 +161,7 @@ def unpacked(file: Path) -> Iterator[Bundle]:
             index = json.loads((folder / INDEX).read_text())
             digests = index["members"]
             names = index["data"]["names"]
+            weights = index.get("weights", "")
         except FileNotFoundError:
             raise UsageError(f"bundle: there is no file {file}, or it is no bundle") from None
         except (OSError, EOFError, tarfile.TarError, ValueError, KeyError, TypeError) as error:
@@ -171,6 +177,7 @@ def unpacked(file: Path) -> Iterator[Bundle]:
             texts,
             _by_step(metrics),
             names,
+            weights,
         )
 
 

@@ -100,6 +100,26 @@ def of_checkpoint(path: str | Path, manifest: str = "") -> Weights:
     return Weights(_digest(prefix), prefix, classes=_classes(prefix, manifest))
 
 
+def files(weights: Weights) -> dict[str, Path]:
+    """The files that weights consist of, by their names in a folder of their own, or without a name where they are one.
+
+    The manifest of the classes that they tell apart is among them; none at all where it is not here.
+    """
+    place = weights.path
+    if place.is_file():
+        return {"": place}
+    if place.is_dir():
+        inside = filter(Path.is_file, place.rglob("*"))
+        return {str(file.relative_to(place)): file for file in inside}
+    by_name = {file.name: file for file in _of_prefix(place)}
+    manifest = _manifest(place)
+    if manifest:
+        by_name[manifest.name] = manifest
+    elif weights.classes:
+        return {}
+    return by_name
+
+
 # What Model Garden's own keys start from, and how to do without.
 INSTEAD = {
     "task.init_checkpoint": "INIT=<path without .index>; from random weights: ARGS=task.init_checkpoint=null",
@@ -150,11 +170,19 @@ def _in_folder(folder: Path) -> Path:
     raise UsageError(f"init: {folder} holds no checkpoint (*.index)")
 
 
-def _classes(prefix: Path, manifest: str) -> tuple[str, ...]:
+def _manifest(prefix: Path) -> Path | None:
+    """The manifest in the run directory around a checkpoint."""
     for folder in list(prefix.parents)[:3]:
         file = folder / "manifest.json"
-        if not manifest and file.is_file():
-            manifest = file.read_text()
+        if file.is_file():
+            return file
+    return None
+
+
+def _classes(prefix: Path, manifest: str) -> tuple[str, ...]:
+    file = _manifest(prefix)
+    if file and not manifest:
+        manifest = file.read_text()
     return tuple(json.loads(manifest).get("labels", ())) if manifest else ()
 
 
@@ -163,10 +191,18 @@ def _number(file: Path) -> int:
     return int(match[1]) if match else -1
 
 
-def _digest(prefix: Path) -> str:
-    total = hashlib.sha256()
+def _of_prefix(prefix: Path) -> list[Path]:
+    """The files of a checkpoint."""
+    chosen = []
     for file in sorted(prefix.parent.glob("*")):
         if file.name.startswith(f"{prefix.name}.") and file.is_file():
-            end = file.name.removeprefix(prefix.name)
-            total.update(f"{end} {store.digest(file)}\n".encode())
+            chosen.append(file)
+    return chosen
+
+
+def _digest(prefix: Path) -> str:
+    total = hashlib.sha256()
+    for file in _of_prefix(prefix):
+        end = file.name.removeprefix(prefix.name)
+        total.update(f"{end} {store.digest(file)}\n".encode())
     return total.hexdigest()

@@ -5,6 +5,9 @@ import shutil
 import tarfile
 
 import pytest
+import tensorflow as tf
+import tf_keras
+from official.vision.modeling import backbones
 
 from pipelines.commands import reproduce
 from pipelines.reproduction import bundle, comparison
@@ -113,6 +116,15 @@ def test_only_a_difference_that_was_allowed_is_accepted_and_the_verdict_says_so(
         assert accepted.lines == ("accepted: equivalent, allow=[processor]; differing: processor",)
 
 
+def starting_weights(folder):
+    """A checkpoint of the backbone of `resnet`."""
+    spec = tf_keras.layers.InputSpec(shape=[None, 32, 32, 3])
+    backbone = backbones.ResNet(10, spec, depth_multiplier=0.5)
+    folder.mkdir()
+    tf.train.Checkpoint(backbone=backbone).write(str(folder / "ckpt-7"))
+    return folder / "ckpt-7"
+
+
 @pytest.mark.slow
 def test_a_run_is_made_again_in_an_empty_folder_from_its_bundle_alone(trellis, tiny, tmp_path):
     here, there = tmp_path / "here", tmp_path / "there"
@@ -126,16 +138,18 @@ def test_a_run_is_made_again_in_an_empty_folder_from_its_bundle_alone(trellis, t
         f"data_dir={here / 'data'}",
     ]
     own = {**tiny, "classification": data}
-    trellis("train", *arguments(own, here, "resnet", "first"))
+    weights = starting_weights(tmp_path / "weights")
+    printed = trellis("train", *arguments(own, here, "resnet", "first", f"init={weights}"))
+    assert " 0 skipped, 0 of another shape" in printed
     common = [f"runs_dir={here}", f"data_dir={here / 'data'}"]
     printed = trellis("bundle", str(here / "first"), *common)
-    assert "data: whole, 34 files" in printed
+    assert "data: whole, 34 files" in printed and "starting weights: whole, 2 files" in printed
     (file,) = (here / "bundles").iterdir()
     trellis("bundle", f"run={here / 'first'}", f"bundle={tmp_path / 'again.tar.gz'}", *common)
     assert file.read_bytes() == (tmp_path / "again.tar.gz").read_bytes()
-    weights = summary(here / "first")["weights_sha256"]
-    shutil.rmtree(here)
-    shutil.rmtree(photos)
+    digest = summary(here / "first")["weights_sha256"]
+    for gone in (here, photos, weights.parent):
+        shutil.rmtree(gone)
 
     elsewhere = [f"runs_dir={there}", f"data_dir={there / 'data'}"]
     refused = trellis("reproduce", f"bundle={tmp_path / 'again.tar.gz'}", "allow=[procesor]", *elsewhere, code=2)  # fmt: skip
@@ -144,4 +158,4 @@ def test_a_run_is_made_again_in_an_empty_folder_from_its_bundle_alone(trellis, t
     assert "golden losses: all 4 equal" in printed and "code: the same" in printed
     assert printed.strip().splitlines()[-1] == "identical"
     (again,) = (there / "reproductions").iterdir()
-    assert summary(again)["weights_sha256"] == weights
+    assert summary(again)["weights_sha256"] == digest

@@ -59,6 +59,45 @@ def test_pictures_are_shown_as_the_evaluation_shows_them(tiny, name):
         assert ("image_info" in shapes) == (run.kind != "classification")
 
 
+# What would move or recolour a picture, which training does on purpose.
+UNMOVED = {
+    "resnet": ["task.train_data.aug_crop=false"],
+    "retinanet": [],
+    "maskrcnn": [],
+    "deeplabv3plus": [],
+}
+
+
+@pytest.mark.parametrize("name", list(UNMOVED))
+def test_fixed_pictures_are_shown_alike_in_training_evaluation_and_export(tiny, name):
+    run = Run(tiny, name, *UNMOVED[name])
+    data = run.params.task.train_data
+    in_training = inference._parser(run.task, data)
+    in_evaluation = inference._parser(run.task, run.params.task.validation_data)
+    generator = np.random.default_rng(0)
+    for size in ((64, 64), (50, 70), (90, 31)):
+        pixels = generator.integers(0, 256, (*size, 3), np.uint8)
+        content = tf.io.encode_png(pixels)
+        decoded = inference.DECODED[run.kind](content, data)
+        if run.kind == "detection":
+            decoded |= one_object(size)
+        exported, _ = run.preprocess(content)
+        for parse in (in_training, in_evaluation):
+            image, _ = parse(decoded)
+            assert np.abs(image.numpy() - exported.numpy()).max() < 1e-4, size
+
+
+def one_object(size: tuple[int, int]) -> dict[str, tf.Tensor]:
+    """What the official decoder returns beside a picture; the training parser wants a box."""
+    return {
+        "groundtruth_classes": tf.constant([1], tf.int64),
+        "groundtruth_is_crowd": tf.constant([False]),
+        "groundtruth_area": tf.constant([100.0]),
+        "groundtruth_boxes": tf.constant([[0.1, 0.1, 0.6, 0.9]]),
+        "groundtruth_instance_masks": tf.ones([1, *size]),
+    }
+
+
 @pytest.mark.parametrize("name", ["resnet", "retinanet", "deeplabv3plus"])
 def test_the_sample_shows_a_model_what_the_evaluation_does(tiny, name, tmp_path):
     run = Run(tiny, name)

@@ -250,6 +250,50 @@ def test_a_bundle_says_which_weights_to_bring():
     assert not bundle._starting_weights(compose(["experiment=resnet", "init=scratch"]))
 
 
+def weights_of_a_run(folder):
+    """Files as a run leaves them, of a checkpoint that tells two classes apart."""
+    place = folder / "run" / "checkpoints" / "best"
+    place.mkdir(parents=True)
+    for name in ("best_ckpt-7.index", "best_ckpt-7.data-00000-of-00001", "best_ckpt-70.index"):
+        (place / name).write_bytes(name.encode())
+    (folder / "run" / "manifest.json").write_text('{"labels": ["cat", "dog"]}')
+    return place / "best_ckpt-7"
+
+
+def test_a_bundle_takes_a_checkpoint_along_with_its_digest_and_its_classes(tmp_path):
+    prefix = weights_of_a_run(tmp_path)
+    cfg = assembly.with_starting_weights(compose(["experiment=resnet", f"init={prefix}"]))
+    members, inside = bundle._carried(cfg)
+    assert inside == "weights/0/best_ckpt-7" and len(members) == 3
+    for name, content in members.items():
+        (tmp_path / "there" / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / "there" / name).write_bytes(content)
+    again = named.of_checkpoint(tmp_path / "there" / inside)
+    assert again.sha256 == cfg.init_sha256 and again.classes == ("cat", "dog")
+    assert again.path.name == "best_ckpt-7"  # Averages are in the best one.
+
+
+def test_a_bundle_takes_along_one_file_and_the_whole_folder_of_a_network(tmp_path):
+    (tmp_path / "x_notop.h5").write_bytes(b"x")
+    (tmp_path / "network" / "variables").mkdir(parents=True)
+    for name in ("saved_model.pb", "variables/variables.index", "fingerprint.pb"):
+        (tmp_path / "network" / name).write_bytes(name.encode())
+    file = compose(["experiment=resnet", f"init={tmp_path / 'x_notop.h5'}"])
+    assert bundle._carried(file) == ({"weights/0/x_notop.h5": b"x"}, "weights/0/x_notop.h5")
+    backbone = "task.model.backbone.type=saved_model"
+    network = compose(["experiment=resnet", backbone, f"init={tmp_path / 'network'}"])
+    members, inside = bundle._carried(network)
+    assert len(members) == 3 and f"{inside}/variables/variables.index" in members
+
+
+def test_a_bundle_leaves_cards_scratch_and_what_is_gone_where_they_are(tmp_path):
+    for init in (LITE0, "scratch", "/nowhere/ckpt-7", "https://tfhub.dev/a/b/1"):
+        assert bundle._carried(compose(["experiment=resnet", f"init={init}"])) == ({}, "")
+    prefix = weights_of_a_run(tmp_path)
+    other = ["experiment=resnet", f"init={prefix}", f"init_sha256={'ab' * 32}"]
+    assert bundle._carried(compose(other)) == ({}, "")
+
+
 @pytest.mark.parametrize("word", ["efficientnet_lite", "./nowhere/ckpt-1"])
 def test_weights_that_there_are_not_are_named_with_what_there_is(word):
     cfg = compose(["experiment=resnet", f"init={word}"])
