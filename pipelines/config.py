@@ -104,6 +104,8 @@ class Dataset:
     convert: Any = role(RESULT, default=None)
     # detection: null takes them where the source has them.
     include_masks: bool | None = role(RESULT, default=None)
+    # csv, elpv, image_folder: {class: how often each of its training pictures comes}.
+    repeat: Any = role(RESULT, default=None)
     # image_folder: a class 0 `background` before the others, as in published ImageNet models.
     background: bool = role(RESULT, default=False)
     # coco: labels are the category ids, gaps and all, as in published COCO models.

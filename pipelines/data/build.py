@@ -24,6 +24,7 @@ from pipelines.data import (
     lookup,
     manifest,
     records,
+    repeats,
     sources,
     summary,
 )
@@ -68,7 +69,7 @@ def run(commission: Commission) -> Manifest:
         parse=task.parse,
         unfit=found.unfit,
     )
-    listing = source.listing(asked)
+    listing = repeats.listed(source.listing(asked), dataset)
     _check_labels(listing.labels)
     with Readback(dataset, decoded_before(target), task) as readback:
         with _explained(target):

@@ -174,6 +174,8 @@ def recipe(dataset: Dataset, version: int) -> Digest:
     go through.
     """
     node = config.substance(asdict(dataset), config.RESULT)
+    if node["repeat"] is None:
+        del node["repeat"]  # Data are named as before there was such a field.
     used = encoders.used(dataset)
     return digest(
         {

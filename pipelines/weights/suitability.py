@@ -52,9 +52,14 @@ def rare_class(counts: Mapping[str, int], task: str) -> str | None:
     remedies = {
         "segmentation": f"task.losses.class_weights={_weights(counts)} makes up for some of it",
         "detection": "a focal loss sees to some of it, Mask R-CNN takes task.losses.class_weights; others: more pictures of it",
-        "classification": "Model Garden has no weights of classes here: bring more pictures of it, or copies under other names",
+        "classification": f"Model Garden has no weights of classes here: repeat its pictures, dataset.repeat={{{rarest}:{_often(times)}}}",
     }
     return f"{most} comes {times:.0f} times as often as {rarest}; {remedies.get(task, 'bring more of it')}"
+
+
+def _often(times: float) -> int:
+    """How often to repeat a picture, by the root of how rare its class is: again and again it would be learned by heart."""
+    return round(times**0.5)
 
 
 def _weights(counts: Mapping[str, int]) -> str:

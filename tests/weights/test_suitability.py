@@ -20,5 +20,7 @@ def test_a_rare_class_is_said_with_what_can_be_done():
     said = rare_class(counts, "segmentation")
     assert said and "road comes 100 times as often as sign" in said
     assert "class_weights=[1.0,10.0,100.0]" in said
-    assert "no weights of classes" in str(rare_class(counts, "classification"))
+    assert "repeat its pictures, dataset.repeat={sign:10}" in str(
+        rare_class(counts, "classification")
+    )
     assert rare_class({"a": 9, "b": 1}, "detection") is None
