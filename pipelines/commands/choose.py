@@ -115,7 +115,9 @@ def _print_notes(data: Manifest, winner: Row) -> None:
     rare = suitability.rare_class(counts, data.task)
     decode = tasks.load(data.task).decode
     unlike = likeness.notes(data, decode)
-    for note in (small, rare, *unlike):
+    model = config.compose(winner.words()).task.get("model") or {}
+    odd = suitability.odd_objects(data.image_sizes, data.box_sizes, model)
+    for note in (small, odd, rare, *unlike):
         if note:
             print(f"your data: {note}")
 

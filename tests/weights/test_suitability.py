@@ -1,6 +1,6 @@
 """Objects that shrink to nothing at a network's input are said, and rare classes."""
 
-from pipelines.weights.suitability import rare_class, small_objects
+from pipelines.weights.suitability import odd_objects, rare_class, small_objects
 
 IMAGES = {"640x480": 9, "320x240": 1}
 
@@ -13,6 +13,25 @@ def test_small_objects_are_said_with_an_input_that_is_enough():
 def test_objects_that_are_large_enough_are_no_warning():
     assert small_objects(IMAGES, {"16": 3, "100": 10}, 256) is None
     assert small_objects(IMAGES, {}, 256) is None
+
+
+MODEL = {
+    "input_size": [256, 256, 3],
+    "min_level": 3,
+    "max_level": 5,
+    "anchor": {"anchor_size": 3},
+}
+
+
+def test_objects_that_fit_no_anchor_are_said_with_the_setting_that_helps():
+    # Pictures of 640 pixels at 256: anchors from 24 to 152 pixels take sides from 17 to 216.
+    assert odd_objects(IMAGES, {"43": 10, "530": 10}, MODEL) is None
+    small = str(odd_objects(IMAGES, {"40": 2, "100": 10}, MODEL))
+    assert small.startswith("2 objects are under 17 pixels") and "input_size" in small
+    large = str(odd_objects(IMAGES, {"560": 2, "100": 10}, MODEL))
+    assert large.startswith("2 objects are over 216 pixels") and "max_level=6" in large
+    assert odd_objects(IMAGES, {"560": 1, "100": 10}, MODEL) is None
+    assert odd_objects(IMAGES, {"560": 10}, {"input_size": [256, 256, 3]}) is None
 
 
 def test_a_rare_class_is_said_with_what_can_be_done():
