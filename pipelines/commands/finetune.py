@@ -15,7 +15,7 @@ from pipelines.config import Config
 from pipelines.data import likeness
 from pipelines.usage import UsageError
 from pipelines.weights import cards
-from pipelines.weights.suitability import odd_objects, rare_class, small_objects
+from pipelines.weights.suitability import odd_objects, rare_class, small_input, small_objects
 
 FEW, MANY = (
     100,
@@ -55,12 +55,15 @@ def _warn(cfg: Config, prepared: Prepared) -> None:
     """Says what of the data speaks against this start."""
     data = prepared.data
     model = cfg.task.get("model") or {}
-    edge = model.get("input_size", [None])[0]
+    edge = model.get("input_size", [0])[0]
     small = small_objects(data.image_sizes, data.box_sizes, edge) if edge else None
     counts = data.classes.get("train", {})
     ordered = {label: counts.get(label, 0) for label in data.labels}
     of_photographs = cfg.init in cards.names()
-    unlike = likeness.notes(data, prepared.task.decode) if of_photographs else []
+    unlike: list[str | None] = []
+    if of_photographs:
+        learned = cards.load(str(cfg.init)).input_size
+        unlike = [small_input(edge, learned), *likeness.notes(data, prepared.task.decode)]
     odd = odd_objects(data.image_sizes, data.box_sizes, model)
     for warning in (small, odd, rare_class(ordered, data.task), *unlike):
         if warning:

@@ -9,6 +9,7 @@ ODD = 0.1  # of the objects that fit no anchor, from where on it is said
 NUM_SCALES = (
     3  # of an anchor at each level, where an experiment does not say; as Model Garden has it
 )
+LESS = 3  # times as large were the pictures that weights learned from, from where on it is said
 RARE = (
     10  # times as often as the rarest class comes the most frequent one, from where on it is said
 )
@@ -33,6 +34,16 @@ def small_objects(
     return (
         f"half of the objects are at most {half} of {image} pixels, {half * edge / image:.0f} at an input of {edge}; "
         f"from {enough} up they are {SMALL}: task.model.input_size=[{enough},{enough},3], in multiples that fit"
+    )
+
+
+def small_input(edge: int, learned: int) -> str | None:
+    """Says so where pictures go in far smaller than those that weights learned from; 0: that is not known."""
+    if not edge or LESS * edge >= learned:
+        return None
+    return (
+        f"pictures go in at {edge} pixels, the weights learned at {learned}: the shapes that they know "
+        "are larger; a larger task.model.input_size fits them better"
     )
 
 

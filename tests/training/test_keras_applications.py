@@ -4,7 +4,13 @@ import numpy as np
 import pytest
 import tensorflow as tf
 import tf_keras
-from official.vision.configs import common, image_classification, retinanet
+from official.vision.configs import (
+    common,
+    decoders,
+    image_classification,
+    retinanet,
+    semantic_segmentation,
+)
 from official.vision.modeling import factory
 from official.vision.ops import preprocess_ops
 
@@ -65,6 +71,19 @@ def test_a_detector_takes_its_levels(tmp_path):
     assert set(model.backbone.output_specs) >= {"3", "4", "5"}
     outputs = model(tf.zeros([1, *SHAPE]), training=True)
     assert outputs["cls_outputs"]["3"].shape[1] == 8
+
+
+def test_a_segmenter_takes_its_levels():
+    config = semantic_segmentation.SemanticSegmentationModel(
+        num_classes=3, input_size=SHAPE, min_level=3, max_level=5
+    )
+    config.backbone = Backbone(type="keras")
+    config.decoder = decoders.Decoder(type="fpn", fpn=decoders.FPN(num_filters=8))
+    config.head = semantic_segmentation.SegmentationHead(level=3, num_convs=1, num_filters=8)
+    inputs = tf_keras.layers.InputSpec(shape=[None, *SHAPE])
+    model = factory.build_segmentation_model(inputs, config)
+    logits = model(tf.zeros([1, *SHAPE]), training=True)["logits"]
+    assert logits.shape == (1, 8, 8, 3)
 
 
 def test_the_command_line_chooses_one_and_a_misspelt_one_is_named():

@@ -303,7 +303,7 @@ def assert_frozen_then_released(run_dir: Path, frozen_steps: int, steps: int) ->
 
 
 @pytest.mark.slow
-def test_a_finetuning_interrupted_after_its_release_goes_on_to_the_same_weights(
+def test_a_finetuning_interrupted_before_and_after_its_release_goes_on_to_the_same_weights(
     trellis, tiny, tmp_path
 ) -> None:
     task, small = SMALL["retinanet_lite0"]
@@ -311,20 +311,27 @@ def test_a_finetuning_interrupted_after_its_release_goes_on_to_the_same_weights(
     printed = trellis("finetune", *recipe, f"run_dir={tmp_path / 'alone'}")
     assert "245 loaded" in printed and "step 4/8  the backbone is released" in printed
     assert_frozen_then_released(tmp_path / "alone", 4, 8)
-    with trellis.start("finetune", *recipe, f"run_dir={tmp_path / 'cut'}") as process:
-        rest = []
-        for line in process.stdout:
-            rest.append(line)
-            if line.startswith("step 6/8"):
-                process.send_signal(signal.SIGINT)
-    assert process.returncode == 128 + signal.SIGINT
-    assert any(line.startswith("interrupted") and "make train RUN=" in line for line in rest)
-    printed = trellis("train", f"run={tmp_path / 'cut'}", f"runs_dir={tmp_path}")
+    resume = ["train", f"run={tmp_path / 'cut'}", f"runs_dir={tmp_path}"]
+    interrupt(trellis, ["finetune", *recipe, f"run_dir={tmp_path / 'cut'}"], "step 2/8")
+    interrupt(trellis, resume, "step 6/8")
+    printed = trellis(*resume)
     assert "starting weights efficientnet_lite0" not in printed
     records = [json.loads((tmp_path / name / "summary.json").read_text()) for name in ("alone", "cut")]  # fmt: skip
     assert records[0]["weights_sha256"] == records[1]["weights_sha256"]
     assert records[0]["metrics"] == records[1]["metrics"]
     assert records[0]["starting_weights"]["loaded"] == 245
+
+
+def interrupt(trellis, command: list[str], moment: str) -> None:
+    """Runs a command, and interrupts it where it prints a line that begins so."""
+    with trellis.start(*command) as process:
+        printed = []
+        for line in process.stdout:
+            printed.append(line)
+            if line.startswith(moment):
+                process.send_signal(signal.SIGINT)
+    assert process.returncode == 128 + signal.SIGINT, printed
+    assert any(line.startswith("interrupted") and "make train RUN=" in line for line in printed)
 
 
 class Exported(tf.Module):

@@ -1,6 +1,6 @@
 """Objects that shrink to nothing at a network's input are said, and rare classes."""
 
-from pipelines.weights.suitability import odd_objects, rare_class, small_objects
+from pipelines.weights.suitability import odd_objects, rare_class, small_input, small_objects
 
 IMAGES = {"640x480": 9, "320x240": 1}
 
@@ -13,6 +13,11 @@ def test_small_objects_are_said_with_an_input_that_is_enough():
 def test_objects_that_are_large_enough_are_no_warning():
     assert small_objects(IMAGES, {"16": 3, "100": 10}, 256) is None
     assert small_objects(IMAGES, {}, 256) is None
+
+
+def test_an_input_far_smaller_than_what_weights_learned_from_is_said():
+    assert "go in at 32 pixels, the weights learned at 224" in str(small_input(32, 224))
+    assert small_input(96, 224) is small_input(0, 224) is small_input(32, 0) is None
 
 
 MODEL = {
