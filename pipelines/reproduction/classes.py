@@ -15,7 +15,8 @@ EXPLAINING = {
     # What the variable does is in force or not, whoever has set it.
     ONEDNN: (f"variables.{kernels.ONEDNN}",),
 }
-RETIRED = {"onednn"}  # Earlier versions recorded what was asked for; the variable says it too.
+# Earlier versions recorded what was asked for; the variable says it too. And TensorFlow sets its own variable when it is imported.
+RETIRED = {"onednn", "variables.TF2_BEHAVIOR"}
 NOT_PROMISED = "bits are not promised"
 # How a difference is called, by its key in the recorded class; what is not listed goes by its key.
 NAMES = {

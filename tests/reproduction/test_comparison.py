@@ -351,6 +351,8 @@ def test_a_processor_that_its_system_hides_is_not_called_equal():
 def test_a_recorded_class_is_compared_with_this_machine_before_anything_is_trained(monkeypatch):
     here = {"processor": PROCESSOR, "libc": None, "variables": {}}
     monkeypatch.setattr(classes.arithmetic, "describe", lambda: here)
+    imported = {"variables": {**here["variables"], "TF2_BEHAVIOR": "1"}}
+    assert classes.here(texts(of_class={**CLASS, **here, **imported})).promised
     assert classes.here(texts(of_class={**CLASS, **here})).promised
     assert (
         classes.here(texts(of_class={**CLASS, **here, **CAPPED})).reason()
