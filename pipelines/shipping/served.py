@@ -6,6 +6,7 @@ import json
 from pathlib import Path
 from typing import Any
 
+import pandas
 import tensorflow as tf
 from mlflow.exceptions import BAD_REQUEST, MlflowException
 from mlflow.models import set_model
@@ -25,7 +26,9 @@ class Pictures(PythonModel):
         self._about = json.loads(Path(folder, "assets", "trellis.json").read_text())
         self._loaded = tf.saved_model.load(folder)
 
-    def predict(self, context: Any, model_input: Any, params: Any = None) -> list[dict[str, Any]]:
+    def predict(
+        self, context: Any, model_input: pandas.DataFrame, params: Any = None
+    ) -> list[dict[str, Any]]:
         """What is in each picture of the column `image`.
 
         Raises:

@@ -10,7 +10,6 @@ from collections.abc import Mapping
 from typing import Any
 
 import tensorflow as tf
-import tensorflow_hub as hub
 import tf_keras
 from official.modeling import hyperparams
 
@@ -92,6 +91,9 @@ def scaled(inputs: tf.Tensor, chosen: SavedModel) -> tf.Tensor:
 def _layer(chosen: SavedModel, shape: list[int | None]) -> tuple[Any, dict[str, tf.TensorShape]]:
     """The SavedModel as a layer, and the shape of each thing it answers."""
     network = _loaded(chosen.saved_model_path)
+    # Here, since every training imports this room: it takes a second, warns, and few need it.
+    import tensorflow_hub as hub
+
     arguments = {}
     if EVERYTHING in upstream.arguments_of(network.__call__):
         arguments[EVERYTHING] = True
