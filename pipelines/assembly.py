@@ -314,14 +314,14 @@ def recorded_of_pictures(cfg: Config) -> tuple[RunRecord, Config]:
     """What `recorded` returns of a run whose model can be shown a picture.
 
     Raises:
-        UsageError: there is no such run, or its model takes clips.
+        UsageError: there is no such run, or its model takes clips or volumes.
     """
     record, configuration = recorded(cfg)
     dataset = configuration.dataset
     if dataset and not getattr(tasks.load(dataset.task), "PICTURES", True):
         raise UsageError(
             f"run: {configuration.name} is of {dataset.task}; predict, export and serve show a model single pictures, "
-            f"and its model takes clips; what it is worth: make evaluate RUN={cfg.run}"
+            f"which this one does not take; what it is worth: make evaluate RUN={cfg.run}"
         )
     return record, configuration
 
@@ -387,6 +387,7 @@ def trained(cfg: Config, say: Callable[[str], None] = print) -> Trained:
     data = trained_on(record)
     task = tasks.load(data.task)
     params = resolved(configuration, task, data)
+    inference.refuse_unread(params)
     threads = determinism.pin_threads(configuration.threads, input_size(params))
     configuration = replace(configuration, threads=threads)
     run_dir = record.run_dir or Path(config.absolute(configuration.run_dir))

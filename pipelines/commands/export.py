@@ -142,7 +142,9 @@ def _last_words(code: int, log: Path) -> str:
         return f"failed: the converter was ended by signal {-code}; {log}"
     lines = log.read_text(errors="replace").strip().splitlines()
     said = lines[-1] if lines else f"exit code {code}"
-    return f"failed: {printable(said, 300)}"
+    word = "refused" if code == ExitCode.REFUSED else "failed"
+    said = said.removeprefix("trellis: ")
+    return f"{word}: {printable(said, 300)}"
 
 
 def _alone(cfg: Config, form: str) -> int:

@@ -60,8 +60,10 @@ class Graph(export_base.ExportModule):
         self._assets = {name: tf.saved_model.Asset(path) for name, path in assets.items()}
         functions = self.get_inference_signatures(signatures)
         # Keras would add a function of each layer, which nobody calls, and fail at those that training gives more inputs.
+        # Nobody trains what is exported; the gradients that RevNet brings cannot be saved twice in a process.
+        options = tf.saved_model.SaveOptions(experimental_custom_gradients=False)
         with utils.keras_option_scope(save_traces=False, in_tf_saved_model_scope=False):
-            tf.saved_model.save(self, folder, functions)
+            tf.saved_model.save(self, folder, functions, options)
 
     def serve(self, images: tf.Tensor) -> dict[str, tf.Tensor]:
         """The model's own words of prepared pixels: logits, raw boxes and classes by level, or detections."""

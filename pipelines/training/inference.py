@@ -15,9 +15,23 @@ from official.core import (
     task_factory,
     train_utils,
 )
+from official.vision.tasks import (
+    image_classification,
+    maskrcnn,
+    retinanet,
+    semantic_segmentation,
+)
 
 from pipelines.training import checkpoints, official, upstream
+from pipelines.usage import UsageError
 
+# Their models' answers are read by what shows them pictures.
+READ = (
+    image_classification.ImageClassificationTask,
+    maskrcnn.MaskRCNNTask,
+    retinanet.RetinaNetTask,
+    semantic_segmentation.SemanticSegmentationTask,
+)
 JPEG = b"\xff\xd8"  # begins every JPEG
 
 Parser = Callable[[Mapping[str, Any]], tuple[tf.Tensor, Any]]
@@ -48,6 +62,21 @@ class Restored:
         """
         returned = self.model(images, training=False, **shapes)
         return dict(returned) if isinstance(returned, Mapping) else {"logits": returned}
+
+
+def refuse_unread(params: config_definitions.ExperimentConfig) -> None:
+    """Refuses a model whose answers nothing here reads, before it is built.
+
+    Raises:
+        UsageError: it is one of a project with words of its own.
+    """
+    kind = type(params.task)
+    if not issubclass(task_factory.get_task_cls(kind), READ):
+        raise UsageError(
+            f"run: its model is a {kind.__name__}'s, whose answers predict, export and serve do not read; "
+            "they know Model Garden's classifiers, RetinaNet, Mask R-CNN and segmenters; what it is worth: "
+            "make evaluate RUN=<run>"
+        )
 
 
 def restore(params: config_definitions.ExperimentConfig, checkpoint: str) -> Restored:

@@ -54,7 +54,13 @@ def test_a_converter_that_dies_is_one_line(tmp_path):
     dying = child("import os; os.kill(os.getpid(), 11)")
     assert export._watched(dying, 60, 1e12) is None
     assert "signal 11" in export._last_words(dying.returncode, log)
-    assert "some words" in export._last_words(1, log)
+    assert export._last_words(1, log) == "failed: some words"
+
+
+def test_a_model_that_cannot_be_exported_is_refused_and_has_not_failed(tmp_path):
+    log = tmp_path / "log"
+    log.write_text("2 threads\ntrellis: run: its model is a YoloTask's\n")
+    assert export._last_words(2, log) == "refused: run: its model is a YoloTask's"
 
 
 @pytest.mark.parametrize(

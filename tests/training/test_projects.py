@@ -8,7 +8,8 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from pipelines.training import parameters, projects, upstream
+from pipelines.training import inference, parameters, projects, upstream
+from pipelines.usage import UsageError
 from tasks import detection
 
 PADDING = -1
@@ -69,6 +70,18 @@ def test_a_parser_that_asks_if_of_a_tensor_is_rewritten_inside_a_map() -> None:
 
     plain = upstream.plain(lambda value: upstream.converted(doubled)(value))
     assert list(tf.data.Dataset.range(4).map(plain).as_numpy_iterator()) == [0, 1, 4, 6]
+
+
+@pytest.mark.parametrize("name", ["yolo", "yolov7", "centernet_hourglass_coco", "detr_coco"])
+def test_a_detector_with_words_of_its_own_is_refused_where_pictures_are_shown(name: str) -> None:
+    params = parameters.registered(name)
+    with pytest.raises(UsageError, match=f"{type(params.task).__name__}.*make evaluate"):
+        inference.refuse_unread(params)
+
+
+@pytest.mark.parametrize("name", ["darknet_classification", "retinanet_mobile_coco_qat"])
+def test_a_project_of_official_models_is_read_as_they_are(name: str) -> None:
+    inference.refuse_unread(parameters.registered(name))
 
 
 def test_detr_reads_records_as_it_reads_tfds(tmp_path: Path) -> None:
