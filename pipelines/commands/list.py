@@ -6,7 +6,9 @@ trellis list published task=detection sort=value      some of them, in order; fo
 trellis list all                                      official experiments, with what was measured of each; status=works
 """
 
-from collections.abc import Sequence
+import os
+import sys
+from collections.abc import Iterable, Iterator, Sequence
 
 from pipelines import config
 from pipelines.catalogue import official, published
@@ -19,21 +21,32 @@ FOLDERS = ("published/", "catalogue/")  # They have tables of their own.
 def main(overrides: Sequence[str]) -> int:
     """Prints every name that an override accepts, group by group, or one table."""
     table, *words = overrides or [""]
-    if table in TABLES:
-        print(TABLES[table](_pairs(words)))
-        return 0
-    if table:
+    lines = _of_table(table, words) if table else _of_all()
+    try:
+        print("\n".join(lines), flush=True)
+    except BrokenPipeError:  # `| head` has seen enough; nothing is left to be written at the end.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    return 0
+
+
+def _of_table(table: str, words: Sequence[str]) -> Iterable[str]:
+    if table not in TABLES:
         hint = nearest(table, list(TABLES))
         raise UsageError(f"list: there is no table {table!r}{hint}; without one: trellis list")
+    return [TABLES[table](_pairs(words))]
+
+
+def _of_all() -> Iterator[str]:
     for group in config.GROUPS:
-        print(f"{group}=")
+        yield f"{group}="
         for name, headline in config.options(group).items():
             if not name.startswith(FOLDERS):
-                print(f"  {name:<28} {headline}")
+                yield f"  {name:<28} {headline}"
         if group == "experiment":
-            print(f"  published/…: {len(published.names())} recipes; make list ARGS=published")
-            print(f"  catalogue/…: {len(official.load())} official experiments; make list ARGS=all")
-    return 0
+            recipes = len(published.names())
+            experiments = len(official.load())
+            yield f"  published/…: {recipes} recipes; make list ARGS=published"
+            yield f"  catalogue/…: {experiments} official experiments; make list ARGS=all"
 
 
 def _pairs(words: Sequence[str]) -> dict[str, str]:

@@ -78,6 +78,12 @@ def test_a_slip_of_the_pen_gets_the_nearest(words, says) -> None:
         command.main(words)
 
 
+def test_who_reads_no_further_is_no_error() -> None:
+    command_line = f"{sys.executable} -m pipelines list published format=json | head -n 1"
+    done = subprocess.run(command_line, shell=True, capture_output=True, text=True, check=True)
+    assert (done.stdout, done.stderr) == ("[\n", "")
+
+
 def test_the_table_imports_nothing_slow() -> None:
     script = (
         "import sys; from pipelines.commands import list as c; c.main(['published'])\n"
