@@ -23,13 +23,16 @@ parse = _wire.parse
 
 def encode(record: Mapping[str, Any]) -> bytes:
     """Serializes one record as the `tf.train.Example` that Model Garden's segmentation decoder reads."""
-    return _wire.serialize(
-        {
-            **_wire.image(record),
-            "image/segmentation/class/encoded": [record["mask"]],
-            "image/segmentation/class/format": [b"png"],
-        }
-    )
+    return _wire.serialize(features(record))
+
+
+def features(record: Mapping[str, Any]) -> dict[str, list[Any]]:
+    """What a record has in it, by name."""
+    return {
+        **_wire.image(record),
+        "image/segmentation/class/encoded": [record["mask"]],
+        "image/segmentation/class/format": [b"png"],
+    }
 
 
 def decode(serialized: bytes) -> dict[str, Any]:

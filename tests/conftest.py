@@ -127,15 +127,22 @@ def tiny_data(folder: Path) -> dict[str, list[str]]:
             f"dataset.images={splits(folder / 'clips', '')}",
             data,
         ],
+        "volume_segmentation": [
+            "dataset=volume_folder",
+            f"dataset.images={splits(folder / 'volumes', '')}",
+            f"dataset.masks={splits(folder / 'voxels', '')}",
+            "dataset.labels=[background,digit]",
+            data,
+        ],
     }
 
 
 def _write(folder: Path, split: str) -> None:
-    """Real digits from 0 to 3, each alone on grey: as a class folder, as clips in which it moves, and as 64-pixel scenes with a polygon and a mask."""
+    """Real digits from 0 to 3, each alone on grey: as a class folder, as clips in which it moves, in the later slices of volumes, and as 64-pixel scenes with a polygon and a mask."""
     digits = load_digits(n_class=4)
     offset = 0 if split == "train" else 400
     images, annotations = [], []
-    for place in (folder / "scenes" / split, folder / "masks" / split):
+    for place in (folder / name / split for name in ("scenes", "masks", "volumes", "voxels")):
         place.mkdir(parents=True)
     for number in range(SIZES[split]):
         pixels, label = digits.images[offset + number], int(digits.target[offset + number])
@@ -149,6 +156,10 @@ def _write(folder: Path, split: str) -> None:
         clip.mkdir(parents=True)
         for step in range(4):
             cv2.imwrite(str(clip / f"{step}.png"), np.roll(small, step * label, axis=0))
+        slices = np.tile(small, (32, 1, 1)) * (np.arange(32) > number % 16)[:, None, None]
+        cv2.imwrite(str(folder / "volumes" / split / f"{number}.png"), slices.reshape(-1, 32))
+        digit = (slices > 100).astype(np.uint8)
+        cv2.imwrite(str(folder / "voxels" / split / f"{number}.png"), digit.reshape(-1, 32))
         scene, mask = np.full((64, 64), 90, np.uint8), np.zeros((64, 64), np.uint8)
         left, top = (number * 7) % 30, (number * 5) % 30
         scene[top : top + 32, left : left + 32] = np.maximum(90, small)

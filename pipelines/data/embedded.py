@@ -23,6 +23,8 @@ DIGITS = {"train": 1437, "validation": 360}
 CLIPS = {"train": 480, "validation": 120}
 FRAMES = 8  # of a clip
 CLIP_SIZE = 32  # pixels, both sides of a clip
+VOLUMES = {"train": 64, "validation": 16}
+VOLUME_SIZE = 32  # voxels, all sides of a volume
 # Pixels a frame, downwards and sideways. No class changes in a mirror, which half of all training clips are seen in.
 MOTIONS = {
     "still": (0, 0),
@@ -294,6 +296,32 @@ def _clip(random: np.random.RandomState, pixels: Array, motion: str) -> list[Arr
     return frames
 
 
+def _write_volumes(folder: Path, random: np.random.RandomState) -> None:
+    """Volumes and masks in folders by split; a volume's slices lie one below the other."""
+    for split, (images, _) in _digits(random).items():
+        for number in range(VOLUMES[split]):
+            pixels = images[random.randint(len(images))]
+            voxels, classes = _volume(random, pixels)
+            name = f"{split}/{number:04d}.png"
+            _save(folder / "volumes" / name, voxels.reshape(-1, VOLUME_SIZE))
+            _save(folder / "masks" / name, classes.reshape(-1, VOLUME_SIZE))
+
+
+def _volume(random: np.random.RandomState, pixels: Array) -> tuple[Array, Array]:
+    """A digit that reaches through some of the slices, in noise; and where it is."""
+    size = random.randint(16, 25)
+    grown = np.asarray(_grown(pixels, size, size))
+    top, left = random.randint(0, VOLUME_SIZE - size, 2)
+    first, depth = random.randint(2, 10), random.randint(10, 21)
+    shape = (VOLUME_SIZE,) * 3
+    digit = np.zeros(shape, np.uint8)
+    digit[first : first + depth, top : top + size, left : left + size] = grown
+    noise = random.randint(0, 80, shape)
+    voxels = np.maximum(digit, noise).astype(np.uint8)
+    classes = digit > VISIBLE * 255
+    return voxels, classes.astype(np.uint8)
+
+
 def _save(file: Path, pixels: Array) -> None:
     file.parent.mkdir(parents=True, exist_ok=True)
     Image.fromarray(pixels).save(file, quality=95)
@@ -304,4 +332,5 @@ WRITERS: dict[str, Callable[[Path, np.random.RandomState], None]] = {
     "digit_scenes": _write_scenes_as_coco,
     "digit_masks": _write_scenes_as_masks,
     "moving_digits": _write_clips,
+    "digit_volumes": _write_volumes,
 }

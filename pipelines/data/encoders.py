@@ -49,7 +49,7 @@ def used(dataset: Dataset) -> dict[str, str]:
     for trait, treatment in sorted((dataset.convert or {}).items()):
         if treatment not in AS_IT_IS:
             found[f"convert {trait} to {treatment}"] = conversion(trait, treatment)
-    if dataset.task == "segmentation" or facts.pixels:
+    if dataset.task.endswith("segmentation") or facts.pixels:
         found["class masks"] = class_masks()
     if facts.animations:
         found["frames of animated pictures"] = conversion("gif", "png")

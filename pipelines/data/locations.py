@@ -13,7 +13,13 @@ from pipelines.data.listing import Facts
 from pipelines.usage import UsageError, nearest
 
 # Generators of `embedded`; the number goes up with their bytes.
-EMBEDDED = {"digits": 2, "digit_scenes": 2, "digit_masks": 2, "moving_digits": 1}
+EMBEDDED = {
+    "digits": 2,
+    "digit_scenes": 2,
+    "digit_masks": 2,
+    "moving_digits": 1,
+    "digit_volumes": 1,
+}
 WHOLE = ".whole"  # in an embedded source in a bucket: the last file to come
 FIELDS = tuple(field for field in config.paths(Dataset) if field != "root")
 MOST_SHARDS = 10_000

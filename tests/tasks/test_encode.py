@@ -46,15 +46,13 @@ def test_every_task_names_a_version_a_metric_and_its_first_label() -> None:
         task = tasks.load(name)
         assert (
             task.VERSION >= 1
-            and task.METRIC in ("accuracy", "AP", "mean_iou")
+            and task.METRIC in ("accuracy", "AP", "mean_iou", "val_generalized_dice")
             and task.FIRST_LABEL in (0, 1)
         )
 
 
 def test_an_unknown_task_names_the_nearest_or_all() -> None:
-    everyone = (
-        "no task 'poses'; there are: classification, detection, segmentation, video_classification$"
-    )
+    everyone = "no task 'poses'; there are: classification, detection, segmentation, video_classification, volume_segmentation$"
     with pytest.raises(ValueError, match=everyone):
         tasks.load("poses")
     with pytest.raises(
@@ -173,6 +171,12 @@ def test_each_tasks_records_have_the_bytes_that_are_on_record() -> None:
         "detection": {"objects": [item, item]},
         "segmentation": {"mask": b"mask"},
         "video_classification": {"frames": [b"image", b"next"], "label": 3, "text": "three"},
+        "volume_segmentation": {
+            "mask": b"mask",
+            "depth": 2,
+            "voxels": b"voxels",
+            "where": b"where",
+        },
     }
     lines = []
     for name in tasks.names():
