@@ -4,6 +4,8 @@
     make test-matrix ARGS="only=yolov7,detr_coco again=1"   these, measured or not
     make test-matrix ARGS="seconds=280 jobs=2"         no further one begins after so many seconds; two at a time
     make test-matrix ARGS="only=yolov7 again=1 keep=no"   measures, and leaves the record as it is
+    make test-matrix ARGS="brief=yolov7 keep=no"          composes, builds and trains it, without what follows
+    make test-matrix ARGS="only=yolov7 exports=1"         asks again why it is not exported, which takes no training
 
 One process imports TensorFlow and runs nothing of it; every experiment is tried in two copies of that process.
 """
@@ -34,8 +36,9 @@ class Child:
 
     name: str
     folder: Path
-    is_second: bool
-    began: float
+    began: float = 0.0
+    is_brief: bool = False
+    is_second: bool = False
     cpu_s: float = 0.0
     peak_mb: int = 0
 
@@ -45,15 +48,21 @@ def main(words: list[str]) -> int:
     options = dict(word.split("=", 1) for word in words)
     folder = Path(options.get("folder") or tempfile.mkdtemp(prefix="matrix-"))
     data = tiny_data(folder / "data")
-    waiting = record.waiting(options.get("only", ""), bool(options.get("again")))
-    print(f"{len(waiting)} to measure, in {folder}", flush=True)
+    brief = record.known(options.get("brief", ""))
+    again = "again" in options or "exports" in options
+    waiting = [] if brief and "only" not in options else record.waiting(options.get("only"), again)
+    print(f"{len(waiting) + len(brief)} to measure, in {folder}", flush=True)
     _prepare(data, folder)
+    if "exports" in options:
+        return _refused(waiting, data, folder)
     until = time.monotonic() + float(options.get("seconds", "inf"))
+    children = [Child(name, folder / "runs" / name, is_brief=True) for name in brief]
+    children += [Child(name, folder / "runs" / name) for name in waiting]
     is_kept = options.get("keep") != "no"
-    failed = _measure(waiting, data, folder, until, int(options.get("jobs", 1)), is_kept)
+    failed = _measure(children, data, until, int(options.get("jobs", 1)), is_kept)
     if is_kept:
         record.keep_the_rest()
-    return failed
+    return 1 if failed else 0
 
 
 def _prepare(data: Mapping[str, list[str]], folder: Path) -> None:
@@ -83,15 +92,26 @@ def _prepare(data: Mapping[str, list[str]], folder: Path) -> None:
     gc.set_threshold(100_000, 50, 100)
 
 
-def _measure(
-    waiting: list[str], data: Any, folder: Path, until: float, jobs: int, is_kept: bool
-) -> int:
+def _refused(names: list[str], data: Any, folder: Path) -> int:
+    """Asks for the refusals of exports; 1 where there is none."""
+    failed = 0
+    for name in names:
+        child = Child(name, folder / "runs" / name)
+        child.folder.mkdir(parents=True)
+        os.waitpid(_started(child, data, stages.refusals), 0)
+        says = record.keep_refusals(name, child.folder)
+        print(f"{name:<36} {says}", flush=True)
+        failed |= not says.startswith(stages.REFUSED)
+    return failed
+
+
+def _measure(waiting: list[Child], data: Any, until: float, jobs: int, is_kept: bool) -> int:
+    """Tries them, some at a time; how many do not work."""
     running: dict[int, Child] = {}
     failed = 0
     while waiting or running:
         while waiting and len(running) < jobs and time.monotonic() < until:
-            name = waiting.pop(0)
-            child = Child(name, folder / "runs" / name, False, time.monotonic())
+            child = waiting.pop(0)
             shutil.rmtree(child.folder, ignore_errors=True)
             child.folder.mkdir(parents=True)
             running[_started(child, data, stages.first)] = child
@@ -100,27 +120,39 @@ def _measure(
         pid, status = _ended(running)
         child = running.pop(pid)
         is_killed = os.WIFSIGNALED(status) and os.WTERMSIG(status) == signal.SIGKILL
-        if not child.is_second and is_killed and record.has(child.folder, "trained"):
-            follower = Child(
-                child.name, child.folder, True, time.monotonic(), child.cpu_s, child.peak_mb
-            )
-            running[_started(follower, data, stages.second)] = follower
+        if is_killed and _goes_on(child):
+            child.is_second = True
+            running[_started(child, data, stages.second)] = child
             continue
+        failed += not _told(child, status, is_kept)
+        shutil.rmtree(child.folder / "checkpoints", ignore_errors=True)
+    return failed
+
+
+def _goes_on(child: Child) -> bool:
+    """Whether what was killed is to be resumed."""
+    is_first = not child.is_second and not child.is_brief
+    return is_first and record.has(child.folder, "trained")
+
+
+def _told(child: Child, status: int, is_kept: bool) -> bool:
+    """Prints, and keeps, what became of an experiment; whether it works."""
+    if child.is_brief:
+        why = record.in_brief(child.folder, status)
+        row = {"status": f"fails: {why}" if why else record.WORKS}
+    else:
         row = record.judged(child.name, child.folder, status, child.cpu_s, child.peak_mb)
         if is_kept:
             record.keep(child.name, row)
-        failed += row["status"] != record.WORKS
-        print(
-            f"{child.name:<36} {row['status']}  {child.cpu_s:.0f} CPU s  {row.get('why', '')}",
-            flush=True,
-        )
-        shutil.rmtree(child.folder / "checkpoints", ignore_errors=True)
-    return 1 if failed else 0
+    words = f"{row['status']}  {child.cpu_s:.0f} CPU s  {row.get('why', '')}"
+    print(f"{child.name:<36} {words}", flush=True)
+    return row["status"] == record.WORKS
 
 
 def _started(child: Child, data: Any, stage: Callable[[Any], None]) -> int:
     """Tries a stage in a copy of this process; its number."""
     sys.stdout.flush()
+    child.began = time.monotonic()
     end_with_this = processes.end_with(os.getpid())
     pid = os.fork()
     if pid:

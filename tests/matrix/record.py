@@ -3,8 +3,8 @@
 import hashlib
 import json
 import os
-import random
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 from importlib import metadata
 from pathlib import Path
 from typing import Any
@@ -27,13 +27,11 @@ KINDS = {
     "digit_scenes": "detection",
     "digit_masks": "segmentation",
     "moving_digits": "video_classification",
+    "digit_volumes": "volume_segmentation",
 }
-
-# What is missing here, of those that cannot be tried for it.
-UNFED = {
-    "seg_unet3d_test": "reads volumes (raw bytes of float32 voxels and of one-hot labels): no task here has such records, "
-    "and no source or embedded data set gives any"
-}
+TURNS = 11  # commits until every family was sampled; a prime, for pushes of several commits
+WHOLE_S = 50  # CPU seconds above which an experiment is sampled in brief
+BRIEF_SHARE = 0.4  # of them, for building it and training it
 
 
 def names() -> list[str]:
@@ -47,7 +45,7 @@ def read() -> dict[str, dict[str, Any]]:
 
 
 def keep_the_rest() -> None:
-    """Adds a row for each experiment that cannot be tried: of what is missing upstream, or what is missing here."""
+    """Adds a row for each experiment that cannot be tried: of what is missing upstream."""
     from pipelines.training import projects  # TensorFlow, as the next.
     from tests.matrix import registered
 
@@ -59,7 +57,7 @@ def keep_the_rest() -> None:
             rows.setdefault(name, {"status": OPEN})["project"] = project
             continue
         missing = projects.trouble(project) if project in projects.REGISTERING else None
-        why = missing or UNFED.get(name, "no small form of it is written yet")
+        why = missing or "no small form of it is written yet"
         rows[name] = {"status": UPSTREAM if missing else OPEN, "why": why, "project": project}
     write({name: rows[name] for name in everything})
 
@@ -77,12 +75,18 @@ def write(rows: Mapping[str, Any]) -> None:
     page.write(rows)
 
 
-def waiting(only: str, again: bool) -> list[str]:
-    """The experiments to measure: those named, or all; without those measured under these versions and settings."""
-    chosen = only.split(",") if only else names()
+def known(listed: str) -> list[str]:
+    """The experiments of a list, each of them in the catalogue."""
+    chosen = listed.split(",") if listed else []
     unknown = sorted(set(chosen) - set(names()))
     if unknown:
         raise SystemExit(f"not in the catalogue: {', '.join(unknown)}")
+    return chosen
+
+
+def waiting(only: str | None, again: bool) -> list[str]:
+    """The experiments to measure: those named, or all; without those measured under these versions and settings."""
+    chosen = names() if only is None else known(only)
     if again:
         return chosen
     rows = read()
@@ -145,24 +149,54 @@ def judged(name: str, folder: Path, status: int, cpu_s: float, peak_mb: int) -> 
     return {**row, "project": project, "measured": version(name)}
 
 
-def _fault(notes: Mapping[str, Any], status: int) -> str:
-    """What is wrong, in words; empty where nothing is."""
-    trained, resumed = notes.get("trained"), notes.get("resumed")
+def in_brief(folder: Path, status: int) -> str:
+    """What is wrong with a training whose process was to end there; empty where nothing is."""
+    return _fault_of_training(_noted(folder), status)
+
+
+def _fault_of_training(notes: Mapping[str, Any], status: int) -> str:
     if "failed" in notes:
         return str(notes["failed"]["why"])
-    if trained is None or resumed is None:
-        stage = "training" if trained is None else "the evaluation"
-        return f"its process ended in {stage}: {_ending(status)}"
-    if len(set(trained["trainable"])) < 2:
-        return "no weight has moved"
+    if "trained" not in notes:
+        return f"its process ended in training: {_ending(status)}"
+    return "" if len(set(notes["trained"]["trainable"])) > 1 else "no weight has moved"
+
+
+def keep_refusals(name: str, folder: Path) -> str:
+    """Puts the refusals of an export into a row that was measured; what they say, or what there was instead."""
+    answers = dict(_noted(folder).get("exported", {}))
+    answers.pop("stage", None)
+    refused = [words for words in answers.values() if words.startswith(stages.REFUSED)]
+    if len(refused) < len(stages.FORMATS):
+        return f"not refused, so to be measured whole: {answers}"
+    keep(name, {**read()[name], "exports": answers})
+    return refused[0]
+
+
+def _fault(notes: Mapping[str, Any], status: int) -> str:
+    """What is wrong, in words; empty where nothing is."""
+    fault = _fault_of_training(notes, status)
+    if fault:
+        return fault
+    trained, resumed = notes["trained"], notes.get("resumed")
+    if resumed is None:
+        return f"its process ended in the evaluation: {_ending(status)}"
     if resumed["step"] != [stages.SAVED]:
         return f"resumed from step {resumed['step']}, not {stages.SAVED}"
     if trained["weights"] != resumed["weights"]:
         return "the resumed training has other weights than the undisturbed one"
     if resumed["value"] is None:
         return f"its evaluation gives no {resumed['figure']}: {', '.join(resumed['figures'])}"
-    if "exported" not in notes:
-        return f"its process ended in the export: {_ending(status)}"
+    return _fault_of_exports(notes.get("exported", {}), status)
+
+
+def _fault_of_exports(answers: Mapping[str, str], status: int) -> str:
+    """Each format is written, or refused in words for users."""
+    for form in stages.FORMATS:
+        if form not in answers:
+            return f"its process ended in the export to {form}: {_ending(status)}"
+        if answers[form] != stages.WRITTEN and not answers[form].startswith(stages.REFUSED):
+            return f"{form} is neither written nor refused: {answers[form]}"
     return ""
 
 
@@ -181,18 +215,41 @@ def families() -> dict[str, list[str]]:
     return grouped
 
 
-def sample(commit: str, most_s: float) -> list[str]:
-    """An experiment of each of a few families, drawn by a commit, which together took less than so many CPU seconds."""
+@dataclass
+class Sample:
+    """What is tried beside a commit.
+
+    Attributes:
+        whole: tried as the record has it.
+        brief: composed, built and trained, since the rest takes minutes.
+        cost: CPU seconds, as expected.
+    """
+
+    whole: list[str] = field(default_factory=list)
+    brief: list[str] = field(default_factory=list)
+    cost: float = 0.0
+
+    def take(self, name: str, seconds: float) -> None:
+        """Adds an experiment that the record has so many seconds for."""
+        is_brief = seconds > WHOLE_S
+        (self.brief if is_brief else self.whole).append(name)
+        self.cost += BRIEF_SHARE * seconds if is_brief else seconds
+
+
+def sample(number: int) -> Sample:
+    """An experiment of each of some families, for the commit of a number: any `TURNS` commits in a row reach all families.
+
+    The families are dealt out, the dearest first, each to the turn that has the least so far.
+    """
     rows = read()
-    drawn = random.Random(commit)
-    grouped = sorted(families().items())
-    drawn.shuffle(grouped)
-    chosen: list[str] = []
-    left = most_s
-    for _, members in grouped:
-        cheapest = sorted(members, key=lambda name: rows[name]["cpu_s"])
-        name = drawn.choice(cheapest[: max(1, len(members) // 2)])
-        if rows[name]["cpu_s"] <= left:
-            chosen.append(name)
-            left -= rows[name]["cpu_s"]
-    return chosen
+    turns = [Sample() for _ in range(TURNS)]
+    members = {}
+    for family, names_of in families().items():
+        cheapest = sorted(names_of, key=lambda name: rows[name]["cpu_s"])
+        half = cheapest[: max(1, len(cheapest) // 2)]
+        members[family] = half[number // TURNS % len(half)]
+    dearest_first = sorted(members.values(), key=lambda name: (-rows[name]["cpu_s"], name))
+    for name in dearest_first:
+        turn = min(turns, key=lambda turn: turn.cost)
+        turn.take(name, rows[name]["cpu_s"])
+    return turns[number % TURNS]

@@ -20,10 +20,13 @@ from pipelines.config import Config
 from pipelines.outside import reason
 from pipelines.tracking import journal
 from pipelines.training import process
+from pipelines.usage import UsageError
 
 STEPS = 3
 SAVED = 2  # the last step before it that is saved
 FORMATS = ("saved_model", "tflite")
+WRITTEN = "ok"
+REFUSED = "refused"  # begins an answer for users
 FILE = "stages.jsonl"
 WORDS = 300  # letters that an error is told in
 # What makes a training small, whatever it is of.
@@ -115,13 +118,19 @@ def second(cfg: Config, formats: Sequence[str] = FORMATS) -> None:
             _export(cfg, built, formats)
 
 
+def refusals(cfg: Config) -> None:
+    """Notes what an export says of a model that nobody has trained: whether it is one to be exported at all."""
+    with _set_up(cfg) as (built, _, _):
+        _export(cfg, built, FORMATS)
+
+
 def _at_hand(task: Any, model: Any) -> Any:
     task._model = model  # YOLO's tasks ask for it.
     return model
 
 
 def _export(cfg: Config, built: Any, formats: Sequence[str]) -> bool:
-    """Writes the formats and notes what came of each; whether all are whole."""
+    """Writes the formats and notes what came of each; whether all are whole, or the model is none to be exported."""
     from pipelines.shipping import conversion  # TensorFlow.
 
     run_dir = Path(cfg.run_dir)
@@ -136,21 +145,22 @@ def _export(cfg: Config, built: Any, formats: Sequence[str]) -> bool:
     except Exception as error:  # Whatever it is, it is why there is no export.
         why = _why(error).replace(cfg.run_dir, "<run>")
         note(cfg, "exported", **dict.fromkeys(formats, why))
-        return False
+        return isinstance(error, UsageError)
     answers = {}
     for form in formats:
         try:
             written = conversion.write(shipped.source, form, run_dir / "exports" / form)
-            answers[form] = "ok" if conversion.size(written) else "empty"
+            answers[form] = WRITTEN if conversion.size(written) else "empty"
         except Exception as error:
             answers[form] = _why(error)
         note(cfg, "exported", **answers)
-    return all(answer == "ok" for answer in answers.values())
+    return all(answer == WRITTEN for answer in answers.values())
 
 
 def _why(error: Exception) -> str:
     """An error in words, without the folders of this machine."""
-    words = f"{type(error).__name__}: {reason(error, 5000)}"
+    word = REFUSED if isinstance(error, UsageError) else type(error).__name__
+    words = f"{word}: {reason(error, 5000)}"
     return without_folders(words)[:WORDS]
 
 
