@@ -396,7 +396,7 @@ def trained(cfg: Config, say: Callable[[str], None] = print) -> Trained:
     return Trained(record, configuration, task, data, run_dir, model)
 
 
-def predictor(trained: Trained, exported: str | None = None) -> Any:
+def predictor(trained: Trained, exported: Path | None = None) -> Any:
     """What shows pictures to a run's model as its evaluations do (`prediction.Predictor`).
 
     Args:
@@ -408,7 +408,7 @@ def predictor(trained: Trained, exported: str | None = None) -> Any:
     kind = trained.data.task
     forward = trained.model.forward
     if exported:
-        forward = running.forward(Path(exported), trained.model.model)
+        forward = running.forward(exported, trained.model.model)
     return prediction.Predictor(
         inference.Preprocessing(trained.model, kind),
         forward,

@@ -38,14 +38,15 @@ def run(cfg: Config) -> int:
             'make predict RUN=<run> ARGS="images=<folder>"'
         )
     listed = pictures.found(cfg.images)
-    if cfg.model and not cfg.run:
-        return _ask_alone(cfg, Path(config.absolute(cfg.model)), listed)
+    exported = _exported(cfg)
+    if exported and not cfg.run:
+        return _ask_alone(cfg, exported, listed)
     record, configuration = assembly.recorded_of_pictures(cfg)
     folder = _cleared(record.run_dir or Path(config.absolute(configuration.run_dir)), cfg.images)
     with process.prepared(configuration, folder):
         trained = assembly.trained(cfg)
-        predictor = assembly.predictor(trained, cfg.model)
-        print(f"{len(listed)} files, {cfg.model or trained.model.checkpoint}")
+        predictor = assembly.predictor(trained, exported)
+        print(f"{len(listed)} files, {exported or trained.model.checkpoint}")
         about = {
             "labels": trained.data.labels,
             "task": trained.data.task,
@@ -53,6 +54,24 @@ def run(cfg: Config) -> int:
         }
         keeper = _Keeper(folder, about, cfg.min_score, len(listed))
         return _shown(listed, configuration, predictor, keeper)
+
+
+def _exported(cfg: Config) -> Path | None:
+    """The file that `model` names, which has to be one of `make export`."""
+    if not cfg.model:
+        return None
+    exported = Path(config.absolute(cfg.model))
+    if not exported.exists():
+        raise UsageError(
+            f"model: there is no {exported}; write it: make export RUN=<run> FORMAT=tflite"
+        )
+    inside = (
+        exported / exported.name
+    )  # A SavedModel lies in a folder of its format, beside a sample.
+    if inside.is_dir():
+        exported = inside
+    metadata.read(exported)
+    return exported
 
 
 def _ask_alone(cfg: Config, exported: Path, listed: list[Found]) -> int:
