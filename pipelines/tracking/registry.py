@@ -2,6 +2,7 @@
 
 import base64
 import io
+import uuid
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -70,7 +71,8 @@ class Registry:
         except MlflowException as error:
             if error.error_code != "RESOURCE_ALREADY_EXISTS":
                 raise
-        place = f"{ARTIFACTS}/{name}"
+        # The versions of one run lie apart: what a rollback goes back to is still there.
+        place = f"{ARTIFACTS}/{name}/{uuid.uuid4().hex[:8]}"
         client.log_artifacts(run_id, str(folder), place)
         root = client.get_run(run_id).info.artifact_uri
         version = client.create_model_version(

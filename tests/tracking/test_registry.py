@@ -1,7 +1,9 @@
 """MLflow's registry: the newest version is champion, the one before it previous, and a rollback changes them over."""
 
 import shutil
+from pathlib import Path
 
+import mlflow
 import pytest
 from mlflow import MlflowClient
 
@@ -33,10 +35,17 @@ def test_champions_follow_each_other_and_can_be_given_their_title_back(store, tm
     assert holders() == {CHAMPION: "1"}
     with pytest.raises(UsageError, match="make register"):
         registry.roll_back("digits")
+    (model / "MLmodel").write_text("flavors: {another: 1}\n")
     assert registry.add("digits", run_id, model, "| card |") == "2"
     assert holders() == {CHAMPION: "2", PREVIOUS: "1"}
     assert registry.roll_back("digits") == ("1", "2")
     assert holders() == {CHAMPION: "1", PREVIOUS: "2"}
     version = client.get_model_version("digits", "2")
     assert version.description == "| card |" and version.run_id == run_id
-    assert client.list_artifacts(run_id, "served/digits")
+    # What a rollback goes back to is what was registered then.
+    kept = {}
+    for number in ("1", "2"):
+        source = client.get_model_version("digits", number).source
+        file = mlflow.artifacts.download_artifacts(f"{source}/MLmodel", tracking_uri=store)
+        kept[number] = Path(file).read_text()
+    assert kept == {"1": "flavors: {}\n", "2": "flavors: {another: 1}\n"}
