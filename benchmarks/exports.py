@@ -22,7 +22,7 @@ SHORT = {
     "fasterrcnn": ("trainer.train_steps=120", "evaluations=1"),
     "maskrcnn": ("trainer.train_steps=120", "evaluations=1"),
     "deeplabv3plus": ("trainer.train_steps=300", "evaluations=1"),
-    "segmentation_fpn": ("trainer.train_steps=300", "evaluations=1"),
+    "segmentation_fpn": ("trainer.train_steps=200", "evaluations=1"),
 }
 FORMATS = (
     "saved_model",
