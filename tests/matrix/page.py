@@ -67,7 +67,9 @@ def text(rows: Mapping[str, Mapping[str, Any]]) -> str:
 def _line(name: str, row: Mapping[str, Any]) -> str:
     answers = row.get("exports") or {}
     written = ", ".join(form for form, answer in answers.items() if answer == "ok")
-    written = written or ("refused" if answers else "")
+    if not written and answers:
+        is_refused = all(answer.startswith("refused") for answer in answers.values())
+        written = "refused" if is_refused else "an error, which is to be measured again"
     why = f": {_cell(row['why'])}" if row.get("why") else ""
     cost = f"{row.get('cpu_s', '')} | {row.get('peak_mb', '')}"
     return f"| `{name}` | {row.get('project', '')} | {row['status']}{why} | {written} | {cost} |"
