@@ -52,7 +52,8 @@ def main(overrides: Sequence[str]) -> int:
     file = Path(cfg.runs_dir, PICTURE)
     choice.draw(kept, file)
     dataset = cfg.dataset.name if cfg.dataset else ""
-    command = kept[0].command(dataset)
+    places = [word for word in others if word.startswith(("dataset.", "data_dir="))]
+    command = kept[0].command(dataset, places)
     print(f"figure against parameters: {file}\nstart from it: {command}")
     return 0
 

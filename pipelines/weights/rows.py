@@ -1,5 +1,6 @@
 """Networks to choose from, with what is known of each: published rows of `conf/zoo/` and the cards of weights."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import yaml
@@ -67,8 +68,12 @@ class Row:
         model = recipe.task.get("model") or {}
         return "num_classes" in model
 
-    def command(self, dataset: str) -> str:
-        """What to type to start from it."""
+    def command(self, dataset: str, places: Sequence[str] = ()) -> str:
+        """What to type to start from it.
+
+        Args:
+            places: words that say what and where the data are.
+        """
         first, *others = self.words()
         verb = "finetune" if self.init else "train"
         parts = [f"make {verb}"]
@@ -80,6 +85,7 @@ class Row:
             parts.append(f"DATA={dataset}")
             if self._states_classes():
                 others.append("~task.model.num_classes")
+        others = [*others, *places]
         if others:
             parts.append(f"ARGS='{' '.join(others)}'")
         return " ".join(parts)

@@ -51,6 +51,8 @@ def test_classes_of_a_recipe_give_way_to_those_of_the_data():
     assert "DATA=digits ARGS='~task.model.num_classes'" in row.command("digits")
     cfg = config.compose([*row.words(), "dataset=digits", "~task.model.num_classes"])
     assert "num_classes" not in cfg.task["model"]
+    there = row.command("voc", ["dataset.root=/photos"])
+    assert there.endswith("DATA=voc ARGS='~task.model.num_classes dataset.root=/photos'")
     silent = next(row for row in ROWS if row.name == "coco_retinanet_spinenet96")
     assert silent.command("voc").endswith("retinanet_spinenet96 DATA=voc")
 
