@@ -9,6 +9,7 @@ seed has other images of the training split, in the order of a hash of their nam
 are fetched where nothing is said, and BCCD is left out. `only=classification` takes one task, `sizes=50,200` these sizes. What is finished is not made again.
 """
 
+import contextlib
 import itertools
 import json
 import math
@@ -115,17 +116,23 @@ class Trio:
     longer: Run
 
 
+class Unmeasured(Exception):
+    """A run that was not made."""
+
+
 @dataclass(frozen=True)
 class Bench:
     """A part, with all of its data built.
 
     Attributes:
         built: where these data lie.
+        is_made: whether a run that is not there yet is made.
     """
 
     part: Part
     built: Path
     folder: Path
+    is_made: bool = True
 
     @property
     def manifest(self) -> dict[str, Any]:
@@ -159,6 +166,8 @@ class Bench:
         before = json.loads(file.read_text()) if file.exists() else {}
         if before.get("about") == about:
             return Run(**before["run"])
+        if not self.is_made:
+            raise Unmeasured
         shutil.rmtree(run_dir, ignore_errors=True)  # Begun again, its time is a whole one.
         cpu_s = processor_time(command)
         run = Run(self._value(run_dir), round(cpu_s, 1), steps)
@@ -283,8 +292,8 @@ def _row(cells: Sequence[str]) -> str:
 
 HEAD = """# What pretrained weights add
 
-Written by `make bench-pretrained ARGS="bccd=<folder of BCCD>"` on {machine}; {seeds} seeds, each on other images of the
-training split while there are any.
+Written by `make bench-pretrained ARGS="bccd=<folder of BCCD>"` on {machine}. Seeds: {seeds}, each
+with other images of the training split while there are any.
 
 """
 TAIL = """
@@ -312,7 +321,7 @@ def page(rows: Sequence[str], seeds: int) -> str:
 
 
 def main(words: Sequence[str]) -> None:
-    """Makes the runs; prints a line for each size, and writes the page where all parts are asked for."""
+    """Makes the runs; prints a line for each size, and writes the page with every size that is measured."""
     chosen, others = dict(WORDS), []
     for word in words:
         key, _, value = word.partition("=")
@@ -328,13 +337,23 @@ def main(words: Sequence[str]) -> None:
         part = Part("own", tuple(others), sizes, int(chosen["steps"]))
         show(part, measured(part, folder, seeds))
         return
-    rows = []
     for part in parts(chosen):
-        trios = measured(part, folder, seeds)
-        show(part, trios)
-        rows += [row(part, size, trios[size]) for size in part.sizes]
-    if chosen["bccd"] and not chosen["only"]:
+        show(part, measured(part, folder, seeds))
+    if chosen["bccd"]:
+        rows = measured_rows(suite(chosen["elpv"], chosen["bccd"]), folder, seeds)
         (ROOT / chosen["page"]).write_text(page(rows, seeds))
+
+
+def measured_rows(suite: Sequence[Part], folder: Path, seeds: int) -> list[str]:
+    """Rows of the page: every size of which all runs are there, made now or before."""
+    rows = []
+    for part in suite:
+        bench = Bench(part, built(part.words, folder), folder, is_made=False)
+        for size in part.sizes:
+            with contextlib.suppress(Unmeasured):
+                trios = [bench.trio(size, seed) for seed in range(seeds)]
+                rows.append(row(part, size, trios))
+    return rows
 
 
 def parts(chosen: Mapping[str, str]) -> list[Part]:

@@ -1,6 +1,7 @@
 """What the benchmark of pretrained weights says of its runs, and which images they get; nothing here trains."""
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -52,22 +53,51 @@ def test_scratch_is_trained_longer_where_it_took_less_time(scratch, steps, tmp_p
     assert found.longer.cpu_s >= pretrained.ENOUGH * found.pretrained.cpu_s
 
 
-def test_each_seed_has_other_images_while_there_are_any(tmp_path) -> None:
-    shard = tmp_path / "train-00000-of-00001.tfrecord"
+def ten_images(folder: Path) -> None:
+    """A built data set of ten records, each of one byte."""
+    shard = folder / "train-00000-of-00001.tfrecord"
     with shard.open("wb") as stream:
         for number in range(10):
             stream.writelines(tfrecord.frame(bytes([number])))
     splits = {"train": {"shards": [{"file": shard.name}]}}
     document = {"dataset": "d", "task": "classification", "labels": ["a"], "splits": splits}
-    (tmp_path / "manifest.json").write_text(json.dumps(document))
+    (folder / "manifest.json").write_text(json.dumps(document))
+
+
+def test_each_seed_has_other_images_while_there_are_any(tmp_path) -> None:
+    ten_images(tmp_path)
     made = Bench(PART, tmp_path, tmp_path)
     chosen = []
     for seed in range(3):
         made._images(4, seed)
-        file = tmp_path / "images" / f"d-4-{seed}" / shard.name
+        file = tmp_path / "images" / f"d-4-{seed}" / "train-00000-of-00001.tfrecord"
         with file.open("rb") as stream:
             chosen.append([record[0] for record in tfrecord.read(stream)])
     assert chosen == [[0, 1, 2, 3], [4, 5, 6, 7], [8, 9, 0, 1]]
+
+
+def test_what_was_measured_by_the_same_command_here_is_not_made_again(
+    tmp_path, monkeypatch
+) -> None:
+    ten_images(tmp_path)
+    commands = []
+
+    def trained(command) -> float:
+        commands.append(command)
+        run_dir = Path(command[-1].removeprefix("run_dir="))
+        run_dir.mkdir()
+        (run_dir / "summary.json").write_text('{"metrics": {"accuracy": 0.5}}')
+        return 30.0
+
+    monkeypatch.setattr(pretrained, "processor_time", trained)
+    with pytest.raises(pretrained.Unmeasured):
+        Bench(PART, tmp_path, tmp_path, is_made=False).trio(4, 0)
+    first = Bench(PART, tmp_path, tmp_path).trio(4, 0)
+    assert len(commands) == 2 and "init=scratch" in commands[1]
+    assert Bench(PART, tmp_path, tmp_path, is_made=False).trio(4, 0) == first
+    other = replace(PART, words=("experiment=elpv", "task.model.input_size=[96,96,3]"))
+    with pytest.raises(pretrained.Unmeasured):
+        Bench(other, tmp_path, tmp_path, is_made=False).trio(4, 0)
 
 
 def test_without_the_folder_of_bccd_two_tasks_are_left(tmp_path, capsys) -> None:
