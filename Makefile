@@ -115,7 +115,7 @@ test: $(READY)            ## run the fast tests (minutes, no network, no acceler
 	.venv/bin/python -m pytest -q -n 2 --dist worksteal -m "not slow" $(ARGS)
 
 test-slow: $(READY)       ## run whole trainings, kills, resumes
-	.venv/bin/python -m pytest -q -n 2 --dist worksteal -m slow $(ARGS)
+	.venv/bin/python -m pytest -q -n 2 --dist worksteal --durations 15 -m slow $(ARGS)
 
 test-chaos: $(READY)      ## kill each task's run 5 times, mostly at random moments
 	CHAOS_KILLS=5 .venv/bin/python -m pytest -q -m slow tests/training/test_chaos.py -k killed $(ARGS)
