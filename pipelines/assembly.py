@@ -504,6 +504,7 @@ def shipped(cfg: Config, pictures: int) -> Shipped:
         preprocess=inference.Preprocessing(model.model, model.data.task),
         document=_document(model, cfg, params),
         calibration=_pictures(model, data, "train", pictures),
+        seed=model.cfg.seed,
     )
     asked = _pictures(model, data, "validation", ASKED)
     return Shipped(model, params, source, asked)

@@ -54,6 +54,9 @@ LIBRARIES = {
         COMPARING,
         *PROBING,
     ],
+    "onnx": ["pipelines/shipping"],
+    "onnxruntime": ["pipelines/shipping"],
+    "tf2onnx": ["pipelines/shipping"],
     "tf_keras": ["pipelines/training", "pipelines/shipping/graphs.py"],
 }
 SHARED = "pipelines.data.manifest"  # what was built: the one thing that every subject may know of another

@@ -29,9 +29,11 @@ from pipelines.usage import ExitCode, UsageError, make_command, nearest
 
 ALONE = "--alone="  # begins what makes this the process of one format
 SAMPLES = {
-    True: "sample_saved_model.py",
-    False: "sample_tflite.py",
-}  # whether it is a folder
+    "": "sample_saved_model.py",
+    ".tflite": "sample_tflite.py",
+    ".onnx": "sample_onnx.py",
+}  # by the end of what it asks
+ARITHMETIC = "in_numpy.py"  # of all samples
 LOOK_S = 0.2  # between two looks at a process
 
 
@@ -59,9 +61,10 @@ def run(cfg: Config, overrides: Sequence[str]) -> int:
             rows.append({"format": form, "status": f"refused: {refused}"})
             continue
         row = _exported(cfg, form, folder, overrides)
-        if row["status"] == "ok" and form != "tfhub":  # Hub's users ask Keras.
+        if row["status"] == "ok":
             row |= _measured(folder / row["file"], row["size"])
-            _put_sample(folder / row["file"])
+            if form != "tfhub":  # Hub's users ask Keras.
+                _put_sample(folder / row["file"])
         rows.append(row)
     _remove(folder / "work")
     return _tell(cfg, folder, configuration, rows)
@@ -106,7 +109,7 @@ def _exported(cfg: Config, form: str, folder: Path, overrides: Sequence[str]) ->
             preexec_fn=processes.end_with(os.getpid()),
         )
         trouble = _watched(child, 60 * cfg.export_minutes, 1e9 * cfg.export_gb)
-    if trouble is None and child.returncode == 0 and file.exists():
+    if file.exists():  # It comes last but for the name of a layer, whose search may crash.
         return json.loads(file.read_text())
     if trouble is None:
         trouble = _last_words(child.returncode, log)
@@ -163,8 +166,16 @@ def _alone(cfg: Config, form: str) -> int:
                 "format": form,
                 "status": f"refused: {refusal}",
             }
-    durable.write_whole(folder / f"{form}.json", json.dumps(row, indent=1) + "\n")
+        _keep(row, folder)
+        if form == INT8 and "figure" in row and row["status"] != "ok":
+            row["status"] += f"; most is lost in {_layer(shipped.source)}"
+            _keep(row, folder)
     return ExitCode.DONE
+
+
+def _keep(row: dict[str, Any], folder: Path) -> None:
+    file = folder / f"{row['format']}.json"
+    durable.write_whole(file, json.dumps(row, indent=1) + "\n")
 
 
 def _written(shipped: assembly.Shipped, form: str, folder: Path) -> dict[str, Any]:
@@ -176,8 +187,6 @@ def _written(shipped: assembly.Shipped, form: str, folder: Path) -> dict[str, An
     described = proof.described(exported, folder)
     row = _held(shipped, form, exported, folder / "work")
     if row["status"] != "ok":
-        if form == INT8:
-            row["status"] += f"; most is lost in {_layer(source)}"
         _remove(folder / form)
     return {
         **row,
@@ -257,9 +266,10 @@ def _measured(exported: Path, size: Sequence[int]) -> dict[str, Any]:
 
 def _put_sample(exported: Path) -> None:
     """Lays a script beside a file that shows how it is asked, without this tool."""
-    name = SAMPLES[exported.is_dir()]
-    source = Path(__file__).parents[1] / "shipping" / name
-    shutil.copyfile(source, exported.parent / "sample.py")
+    folder = Path(__file__).parents[1] / "shipping"
+    sample = folder / SAMPLES[exported.suffix]
+    shutil.copyfile(sample, exported.parent / "sample.py")
+    shutil.copyfile(folder / ARITHMETIC, exported.parent / ARITHMETIC)
 
 
 def _tell(

@@ -1,17 +1,14 @@
 """Shows pictures to an exported file alone: no run, no Model Garden; what it wants to be shown stands in the file."""
 
-import io
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import tensorflow as tf
-from ai_edge_litert.interpreter import Interpreter
-from PIL import Image, UnidentifiedImageError
 
 from pipelines.outside import reason
-from pipelines.shipping import results, sample_tflite
+from pipelines.shipping import in_numpy, results, runtimes
 from pipelines.shipping.answers import UPRIGHT
 from pipelines.shipping.results import Result
 
@@ -27,7 +24,8 @@ class Alone:
         Args:
             about: its metadata.
         """
-        self._ask = _of_folder(exported, about) if exported.is_dir() else _of_lite(exported, about)
+        opened = _of_folder if exported.is_dir() else _of_file
+        self._ask = opened(exported, about)
 
     def found(self, contents: Sequence[bytes]) -> Iterator[tuple[np.ndarray, Result] | str]:
         """Each picture with what was found in it, or why it cannot be decoded."""
@@ -37,8 +35,6 @@ class Alone:
                 yield image, self._ask(content, image)
             except tf.errors.OpError as error:
                 yield reason(error.message, 200)
-            except (UnidentifiedImageError, OSError) as error:
-                yield reason(error, 200)
 
 
 def _of_folder(exported: Path, about: Mapping[str, Any]) -> Ask:
@@ -46,9 +42,9 @@ def _of_folder(exported: Path, about: Mapping[str, Any]) -> Ask:
     if "model" not in loaded.signatures:
 
         def ask_hub(content: bytes, image: np.ndarray) -> Result:
-            pixels, *_ = _prepared(content, about)
+            pixels, *_ = in_numpy.prepared(image, about["input"])
             logits = loaded(tf.constant(pixels), training=False)[0].numpy()
-            return Result(probabilities=sample_tflite.probabilities(logits, about))
+            return Result(probabilities=in_numpy.probabilities(logits, about))
 
         return ask_hub
 
@@ -66,24 +62,23 @@ def _of_folder(exported: Path, about: Mapping[str, Any]) -> Ask:
     return ask
 
 
-def _of_lite(exported: Path, about: Mapping[str, Any]) -> Ask:
-    model = Interpreter(str(exported)).get_signature_runner()
+def _of_file(exported: Path, about: Mapping[str, Any]) -> Ask:
+    model = runtimes.opened(exported)
+    every = {**about, "min_score": 0.0}
 
     def ask(content: bytes, image: np.ndarray) -> Result:
-        pixels, scale, inside = _prepared(content, about)
+        pixels, scale, inside = in_numpy.prepared(image, about["input"])
         said = model(images=pixels)
         if about["task"] == "classification":
-            return Result(probabilities=sample_tflite.probabilities(said["logits"][0], about))
+            sure = in_numpy.probabilities(said["logits"][0], about)
+            return Result(probabilities=sure)
         if about["task"] == "segmentation":
             size = image.shape[:2]
-            return Result(pixels=sample_tflite.pixels(said["logits"][0], size, inside, about))
-        return _of_boxes(sample_tflite.boxes(said, {**about, "min_score": 0.0}), scale, about)
+            classes = in_numpy.pixels(said["logits"][0], size, inside, about)
+            return Result(pixels=classes)
+        return _of_boxes(in_numpy.boxes(said, every), scale, about)
 
     return ask
-
-
-def _prepared(content: bytes, about: Mapping[str, Any]) -> Any:
-    return sample_tflite.prepared(Image.open(io.BytesIO(content)), about["input"])
 
 
 def _of_boxes(found: Sequence[Any], scale: np.ndarray, about: Mapping[str, Any]) -> Result:

@@ -1,11 +1,10 @@
-"""Writes one format of a model: SavedModel, TF Hub or TFLite, by the official converter, with its metadata inside."""
+"""Writes one format of a model: SavedModel, TF Hub or TFLite, by the official converter, ONNX by tf2onnx, with its metadata inside."""
 
 import csv
 import hashlib
 import io
 import math
 import os
-import re
 import tempfile
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -18,7 +17,7 @@ from official.vision.serving import export_tflite_lib
 
 from pipelines.outside import reason
 from pipelines.shipping import metadata
-from pipelines.shipping.formats import QUANTIZED
+from pipelines.shipping.formats import ONNX, QUANTIZED
 from pipelines.shipping.graphs import (
     Graph,
     Preprocess,
@@ -44,6 +43,7 @@ class Source:
         model: with the weights to ship.
         document: the metadata, without what a format adds.
         calibration: bytes of the training pictures that int8 is calibrated on.
+        seed: that they were drawn by.
     """
 
     kind: str
@@ -52,6 +52,7 @@ class Source:
     preprocess: Preprocess
     document: Mapping[str, Any]
     calibration: Sequence[bytes] = ()
+    seed: int = 0
 
 
 def write(source: Source, form: str, folder: Path) -> Path:
@@ -65,11 +66,8 @@ def write(source: Source, form: str, folder: Path) -> Path:
         return _saved_model(source, folder / "saved_model")
     if form == "tfhub":
         return _hub(source, folder / "tfhub")
-    if form == "onnx":
-        raise Refused(
-            "tf2onnx is not in the locked environment; docs/shipping.md says how to convert the "
-            "SavedModel in one of its own"
-        )
+    if form == ONNX:
+        return _onnx(source, folder / "onnx.onnx")
     return _lite(source, form, folder / f"{form}.tflite")
 
 
@@ -93,10 +91,7 @@ def _saved_model(source: Source, destination: Path) -> Path:
 
 
 def _assets(document: Mapping[str, Any], scratch: Path) -> dict[str, str]:
-    texts = {
-        metadata.FILE: metadata.spelled(document),
-        metadata.LABELS: "\n".join(document["labels"]) + "\n",
-    }
+    texts = metadata.texts(document)
     for name, text in texts.items():
         (scratch / name).write_text(text)
     return {Path(name).stem: str(scratch / name) for name in texts}
@@ -123,18 +118,43 @@ def _lite(source: Source, form: str, destination: Path) -> Path:
         source.preprocess,
         batch_size=1,
     )
-    document = dict(source.document)
+    document = _document(source)
     if source.calibration:
         document["calibration"] = {
             "pictures": len(source.calibration),
+            "seed": source.seed,
             "sha256": digest(source.calibration),
         }
-    if is_one_stage(source.model):
-        document["boxes"] = metadata.boxes(source.params, _anchors(source.preprocess))
     with tempfile.TemporaryDirectory() as scratch:
         graph.save(scratch, {"tflite": SERVING}, {})
         model = converted(source, form, scratch)
     durable.write_whole(destination, metadata.append(model, document))
+    return destination
+
+
+def _document(source: Source) -> dict[str, Any]:
+    """The metadata of a file that is shown prepared pixels."""
+    document = dict(source.document)
+    if is_one_stage(source.model):
+        document["boxes"] = metadata.boxes(source.params, _anchors(source.preprocess))
+    return document
+
+
+def _onnx(source: Source, destination: Path) -> Path:
+    from pipelines.shipping import exchange  # Packages of an extra.
+
+    graph = Graph(
+        source.params,
+        source.model,
+        source.preprocess,
+        batch_size=1,
+    )
+    document = _document(source)
+    try:
+        model = exchange.converted(graph, document["input"]["size"], document)
+    except Exception as error:  # tf2onnx and ONNX raise many of their own.
+        raise _refused(error) from error
+    durable.write_whole(destination, model)
     return destination
 
 
@@ -153,7 +173,11 @@ def converted(source: Source, form: str, saved_model: str) -> bytes:
             calibration_steps=len(source.calibration),
         )
     except Exception as error:  # The converter raises its own errors, from C++ and MLIR.
-        raise Refused(f"the converter refuses: {reason(error, 300)}") from error
+        raise _refused(error) from error
+
+
+def _refused(error: Exception) -> Refused:
+    return Refused(f"the converter refuses: {reason(error, 300)}")
 
 
 def most_lost(source: Source) -> str:
@@ -187,9 +211,8 @@ def most_lost(source: Source) -> str:
 
 
 def _harm(layer: Mapping[str, str]) -> float:
-    scales = [float(scale) for scale in re.findall(r"[\d.e+-]+", layer["scales"])]
     error = math.sqrt(float(layer["mean_squared_error"]))
-    return error / max([*scales, 1e-12])
+    return error / max(float(layer["scale"]), 1e-12)
 
 
 class Calibration:

@@ -7,6 +7,9 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from google.protobuf import message
+
+from pipelines.shipping.formats import NO_ONNX, has_onnx
 from pipelines.usage import UsageError
 
 FILE = "trellis.json"  # in a SavedModel's assets, and in the archive behind a TFLite model
@@ -79,32 +82,46 @@ def append(model: bytes, document: Mapping[str, Any]) -> bytes:
     """A TFLite model with its metadata behind it, as TFLite's associated files are kept: any unzip opens it."""
     archive = io.BytesIO()
     with zipfile.ZipFile(archive, "w", zipfile.ZIP_DEFLATED) as files:
-        labels = "\n".join(document["labels"])
-        for name, text in (
-            (FILE, spelled(document)),
-            (LABELS, labels + "\n"),
-        ):
+        for name, text in texts(document).items():
             files.writestr(zipfile.ZipInfo(name, DATE), text)
     return model + archive.getvalue()
 
 
-def spelled(document: Mapping[str, Any]) -> str:
-    """The metadata as JSON."""
-    return json.dumps(document, indent=1) + "\n"
+def texts(document: Mapping[str, Any]) -> dict[str, str]:
+    """The files of the metadata: all of it as JSON, and the labels, a line each."""
+    return {
+        FILE: json.dumps(document, indent=1) + "\n",
+        LABELS: "\n".join(document["labels"]) + "\n",
+    }
 
 
 def read(exported: Path) -> dict[str, Any]:
     """The metadata of an exported file or folder.
 
     Raises:
-        UsageError: it has none.
+        UsageError: it has none, or what reads it is not installed.
     """
+    if exported.suffix == ".onnx" and not has_onnx():
+        raise UsageError(f"model: {exported}: {NO_ONNX}")
     try:
-        if exported.is_dir():
-            return json.loads((exported / "assets" / FILE).read_text())
-        with zipfile.ZipFile(exported) as files:
-            return json.loads(files.read(FILE))
-    except (OSError, ValueError, KeyError, zipfile.BadZipFile):
+        return json.loads(_text(exported))
+    except (OSError, ValueError, KeyError, zipfile.BadZipFile, message.DecodeError):
         raise UsageError(
             f"model: {exported} was not written by make export: it has no {FILE}"
         ) from None
+
+
+def _text(exported: Path) -> str | bytes:
+    if exported.is_dir():
+        return (exported / "assets" / FILE).read_text()
+    if exported.suffix == ".onnx":
+        return _properties(exported)[FILE]
+    with zipfile.ZipFile(exported) as files:
+        return files.read(FILE)
+
+
+def _properties(exported: Path) -> dict[str, str]:
+    import onnx  # An extra.
+
+    properties = onnx.load(exported).metadata_props
+    return {entry.key: entry.value for entry in properties}

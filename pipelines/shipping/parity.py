@@ -7,6 +7,8 @@ from typing import Any
 import numpy as np
 import tensorflow as tf
 
+from pipelines.shipping.formats import FLOAT32
+
 SURE = 0.05  # boxes that are less sure change places with every rounding
 SAME_IOU = 0.99
 SAME_MASK = 0.95  # IoU of two masks as the network says them, 28 pixels wide
@@ -30,7 +32,7 @@ class Limits:
 
 def limits(form: str, kind: str) -> Limits:
     """The limits of a format for a vision task."""
-    if form in ("saved_model", "tflite", "tfhub"):
+    if form in FLOAT32:
         return Limits(0.001, 0.999, change=True)
     if form == "tflite_fp16":
         return Limits(0.003, change=True)

@@ -6,9 +6,8 @@ from typing import Any, Protocol
 
 import numpy as np
 import tensorflow as tf
-from ai_edge_litert.interpreter import Interpreter
 
-from pipelines.shipping import graphs
+from pipelines.shipping import graphs, runtimes
 
 
 class Forward(Protocol):
@@ -22,13 +21,13 @@ def forward(exported: Path, model: Any, threads: int | None = None) -> Forward:
 
     Args:
         model: the one it was made from, for how it sorts out boxes.
-        threads: for TFLite; None: as many as it chooses.
+        threads: for TFLite and ONNX; None: as many as they choose.
     """
     if exported.name == "tfhub":
         return _of_hub(exported)
     if exported.is_dir():
         return _of_saved_model(exported, model)
-    return _of_lite(exported, model, threads)
+    return _of_file(exported, model, threads)
 
 
 def _of_saved_model(exported: Path, model: Any) -> Forward:
@@ -53,9 +52,8 @@ def _of_hub(exported: Path) -> Forward:
     return answer
 
 
-def _of_lite(exported: Path, model: Any, threads: int | None) -> Forward:
-    interpreter = Interpreter(str(exported), num_threads=threads)
-    runner = interpreter.get_signature_runner()
+def _of_file(exported: Path, model: Any, threads: int | None) -> Forward:
+    runner = runtimes.opened(exported, threads)
 
     def answer(images: tf.Tensor, shapes: Mapping[str, Any]) -> Mapping[str, Any]:
         answers: dict[str, list[np.ndarray]] = {}

@@ -1,9 +1,10 @@
-"""A run on its way out, as a user types it: trained, shown pictures, exported twice, asked by the sample alone."""
+"""A run on its way out, as a user types it: trained, shown pictures, exported twice, asked in environments without this tool."""
 
 import base64
 import contextlib
 import csv
 import json
+import os
 import shutil
 import socket
 import subprocess
@@ -11,17 +12,35 @@ import sys
 import time
 import urllib.error
 import urllib.request
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 
+import numpy as np
+import psutil
 import pytest
+import tensorflow as tf
+from PIL import Image
 
+from pipelines.training import checkpoints, inference
+from tests.conftest import ROOT
+from tests.shipping.test_preprocessing import Run
 from tests.training.test_experiment import arguments
+
+LEARNING = [
+    "trainer.train_steps=60",
+    "trainer.validation_interval=60",
+    "trainer.checkpoint_interval=60",
+    "trainer.steps_per_loop=20",
+    "trainer.summary_interval=20",
+]
+DWARFING = 1e5
 
 
 @pytest.fixture(scope="module")
 def shipped(trellis, tiny, tmp_path_factory):
     """A trained classifier, the overrides that name it, and pictures that it has never seen."""
     folder = tmp_path_factory.mktemp("shipped")
-    trellis("train", *arguments(tiny, folder, "resnet", "run"))
+    trellis("train", *arguments(tiny, folder, "resnet", "run", *LEARNING))
     source = tiny["classification"][1].split("validation: '")[1].split("'")[0]
     shutil.copytree(source, folder / "pictures")
     data = tiny["classification"][-1]
@@ -40,6 +59,33 @@ def card_of(run) -> dict[str, dict]:
 def classes_of(run) -> dict[str, str]:
     table = run / "predictions" / "pictures" / "classes.csv"
     return {row["picture"]: row["class"] for row in csv.DictReader(table.open())}
+
+
+def environment(folder: Path, *packages: str) -> Path:
+    """The Python of a new environment with these packages alone, as the lock has them and `make setup` has fetched them."""
+    uv = Path(sys.executable).with_name("uv")
+    subprocess.run([uv, "venv", "--quiet", "--python", sys.executable, folder], check=True)
+    python = folder / "bin" / "python"
+    lock = ["--constraint", ROOT / "requirements.lock"]
+    install = [uv, "pip", "install", "--quiet", "--offline", "--python", python, *lock]
+    subprocess.run([*install, *packages], check=True)
+    return python
+
+
+def classes_by(python: Path, folder: Path, pictures: list[Path], cwd: Path) -> list[str]:
+    """What the sample beside an exported file says of pictures, in an environment that has not this tool."""
+    variables = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"}
+    command = [python, folder / "sample.py", *pictures]
+    asked = subprocess.run(
+        command, capture_output=True, text=True, check=True, cwd=cwd, env=variables
+    )
+    return [line.split()[-2] for line in asked.stdout.splitlines()]
+
+
+def accuracy(classes: list[str], names: list[str]) -> float:
+    """The share of pictures whose class is their folder's name."""
+    right = [name.startswith(f"{label}/") for name, label in zip(names, classes, strict=True)]
+    return sum(right) / len(right)
 
 
 @pytest.mark.slow
@@ -72,10 +118,15 @@ def test_a_run_is_shown_pictures_exported_and_asked_by_the_sample_alone(trellis,
     assert "no checkpoint" in printed and "make train" in printed
 
     names = sorted(found)
-    sample = run / "exports" / "tflite" / "sample.py"
-    command = [sys.executable, str(sample), *(str(pictures / name) for name in names)]
-    asked = subprocess.run(command, capture_output=True, text=True, check=True, cwd=tmp_path)
-    assert [line.split()[-2] for line in asked.stdout.splitlines()] == [found[n] for n in names]
+    arrays = []
+    for number, name in enumerate(names):
+        pixels = np.asarray(Image.open(pictures / name).convert("RGB"))
+        arrays.append(tmp_path / f"{number}.npy")
+        np.save(arrays[-1], pixels)
+    python = environment(tmp_path / "litert", "ai-edge-litert", "numpy")
+    asked = classes_by(python, run / "exports" / "tflite", arrays, tmp_path)
+    assert asked == [found[name] for name in names]
+    assert accuracy(asked, names) == pytest.approx(row["figure"])
     model = run / "exports" / "tflite" / "tflite.tflite"
     # A file that has come without its run.
     (tmp_path / "elsewhere").mkdir()
@@ -84,12 +135,51 @@ def test_a_run_is_shown_pictures_exported_and_asked_by_the_sample_alone(trellis,
     assert classes_of(tmp_path / "elsewhere") == found
 
 
+def make_coarse(run: Path, tiny) -> None:
+    """Gives a channel of the first layer a value that dwarfs the others and that the next layer does not heed: int8 minds."""
+    [index] = (run / "checkpoints" / "best").glob("*.index")
+    prefix = str(index.with_suffix(""))
+    model = inference.restore(Run(tiny, "resnet").params, prefix).model
+    layers = model.backbone.layers
+    first = next(layer for layer in layers if hasattr(layer, "beta"))
+    values = first.beta.numpy()
+    values[0] = DWARFING
+    first.beta.assign(values)
+    block = next(layer for layer in layers if hasattr(layer, "_conv1"))
+    for convolution in (block._conv1, block._shortcut):
+        kernel = convolution.kernel.numpy()
+        kernel[:, :, 0] = 0
+        convolution.kernel.assign(kernel)
+    step = tf.Variable(checkpoints.stored_step(prefix), dtype=tf.int64)
+    tf.train.Checkpoint(model=model, global_step=step).write(prefix)
+
+
 @pytest.mark.slow
-def test_a_saved_model_answers_bytes_and_is_served(trellis, shipped, served):
+def test_int8_that_loses_too_much_is_refused_with_the_layer_that_loses_most(
+    trellis, shipped, tiny, tmp_path
+):
+    run, here, _ = shipped
+    coarse = tmp_path / "coarse"
+    shutil.copytree(run, coarse, ignore=shutil.ignore_patterns("exports"))
+    make_coarse(coarse, tiny)
+    trellis("export", f"run={coarse}", *here[1:], "formats=[tflite_int8]", "calibration=10", code=1)
+    status = card_of(coarse)["tflite_int8"]["status"]
+    assert status.startswith("refused: the figure goes from")
+    assert "most is lost in CONV_2D" in status
+    assert not (coarse / "exports" / "tflite_int8").exists()
+
+
+@pytest.mark.slow
+def test_a_saved_model_answers_bytes_and_is_served(trellis, shipped, served, tmp_path):
     run, here, pictures = shipped
     trellis("export", *here, "formats=[saved_model]")
     row = card_of(run)["saved_model"]
     assert row["status"] == "ok" and row["agreement"] == row["agreement_of_bytes"] == 1
+    names = sorted(str(picture.relative_to(pictures)) for picture in pictures.glob("*/*.png"))
+    python = environment(tmp_path / "tensorflow", "tensorflow")
+    exported = run / "exports" / "saved_model"
+    asked = classes_by(python, exported, [pictures / name for name in names], tmp_path)
+    assert len(asked) == 10 and accuracy(asked, names) == pytest.approx(row["figure"])
     asked = served(trellis, here)
     picture = next(pictures.glob("*/*.png"))
     image = base64.b64encode(picture.read_bytes()).decode()
@@ -97,6 +187,11 @@ def test_a_saved_model_answers_bytes_and_is_served(trellis, shipped, served):
     assert status == 200
     found = answer["predictions"][0]
     assert found["class"] == max(found["probabilities"], key=found["probabilities"].get)
+    request = {"dataframe_records": [{"image": image}]}
+    with ThreadPoolExecutor(8) as clients:
+        answers = list(clients.map(asked, [request] * 200))
+    assert {status for status, _ in answers} == {200}
+    assert all(answer["predictions"] == [found] for _, answer in answers)
     none = base64.b64encode(b"no picture").decode()
     for record, why in (
         ({"image": "!"}, "no base64"),
@@ -105,6 +200,37 @@ def test_a_saved_model_answers_bytes_and_is_served(trellis, shipped, served):
     ):
         status, answer = asked({"dataframe_records": [record]})
         assert status == 400 and why in answer["message"], answer
+
+
+@pytest.mark.slow
+def test_a_killed_converter_is_one_line_and_onnx_is_written_after_it(trellis, shipped, tmp_path):
+    run, here, pictures = shipped
+    shutil.rmtree(run / "exports", ignore_errors=True)
+    exporting = trellis.start("export", *here, "formats=[tflite,onnx]")
+    until = time.monotonic() + 120
+    while not (run / "exports" / "tflite").is_dir() and time.monotonic() < until:
+        time.sleep(0.05)
+    [converter] = psutil.Process(exporting.pid).children()
+    assert "--alone=tflite" in converter.cmdline()
+    converter.kill()
+    printed, _ = exporting.communicate(timeout=300)
+    assert exporting.returncode == 1, printed
+    card = card_of(run)
+    assert card["tflite"]["status"].startswith("failed: the converter was ended by signal 9")
+    assert not (run / "exports" / "tflite").exists()
+    row = card["onnx"]
+    assert row["status"] == "ok" and row["agreement"] == 1 and row["all_threads"]["p95_ms"] > 0
+
+    trellis("export", *here, "formats=[onnx]")
+    assert card_of(run)["onnx"]["sha256"] == row["sha256"]
+    names = sorted(str(picture.relative_to(pictures)) for picture in pictures.glob("*/*.png"))
+    python = environment(tmp_path / "onnx", "onnxruntime", "numpy", "pillow")
+    exported = run / "exports" / "onnx"
+    asked = classes_by(python, exported, [pictures / name for name in names], tmp_path)
+    assert accuracy(asked, names) == pytest.approx(row["figure"])
+    shutil.copy(exported / "onnx.onnx", tmp_path)
+    trellis("predict", f"model={tmp_path / 'onnx.onnx'}", f"images={pictures}")
+    assert [classes_of(tmp_path)[name] for name in names] == asked
 
 
 @pytest.fixture

@@ -14,7 +14,7 @@ from PIL import Image
 
 from pipelines import assembly
 from pipelines.config import compose
-from pipelines.shipping import conversion, graphs, metadata, results, sample_tflite
+from pipelines.shipping import conversion, graphs, in_numpy, metadata, results
 from pipelines.training import inference
 from tests.training.test_experiment import KINDS, SMALL
 
@@ -111,7 +111,7 @@ def test_the_sample_shows_a_model_what_the_evaluation_does(tiny, name, tmp_path)
         pixels = generator.integers(0, 256, (*size, 3), np.uint8)
         Image.fromarray(pixels).save(tmp_path / "a.png")
         image, _ = run.preprocess(tf.constant((tmp_path / "a.png").read_bytes()))
-        sample, *_ = sample_tflite.prepared(Image.open(tmp_path / "a.png"), wants)
+        sample, *_ = in_numpy.prepared(pixels, wants)
         assert np.abs(sample[0] - image.numpy()).max() < 1e-4, size
 
 
@@ -218,7 +218,7 @@ def test_the_boxes_of_the_sample_are_those_of_the_official_generator():
             "max_num_detections": 200,
         },
     }
-    ours = sample_tflite.boxes(said, about)
+    ours = in_numpy.boxes(said, about)
     assert len(ours) == count > 10
     theirs = found["detection_boxes"][0, :count].numpy()
     assert np.abs(np.array([box for box, _, _ in ours]) - theirs).max() < 1e-3

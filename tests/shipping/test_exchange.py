@@ -1,0 +1,43 @@
+"""ONNX: the same bytes however tf2onnx has ordered and named a graph, and an operation without a form in it is named."""
+
+import numpy as np
+import onnx
+import pytest
+from onnx import TensorProto, helper, numpy_helper
+
+from pipelines.shipping import exchange
+from tests.shipping.test_refusals import SIDE, Probits
+
+
+def graph(first: str, second: str, turned: bool) -> onnx.GraphProto:
+    """(x + a) * relu(x + b), its parts named and ordered as one likes."""
+    nodes = [
+        helper.make_node("Add", ["x", first], [f"{first}_sum"]),
+        helper.make_node("Add", ["x", second], [f"{second}_sum"]),
+        helper.make_node("Relu", [f"{second}_sum"], ["positive"]),
+        helper.make_node("Mul", [f"{first}_sum", "positive"], ["y"]),
+    ]
+    constants = [
+        numpy_helper.from_array(np.float32([1, 2]), first),
+        numpy_helper.from_array(np.float32([3, 4]), second),
+    ]
+    if turned:
+        nodes[:2] = reversed(nodes[:2])
+        constants.reverse()
+    x, y = (helper.make_tensor_value_info(name, TensorProto.FLOAT, [2]) for name in "xy")
+    return helper.make_graph(nodes, first, [x], [y], constants)
+
+
+def test_a_graph_has_the_same_bytes_however_it_was_ordered_and_named():
+    once = exchange.in_order(graph("a", "b", turned=False))
+    again = exchange.in_order(graph("seven", "eight", turned=True))
+    assert once.SerializeToString(deterministic=True) == again.SerializeToString(deterministic=True)
+    onnx.checker.check_graph(once)
+    assert [node.op_type for node in once.node] == ["Add", "Relu", "Add", "Mul"]
+    assert once.input[0].name == "x" and once.output[0].name == "y"
+
+
+@pytest.mark.slow
+def test_an_operation_without_a_form_in_onnx_is_named():
+    with pytest.raises(Exception, match="Ndtri"):
+        exchange.converted(Probits(), [SIDE, SIDE], {"labels": []})
