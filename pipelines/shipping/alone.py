@@ -12,6 +12,7 @@ from pipelines.shipping import in_numpy, results, runtimes
 from pipelines.shipping.answers import UPRIGHT
 from pipelines.shipping.results import Result
 
+UNKNOWN = (0.0, 0.0)  # of what the preprocessing notes, all but the scale
 Ask = Callable[[bytes, np.ndarray], Result]
 
 
@@ -76,6 +77,10 @@ def _of_file(exported: Path, about: Mapping[str, Any]) -> Ask:
             size = image.shape[:2]
             classes = in_numpy.pixels(said["logits"][0], size, inside, about)
             return Result(pixels=classes)
+        if "detection_boxes" in said:
+            first = {name: values[0] for name, values in said.items()}
+            info = np.array([UNKNOWN, UNKNOWN, scale, UNKNOWN])
+            return results.of_objects(first, info, image.shape[:2])
         return _of_boxes(in_numpy.boxes(said, every), scale, about)
 
     return ask

@@ -58,6 +58,14 @@ def prepared(picture, wants):
     return shown[None], scale, (rows, columns)
 
 
+def objects(said, about):
+    """The sure boxes in prepared pixels, their scores and classes, and masks where there are any."""
+    if "detection_boxes" not in said:
+        return boxes(said, about)
+    first = {name: values[0] for name, values in said.items()}
+    return detected(first, about)
+
+
 def boxes(said, about):
     """Boxes, scores and classes from the detector's own words: anchors moved, then the surest of those that overlap."""
     know = about["boxes"]
@@ -101,7 +109,7 @@ def boxes(said, about):
 
 
 def detected(said, about):
-    """The sure boxes, scores, classes, and masks where there are any, of those that a SavedModel has found."""
+    """The sure boxes, scores, classes, and masks where there are any, of what a detector has found."""
     names = ["detection_boxes", "detection_scores", "detection_classes", "detection_masks"]
     parts = [said[name] for name in names if name in said]
     count = int(said["num_detections"])
@@ -138,8 +146,8 @@ def show(name, picture, said, shown, about):
         show_pixels(name, classes, about)
     else:
         found = []
-        for box, score, label in boxes(said, about):
-            found.append((box / np.tile(scale, 2), score, label))
+        for box, *others in objects(said, about):
+            found.append((box / np.tile(scale, 2), *others))
         show_boxes(name, picture, found, about)
 
 
