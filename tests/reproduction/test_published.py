@@ -369,11 +369,6 @@ REHEARSALS = {
         "task.init_checkpoint=null", "task.model.backbone.dilated_resnet.model_id=50", "task.train_data.output_size=[64,64]",
         "task.validation_data.output_size=[64,64]", "task.validation_data.groundtruth_padded_size=[160,160]",
     ],
-    "cityscapes/deeplabv3plus_r101": [
-        "task.model.backbone.dilated_resnet.model_id=50", "task.train_data.output_size=[64,128]", "task.train_data.crop_size=[64,64]",
-        "task.validation_data.output_size=[64,128]", "task.validation_data.groundtruth_padded_size=[160,160]",
-        "task.model.decoder.aspp.pool_kernel_size=[4,8]",
-    ],
     "kinetics400/slowonly_8x8": [
         "task.train_data.feature_shape=[4,32,32,3]", "task.validation_data.feature_shape=[4,32,32,3]", "task.train_data.temporal_stride=1",
         "task.validation_data.temporal_stride=1", "task.train_data.min_image_size=32", "task.validation_data.min_image_size=32",
@@ -406,4 +401,6 @@ def test_the_whole_path_runs_on_a_fixture_in_the_published_layout(name, trellis,
     assert printed.strip().splitlines()[-1] == "rescaled"
     document = json.loads((run_dir / "reproduction.json").read_text())
     assert document["word"] == "rescaled" and document["figure"]["value"] == recipe.figure.value
-    assert any(change.startswith("examples.train") for change in document["departures"]["changed"])
+    if recipe.figure.examples:
+        changed = document["departures"]["changed"]
+        assert any(change.startswith("examples.train") for change in changed)
