@@ -28,7 +28,7 @@ def test_the_command_line_is_read_in_hydras_grammar():
     assert request.lists == {
         "seed": [1, 2],
         "epochs": [1, 2, 3],
-        "dataset": ["digit_masks", "digit_scenes"],
+        "dataset": ["digit_masks", "digit_scenes", "digit_volumes"],
         "task.model.input_size": [[32, 32, 3], [64, 64, 3]],
         "trainer.a": ["x", "y z"],
     }
