@@ -112,6 +112,19 @@ def _tell_unmixed() -> None:
     mosaic.mosaic_fn = mosaic_fn
 
 
+def _compute_mish_alone() -> None:
+    """Has a CPU leave Mish out of what it fuses: oneDNN has no kernel of batch norm and Mish ("Fusion is not implemented")."""
+    layer: Any = importlib.import_module(f"{HOME}.yolo.modeling.layers.nn_blocks").ConvBN
+    official = layer.build
+
+    def build(self: Any, input_shape: Any) -> None:
+        official(self, input_shape)
+        if self._activation == "mish" and on_cpu():
+            upstream.leave_operations_apart()
+
+    layer.build = build
+
+
 def _bound_centernet() -> None:
     """Has CenterNet's loss read place 0 for padding, for which it asks at place -1; it counts by a factor of zero."""
     loss: Any = importlib.import_module(f"{HOME}.centernet.ops.loss_ops")
@@ -224,7 +237,7 @@ def on_cpu() -> bool:
 
 
 REPAIRS = {
-    "yolo": (_bound_yolo, _tell_unmixed),
+    "yolo": (_bound_yolo, _tell_unmixed, _compute_mish_alone),
     "centernet": (_bound_centernet,),
     "detr": (_build_detr, _feed_detr),
     "video_ssl": (_size_linear_heads, _evaluate_contrast),

@@ -133,6 +133,11 @@ def leave_graphs_as_traced() -> None:
     tf.config.optimizer.set_experimental_options({"disable_meta_optimizer": True})
 
 
+def leave_operations_apart() -> None:
+    """Has graphs that run from now on keep each operation by itself, where TensorFlow would fuse several into one."""
+    tf.config.optimizer.set_experimental_options({"remapping": False})
+
+
 # AutoGraph
 
 

@@ -1,6 +1,7 @@
 """Model Garden's projects: found by an experiment's name, and held to a CPU's rules; what each repair is for."""
 
 import importlib
+from collections.abc import Iterator
 from pathlib import Path
 
 import cv2
@@ -35,6 +36,24 @@ def test_yolo_leaves_out_padding_on_a_cpu(update: bool) -> None:
     expected = np.zeros([1, 2, 2, 1, 1])
     expected[0, 0, 1, 0] = 3.0
     np.testing.assert_array_equal(built, expected)
+
+
+@pytest.fixture
+def fusing() -> Iterator[None]:
+    """Has this process fuse operations again."""
+    yield
+    tf.config.optimizer.set_experimental_options({"remapping": True})
+
+
+def test_mish_after_a_batch_norm_is_computed_on_a_cpu(fusing: None) -> None:
+    # Fused, as TensorFlow would, oneDNN has no kernel for it; the layers of an evaluation are in this order.
+    assert projects.trouble("yolo") is None
+    blocks = importlib.import_module("official.projects.yolo.modeling.layers.nn_blocks")
+    layer = blocks.ConvBN(filters=4, kernel_size=[3, 3], activation="mish", use_sync_bn=False)
+    pixels = tf.random.stateless_normal([2, 8, 8, 3], [0, 1])
+    expected = layer(pixels, training=False)
+    assert expected.numpy().any()
+    np.testing.assert_allclose(tf.function(layer)(pixels, training=False), expected, atol=1e-5)
 
 
 def test_centernet_asks_for_no_place_below_zero_on_a_cpu() -> None:
