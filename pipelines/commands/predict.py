@@ -65,11 +65,11 @@ def _exported(cfg: Config) -> Path | None:
         raise UsageError(
             f"model: there is no {exported}; write it: make export RUN=<run> FORMAT=tflite"
         )
-    inside = (
-        exported / exported.name
-    )  # A SavedModel lies in a folder of its format, beside a sample.
-    if inside.is_dir():
-        exported = inside
+    # A model lies in a folder of its format, beside a sample.
+    for inside in (exported.name, f"{exported.name}.tflite", f"{exported.name}.onnx"):
+        if (exported / inside).exists():
+            exported /= inside
+            break
     metadata.read(exported)
     return exported
 
