@@ -83,8 +83,10 @@ def measured(experiment: str, run: Path, formats: Sequence[str]) -> dict[str, An
     code = _trellis("export", f"run={run}", f"formats=[{','.join(formats)}]").returncode
     if not file.exists():
         raise RuntimeError(f"the export of {run} ended with {code} and wrote no card")
-    document = json.loads(file.read_text())
-    head, rule, *lines = file.with_suffix(".md").read_text().splitlines()
+    here = f"{file.parent.resolve()}/"  # Reasons name files; where they lay is nobody's business.
+    document = json.loads(file.read_text().replace(here, ""))
+    card = file.with_suffix(".md").read_text().replace(here, "")
+    head, rule, *lines = card.splitlines()
     rows = {}
     for row, line in zip(document["formats"], lines, strict=True):
         told = {"machine": document["machine"], "head": [head, rule], "line": line}
