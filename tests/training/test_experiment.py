@@ -144,7 +144,7 @@ def test_clips_train_and_killed_and_resumed_end_bit_for_bit_the_same(trellis, ti
     flights = [(tmp_path / run / "flight.jsonl").read_text() for run in ("straight", "again")]
     assert flights[0] == flights[1]
     printed = trellis("predict", f"run={tmp_path / 'again'}", f"images={tmp_path}", code=2)
-    assert "its model takes clips" in printed and "make evaluate" in printed
+    assert "show a model single pictures" in printed and "make evaluate" in printed
 
 
 def test_the_digest_covers_what_is_not_trained():
