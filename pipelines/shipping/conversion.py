@@ -54,6 +54,15 @@ class Source:
     calibration: Sequence[bytes] = ()
     seed: int = 0
 
+    def graph(self, batch_size: int | None) -> Graph:
+        """What its files are made of; None: for batches of any size."""
+        return Graph(
+            self.params,
+            self.model,
+            self.preprocess,
+            batch_size=batch_size,
+        )
+
 
 def write(source: Source, form: str, folder: Path) -> Path:
     """Writes a format into a folder and returns its file, or its folder.
@@ -72,12 +81,7 @@ def write(source: Source, form: str, folder: Path) -> Path:
 
 
 def _saved_model(source: Source, destination: Path) -> Path:
-    graph = Graph(
-        source.params,
-        source.model,
-        source.preprocess,
-        batch_size=None,
-    )
+    graph = source.graph(batch_size=None)
     with tempfile.TemporaryDirectory() as scratch:
         assets = _assets(source.document, Path(scratch))
         graph.save(
@@ -112,12 +116,7 @@ def _hub(source: Source, destination: Path) -> Path:
 
 
 def _lite(source: Source, form: str, destination: Path) -> Path:
-    graph = Graph(
-        source.params,
-        source.model,
-        source.preprocess,
-        batch_size=1,
-    )
+    graph = source.graph(batch_size=1)
     document = _document(source)
     if source.calibration:
         document["calibration"] = {
@@ -143,12 +142,7 @@ def _document(source: Source) -> dict[str, Any]:
 def _onnx(source: Source, destination: Path) -> Path:
     from pipelines.shipping import exchange  # Packages of an extra.
 
-    graph = Graph(
-        source.params,
-        source.model,
-        source.preprocess,
-        batch_size=1,
-    )
+    graph = source.graph(batch_size=1)
     document = _document(source)
     try:
         model = exchange.converted(graph, document["input"]["size"], document)
@@ -182,12 +176,7 @@ def _refused(error: Exception) -> Refused:
 
 def most_lost(source: Source) -> str:
     """The layer that int8 does most harm to: its error by the step of its numbers, as TensorFlow's debugger measures it."""
-    graph = Graph(
-        source.params,
-        source.model,
-        source.preprocess,
-        batch_size=1,
-    )
+    graph = source.graph(batch_size=1)
     calibration = Calibration(source.preprocess, source.calibration)
 
     def pictures() -> Iterator[list[Any]]:
