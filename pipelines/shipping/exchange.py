@@ -1,11 +1,14 @@
 """Models in ONNX, the exchange format, by tf2onnx; the packages are the extra `onnx`."""
 
-from collections.abc import Mapping, Sequence
+import contextlib
+import itertools
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import onnx
 import tensorflow as tf
 from tf2onnx import convert
+from tf2onnx.graph import Node
 
 from pipelines.shipping import metadata
 from pipelines.shipping.graphs import Graph
@@ -23,12 +26,35 @@ def converted(
     """
     pixels = tf.TensorSpec([1, *size, 3], tf.float32, name="images")
     serve = tf.function(graph.serve)
-    model, _ = convert.from_function(serve, input_signature=[pixels])
+    with numbered():
+        model, _ = convert.from_function(serve, input_signature=[pixels])
     # tf2onnx leaves an operation that it does not know as it is.
     onnx.checker.check_model(model)
     model.graph.CopyFrom(in_order(model.graph))
     onnx.helper.set_model_props(model, metadata.texts(document))
     return model.SerializeToString(deterministic=True)
+
+
+@contextlib.contextmanager
+def numbered() -> Iterator[None]:
+    """Has sets of tf2onnx's nodes in the order of a number, and not of where in memory they lie.
+
+    It simplifies a graph set by set, and in another order it comes to another graph.
+    """
+    numbers = itertools.count()
+
+    def number(node: Any) -> int:
+        if "number" not in vars(node):
+            node.number = next(numbers)
+        return node.number
+
+    node_class: Any = Node
+    official = node_class.__hash__
+    node_class.__hash__ = number
+    try:
+        yield
+    finally:
+        node_class.__hash__ = official
 
 
 def in_order(graph: onnx.GraphProto) -> onnx.GraphProto:

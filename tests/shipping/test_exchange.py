@@ -4,6 +4,7 @@ import numpy as np
 import onnx
 import pytest
 from onnx import TensorProto, helper, numpy_helper
+from tf2onnx.graph import Node
 
 from pipelines.shipping import exchange
 from tests.shipping.test_refusals import SIDE, Probits
@@ -35,6 +36,16 @@ def test_a_graph_has_the_same_bytes_however_it_was_ordered_and_named():
     onnx.checker.check_graph(once)
     assert [node.op_type for node in once.node] == ["Add", "Relu", "Add", "Mul"]
     assert once.input[0].name == "x" and once.output[0].name == "y"
+
+
+def test_sets_of_nodes_are_in_the_order_of_their_first_use():
+    # In that of their addresses tf2onnx comes to one graph here and to another there.
+    nodes = [Node.__new__(Node) for _ in range(40)]
+    with exchange.numbered():
+        turned = list(reversed(nodes))
+        assert [hash(node) for node in turned] == list(range(40))
+        assert list(set(nodes)) == turned
+    assert hash(nodes[0]) != 39
 
 
 @pytest.mark.slow
