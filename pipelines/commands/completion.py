@@ -12,16 +12,18 @@ from pathlib import Path
 from pipelines import config
 from pipelines.usage import UsageError, nearest
 
-SHELLS = ("bash", "zsh")
 OWN = {"dataset": config.Dataset, "threads": config.Threads, "sweep": config.Sweep}
-# Bash parts words at `=`, zsh does not: `offer` adds what stands before it where it belongs to the word.
-SCRIPT = """\
+# What both shells need.
+NAMES = """\
 _trellis_names() {
     local folder
     for folder in @FOLDER@ "${TRELLIS_CONF:-/dev/null}"; do
         (cd "$folder/$1" 2>/dev/null && find . -name '*.yaml' | sed -e 's|^[.]/||' -e 's|[.]yaml$||')
     done
 }
+"""
+# Bash parts words at `=`, unless COMP_WORDBREAKS says otherwise: `front` is then what belongs to the word.
+BASH = """\
 _trellis() {
     local word=${COMP_WORDS[COMP_CWORD]} before=${COMP_WORDS[COMP_CWORD-1]} key= front= choices=
     if [[ $word == "=" ]]; then key=$before word=
@@ -49,24 +51,44 @@ _trellis() {
 }
 complete -F _trellis trellis
 """
-ZSH = "autoload -U +X compinit && compinit -u\nautoload -U +X bashcompinit && bashcompinit\n"
+# The emulation of bash's completion that zsh brings adds a space behind a setting and finds no path behind `=`.
+ZSH = """\
+(( $+functions[compdef] )) || { autoload -U compinit && compinit -u }
+_trellis() {
+    local key=${PREFIX%%=*}
+    if (( CURRENT == 2 )); then
+        compadd -- @VERBS@
+    elif [[ $PREFIX != *=* ]]; then
+        compadd -S "" -- @KEYS@
+    else
+        compset -P "*="
+        case $key in
+            @GROUPS@) compadd -- ${(f)"$(_trellis_names $key)"} ;;
+            @SWITCHES@) compadd -- true false ;;
+            dataset.validate) compadd -- none sample full ;;
+            @PATHS@) _files ;;
+        esac
+    fi
+}
+compdef _trellis trellis
+"""
+SCRIPTS = {"bash": NAMES + BASH, "zsh": NAMES + ZSH}
 
 
 def main(overrides: Sequence[str]) -> int:
     """Takes the name of a shell."""
     asked = overrides[0] if len(overrides) == 1 else ""
-    if asked not in SHELLS:
-        hint = nearest(asked, SHELLS)
+    if asked not in SCRIPTS:
+        hint = nearest(asked, list(SCRIPTS))
         raise UsageError(
             f'completion: for which shell?{hint}\nin ~/.bashrc: eval "$(trellis completion bash)"'
         )
-    text = script()
-    print(ZSH + text if asked == "zsh" else text, end="")
+    print(script(asked), end="")
     return 0
 
 
-def script() -> str:
-    """The function that a shell calls, for this installation."""
+def script(shell: str) -> str:
+    """What defines the function that a shell calls, for this installation."""
     verbs = sorted(file.stem for file in Path(__file__).parent.glob("[!_]*.py"))
     values = {
         "FOLDER": shlex.quote(str(config.FOLDER)),
@@ -76,7 +98,7 @@ def script() -> str:
         "SWITCHES": "|".join(_switches()),
         "PATHS": "|".join(_paths()),
     }
-    text = SCRIPT
+    text = SCRIPTS[shell]
     for name, value in values.items():
         text = text.replace(f"@{name}@", value)
     return text

@@ -1,7 +1,12 @@
-"""Completion as bash does it: the printed script in a real shell, with the words as bash parts them."""
+"""Completion in real shells: bash with the words as it parts them, zsh, where it is installed, with the keys themselves."""
 
+import os
+import pty
 import shlex
+import shutil
 import subprocess
+import time
+from pathlib import Path
 
 import pytest
 
@@ -14,7 +19,7 @@ def offered(*words: str) -> list[str]:
     """What bash offers when the key is pressed behind these words."""
     listed = " ".join(map(shlex.quote, words))
     program = (
-        f"{completion.script()}\nCOMP_WORDS=({listed}); COMP_CWORD={len(words) - 1}\n"
+        f"{completion.script('bash')}\nCOMP_WORDS=({listed}); COMP_CWORD={len(words) - 1}\n"
         '_trellis\nprintf "%s\\n" "${COMPREPLY[@]}"'
     )
     done = subprocess.run(
@@ -57,8 +62,37 @@ def test_runs_are_completed_as_paths(tmp_path) -> None:
     assert offered("trellis", "compare", "run", "=", f"{tmp_path}/r") == [f"{tmp_path}/run1"]
 
 
+def typed_in_zsh(keys: str, folder: Path) -> str:
+    """What stands in the line after these keys, the last of which is the one that completes."""
+    (folder / ".zshrc").write_text(f"PS1='ready '\n{completion.script('zsh')}")
+    pid, terminal = pty.fork()
+    if not pid:
+        os.execvpe("zsh", ["zsh", "-i"], {**os.environ, "ZDOTDIR": str(folder), "TERM": "dumb"})
+    shown = b""
+    while b"ready" not in shown:
+        shown += os.read(terminal, 1000)
+    os.write(terminal, keys.encode() + b"\tX")
+    until = time.monotonic() + 20
+    while b"X" not in shown and time.monotonic() < until:
+        shown += os.read(terminal, 1000)
+    os.close(terminal)
+    os.waitpid(pid, 0)
+    return shown.decode().rpartition("trellis")[2].partition("X")[0]
+
+
+@pytest.mark.skipif(not shutil.which("zsh"), reason="no zsh here")
+def test_zsh_completes_settings_names_and_paths(tmp_path, monkeypatch) -> None:
+    (tmp_path / "pictures").mkdir()
+    monkeypatch.chdir(tmp_path)
+    assert typed_in_zsh("trellis train verif", tmp_path) == " train verify="
+    name = typed_in_zsh("trellis show runtime=multi_w", tmp_path)
+    assert name.startswith(" show runtime=multi_worker ")
+    path = typed_in_zsh("trellis data dataset.root=pi", tmp_path)
+    assert path.startswith(" data dataset.root=pictures/")
+
+
 def test_other_shells_are_refused_with_those_there_are(capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(UsageError, match="bash"):
         completion.main(["fish"])
     assert completion.main(["zsh"]) == 0
-    assert "bashcompinit" in capsys.readouterr().out
+    assert "compdef _trellis trellis" in capsys.readouterr().out
