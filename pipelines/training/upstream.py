@@ -128,11 +128,6 @@ def has_begun() -> bool:
     return bool(context.context()._initialized)
 
 
-def leave_graphs_as_traced() -> None:
-    """Turns off what rewrites a graph before it runs: for a few steps it takes longer than it saves."""
-    tf.config.optimizer.set_experimental_options({"disable_meta_optimizer": True})
-
-
 def leave_operations_apart() -> None:
     """Has graphs that run from now on keep each operation by itself, where TensorFlow would fuse several into one."""
     tf.config.optimizer.set_experimental_options({"remapping": False})

@@ -19,6 +19,7 @@ WORKS = "works"
 UPSTREAM = "broken upstream"
 FAILS = "fails"
 OPEN = "not measured"
+REWRITTEN = page.REWRITTEN
 FOLDER = config.FOLDER / "experiment" / "catalogue"
 FILE = config.FOLDER / "catalogue.yaml"
 HEADER = "# What `make test-matrix` measured of each official experiment; docs/catalogue.md shows it. Written by it, never by hand.\n"
@@ -146,7 +147,7 @@ def judged(name: str, folder: Path, status: int, cpu_s: float, peak_mb: int) -> 
     from tests.matrix import registered  # TensorFlow, imported by now.
 
     project = registered.experiments()[name]
-    return {**row, "project": project, "measured": version(name)}
+    return {**row, "project": project, REWRITTEN: True, "measured": version(name)}
 
 
 def in_brief(folder: Path, status: int) -> str:

@@ -174,9 +174,8 @@ def _set_up(cfg: Config) -> Iterator[tuple[Any, Any, Any]]:
     """What `train` sets up, without what tells MLflow."""
     run_dir = Path(cfg.run_dir)
     with process.prepared(cfg, run_dir):
-        from pipelines.training import loop, upstream, workers  # TensorFlow.
+        from pipelines.training import loop, workers  # TensorFlow.
 
-        upstream.leave_graphs_as_traced()
         try:
             built = assembly.built(assembly.prepared(cfg))
             outcome = loop.Outcome()
