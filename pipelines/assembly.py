@@ -28,7 +28,7 @@ from pipelines.shipping import metadata
 from pipelines.tracking import continuation, runs
 from pipelines.tracking.record import RunRecord
 from pipelines.usage import UsageError
-from pipelines.weights import cards, hub, named
+from pipelines.weights import cards, hub, named, rows, suitability
 from pipelines.weights.cards import Card, misfits
 from pipelines.weights.named import Weights
 
@@ -88,6 +88,34 @@ def with_data(cfg: Config) -> Prepared:
     return Prepared(cfg, task, store.obtain(cfg, task))
 
 
+def refuse_other_task(overrides: Sequence[str], cfg: Config) -> None:
+    """Refuses data of another task than the experiment's before they are fetched or built; `parameters` would do so after.
+
+    Args:
+        overrides: of which `cfg` was composed.
+
+    Raises:
+        UsageError: naming what fits.
+    """
+    chosen = [word for word in overrides if word.startswith("experiment=")]
+    if not chosen or cfg.dataset is None or "." in cfg.dataset.task:
+        return  # A task of one's own says itself which experiments are for it.
+    dataset = config.compose(chosen).dataset
+    wanted = cfg.dataset.task
+    if dataset is None or dataset.task == wanted:
+        return
+    fitting = rows.NETWORKS.get(wanted)
+    advice = (
+        f"EXP={fitting} fits these data (others: make list)"
+        if fitting
+        else "all there are: make list"
+    )
+    raise UsageError(
+        f"{chosen[0]} is for {dataset.task}, and {cfg.dataset.name} for {wanted}; {advice}; or choose other data: "
+        "DATA=<name>, or dataset.task=<task> where its source serves several"
+    )
+
+
 def as_built(cfg: Config) -> tuple[Dataset, ModuleType, Manifest | None]:
     """The dataset of an experiment, its task and its data, None where they are not built yet.
 
@@ -133,6 +161,29 @@ def _with_network(cfg: Config) -> Config:
 def input_size(params: Any) -> Sequence[int | None]:
     """The model's, height and width before the channels; empty where the experiment has none."""
     return getattr(params.task.model, "input_size", ())
+
+
+def notes(data: Manifest, model: Mapping[str, Any], edge: int, learned: int | None) -> list[str]:
+    """What of the data speaks against a network, or against weights that learned from photographs.
+
+    Args:
+        model: its `task.model`, as far as its experiment states it.
+        edge: of its input, in pixels; 0: not known.
+        learned: the edge of those photographs, 0: not known; None: these are no such weights.
+    """
+    counts = data.classes.get("train", {})
+    ordered = {label: counts.get(label, 0) for label in data.labels}
+    said = [
+        suitability.small_objects(data.image_sizes, data.box_sizes, edge) if edge else None,
+        suitability.odd_objects(data.image_sizes, data.box_sizes, model),
+        suitability.rare_class(ordered, data.task),
+    ]
+    if learned is not None:
+        from pipelines.data import likeness  # Pillow and NumPy.
+
+        said.append(suitability.small_input(edge, learned))
+        said += likeness.notes(data, tasks.load(data.task).decode)
+    return [note for note in said if note]
 
 
 def built(prepared: Prepared) -> Built:

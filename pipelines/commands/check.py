@@ -65,6 +65,11 @@ def _print_sizes(data: Manifest, params: Any) -> None:
     print(
         f"{params.trainer.train_steps} steps at batch {batch}, an evaluation every {interval} steps"
     )
+    from pipelines.training import parameters  # TensorFlow, imported by now.
+
+    warning = parameters.few_steps(params, data.splits["train"].examples)
+    if warning:
+        print(f"warning: {warning}")
 
 
 def prove(cfg: Config) -> int:

@@ -17,7 +17,7 @@ from pipelines.config import Config
 from pipelines.data import manifest
 from pipelines.data.manifest import Manifest
 from pipelines.usage import UsageError, nearest
-from pipelines.weights import choice, rows, suitability
+from pipelines.weights import cards, choice, rows
 from pipelines.weights.choice import Wanted
 from pipelines.weights.rows import Row
 
@@ -25,6 +25,15 @@ LIMITS = ("max_params_m", "max_flops_b", "max_cpu_ms", "max_size_mb", "max_ms")
 OWN = ("task", "images", "target", "licence", "measure", *LIMITS)
 SHOWN = 10
 COLUMNS = f"{'figure':>61} {'M params':>9} {'B ops':>6} {'px':>5} {'MB':>5} {'CPU ms':>7} {'here':>6}  licence"
+# How pictures of one's own are most often brought, by task: the data set, and what it has to be told.
+OWN_DATA = {
+    "classification": ("image_folder", ["dataset.images=<folder>"]),
+    "detection": ("voc", ["dataset.root=<folder>", "dataset.labels=[<class>,…]"]),
+    "segmentation": (
+        "mask_folder",
+        ["dataset.images=<folder>", "dataset.masks=<folder>", "dataset.labels=[<class>,…]"],
+    ),
+}
 MEASURED = "5"  # networks that --measure times
 PICTURE = "choice.png"
 
@@ -55,6 +64,9 @@ def main(overrides: Sequence[str]) -> int:
     places = [word for word in others if word.startswith(("dataset.", "data_dir="))]
     command = kept[0].command(dataset, places)
     print(f"figure against parameters: {file}\nstart from it: {command}")
+    if not dataset:
+        with_own = kept[0].command(*OWN_DATA[wanted.task])
+        print(f"that is on embedded data; on pictures of your own: {with_own}")
     return 0
 
 
@@ -105,22 +117,12 @@ def _data(cfg: Config) -> Manifest | None:
 
 
 def _print_notes(data: Manifest, winner: Row) -> None:
-    """What of the data speaks for or against weights that learned from photographs."""
-    from pipelines.data import likeness  # Pillow and NumPy.
-
-    edge = winner.input_size
-    small = None
-    if edge:
-        small = suitability.small_objects(data.image_sizes, data.box_sizes, edge)
-    counts = data.classes.get("train", {})
-    rare = suitability.rare_class(counts, data.task)
-    decode = tasks.load(data.task).decode
-    unlike = likeness.notes(data, decode)
+    """Says what of the data speaks for or against weights that learned from photographs."""
     model = config.compose(winner.words()).task.get("model") or {}
-    odd = suitability.odd_objects(data.image_sizes, data.box_sizes, model)
-    for note in (small, odd, rare, *unlike):
-        if note:
-            print(f"your data: {note}")
+    stated = model.get("input_size") or [winner.input_size or 0]
+    learned = cards.load(winner.init).input_size if winner.init else 0
+    for note in assembly.notes(data, model, stated[0], learned):
+        print(f"your data: {note}")
 
 
 def _wanted(own: dict[str, str], cfg: Config, data: Manifest | None) -> Wanted:

@@ -12,10 +12,8 @@ from pipelines import assembly, config
 from pipelines.assembly import Prepared
 from pipelines.commands import train
 from pipelines.config import Config
-from pipelines.data import likeness
 from pipelines.usage import UsageError
 from pipelines.weights import cards
-from pipelines.weights.suitability import odd_objects, rare_class, small_input, small_objects
 
 FEW, MANY = (
     100,
@@ -40,6 +38,7 @@ def main(overrides: Sequence[str]) -> int:
             f"init: {cfg.name} names no weights to start from; add INIT=<card, checkpoint or run> (all cards: trellis "
             "weights), or INIT=scratch"
         )
+    assembly.refuse_other_task(overrides, cfg)
     cfg = assembly.with_starting_weights(cfg)
     prepared = assembly.prepared(cfg)
     images = prepared.data.splits["train"].examples
@@ -53,21 +52,13 @@ def main(overrides: Sequence[str]) -> int:
 
 def _warn(cfg: Config, prepared: Prepared) -> None:
     """Says what of the data speaks against this start."""
-    data = prepared.data
     model = cfg.task.get("model") or {}
     edge = model.get("input_size", [0])[0]
-    small = small_objects(data.image_sizes, data.box_sizes, edge) if edge else None
-    counts = data.classes.get("train", {})
-    ordered = {label: counts.get(label, 0) for label in data.labels}
-    of_photographs = cfg.init in cards.names()
-    unlike: list[str | None] = []
-    if of_photographs:
+    learned = None
+    if cfg.init in cards.names():
         learned = cards.load(str(cfg.init)).input_size
-        unlike = [small_input(edge, learned), *likeness.notes(data, prepared.task.decode)]
-    odd = odd_objects(data.image_sizes, data.box_sizes, model)
-    for warning in (small, odd, rare_class(ordered, data.task), *unlike):
-        if warning:
-            print(f"warning: {warning}")
+    for note in assembly.notes(prepared.data, model, edge, learned):
+        print(f"warning: {note}")
 
 
 def _defaults(cfg: Config, images: int, overrides: Sequence[str]) -> dict[str, tuple]:

@@ -10,7 +10,7 @@ import os
 import shutil
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -43,6 +43,13 @@ class Laps:
         now = time.monotonic()
         self.seconds[part] = round(now - self._since, 2)
         self._since = now
+
+
+def main(overrides: Sequence[str]) -> int:
+    """Trains what the overrides say."""
+    cfg = config.compose(overrides)
+    assembly.refuse_other_task(overrides, cfg)
+    return run(cfg)
 
 
 def run(cfg: Config) -> int:
@@ -97,6 +104,9 @@ def _train_built(
     from pipelines.training import faults, loop, parameters, workers
 
     cfg = built.cfg
+    warning = parameters.few_steps(built.params, built.data.splits["train"].examples)
+    if warning:
+        print(f"warning: {warning}")
     starting = assembly.starting(built, folder)
     outcome = loop.Outcome()
     try:
@@ -306,6 +316,3 @@ def _warn_of_another_class(run_dir: Path) -> None:
         machine = classes.here({"environment.json": file.read_text()})
         if machine.differing:
             print("resumed in another class than before:", "\n".join(machine.lines()), flush=True)
-
-
-main = config.composed(run)

@@ -22,6 +22,7 @@ def prepare(params: config_definitions.ExperimentConfig) -> None:
     """Sets what belongs to the whole process: seeds, the precision policy, lighter work on boxes."""
     determinism.seed_everything(params.task.train_data.seed)
     upstream.spare_work_on_boxes()
+    upstream.expect_spare_features()
     # Set on every run: the policy is process state, and stays from an earlier one.
     performance.set_mixed_precision_policy(params.runtime.mixed_precision_dtype or "float32")
 

@@ -201,7 +201,6 @@ def _schedule(params: Any, cfg: Config, examples: Mapping[str, int]) -> None:
     epoch = steps_per_epoch(params, examples)
     if cfg.epochs is not None and "train_steps" not in cfg.trainer:
         trainer.train_steps = max(1, round(cfg.epochs * epoch))
-    _warn_of_few_steps(trainer, epoch)
     if "validation_steps" not in cfg.trainer:
         _evaluate_all(params, examples.get("validation", 0))
     if trainer.train_steps == published:
@@ -289,18 +288,20 @@ def _set_intervals(trainer: Any, cfg: Config, epoch: int) -> None:
         )
 
 
-def _warn_of_few_steps(train: Any, epoch: int) -> None:
-    """Few examples of one's own under a recipe made for many, or few steps: it would end before its learning rate is reached."""
+def few_steps(params: Any, examples: int) -> str | None:
+    """Says so where few examples under a recipe made for many, or few steps, end before the learning rate is reached."""
+    train = params.trainer
     warmup = train.optimizer_config.warmup
     if not warmup.type:
-        return
+        return None
     steps = getattr(warmup.get(), "warmup_steps", 0)
     if not steps or train.train_steps >= 2 * steps:
-        return
+        return None
+    epoch = steps_per_epoch(params, {"train": examples})
     epochs = math.ceil(10 * steps / epoch)
     shorter = max(1, train.train_steps // 10)
-    print(
-        f"warning: of {train.train_steps} steps, {min(steps, train.train_steps)} are the learning rate's warm-up; to learn more: "
+    return (
+        f"of {train.train_steps} steps, {min(steps, train.train_steps)} are the learning rate's warm-up; to learn more: "
         f"epochs={epochs} (trainer.train_steps={epochs * epoch}); or a shorter warm-up: "
         f"trainer.optimizer_config.warmup.{warmup.type}.warmup_steps={shorter}"
     )

@@ -9,6 +9,7 @@ from typing import Any
 import tensorflow as tf
 from official.core import task_factory
 
+from pipelines.training import upstream
 from pipelines.usage import UsageError
 
 WARM_UP = 2
@@ -26,6 +27,7 @@ def forward_ms(params: Any) -> float:
     size = list(stated or [None])
     if None in size:
         raise UsageError("task.model.input_size: say the size of the pictures")
+    upstream.expect_spare_features()
     task = task_factory.get_task(params.task)
     model = task.build_model()
     pictures = tf.random.stateless_uniform([1, *size], (0, 0))

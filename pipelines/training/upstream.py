@@ -5,6 +5,7 @@ After an upgrade, `tests/training/test_upstream.py` says which of them has gone 
 
 import functools
 import re
+import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -191,6 +192,11 @@ def spare_work_on_boxes() -> None:
 
 
 @plain
+def expect_spare_features() -> None:
+    """Has Keras say nothing of features that a decoder leaves: EfficientNet's last, of level 6, is for classifiers alone."""
+    warnings.filterwarnings("ignore", r"Input dict contained keys \['6'\]", UserWarning)
+
+
 def _suppress(scores: tf.Tensor, boxes: tf.Tensor, max_output_size: Any, **options: Any) -> Any:
     """The official suppression, in a tile that fits: it compares all with all, and fills up to 512 boxes with empty ones."""
     official_size = nms.NMS_TILE_SIZE

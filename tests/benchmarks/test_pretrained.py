@@ -81,6 +81,7 @@ def test_what_was_measured_by_the_same_command_here_is_not_made_again(
 ) -> None:
     ten_images(tmp_path)
     commands = []
+    builds = []
 
     def trained(command) -> float:
         commands.append(command)
@@ -90,23 +91,26 @@ def test_what_was_measured_by_the_same_command_here_is_not_made_again(
         return 30.0
 
     monkeypatch.setattr(pretrained, "processor_time", trained)
+    monkeypatch.setattr(pretrained, "built", lambda words, folder: builds.append(words))
     with pytest.raises(pretrained.Unmeasured):
         Bench(PART, tmp_path, tmp_path, is_made=False).trio(4, 0)
     first = Bench(PART, tmp_path, tmp_path).trio(4, 0)
     assert len(commands) == 2 and "init=scratch" in commands[1]
+    assert len(builds) == 1  # Before the first, whose time it would be.
     assert Bench(PART, tmp_path, tmp_path, is_made=False).trio(4, 0) == first
     other = replace(PART, words=("experiment=elpv", "task.model.input_size=[96,96,3]"))
     with pytest.raises(pretrained.Unmeasured):
         Bench(other, tmp_path, tmp_path, is_made=False).trio(4, 0)
 
 
-def test_without_the_folder_of_bccd_two_tasks_are_left(tmp_path, capsys) -> None:
+def test_parts_whose_data_are_not_here_are_left_out(tmp_path, capsys) -> None:
     chosen = {**pretrained.WORDS, "elpv": str(tmp_path)}
     titles = [part.title for part in pretrained.parts(chosen)]
     assert titles == ["classification", "segmentation"]
-    assert "bccd=<folder" in capsys.readouterr().out
-    chosen["bccd"] = str(tmp_path)
-    assert len(pretrained.parts(chosen)) == 3
+    printed = capsys.readouterr().out
+    assert "without bccd=<folder" in printed and "without fashion=<folder" in printed
+    chosen |= {"bccd": str(tmp_path), "fashion": str(tmp_path)}
+    assert len(pretrained.parts(chosen)) == 4
     chosen["only"] = "detection"
     assert [part.title for part in pretrained.parts(chosen)] == ["detection"]
     chosen["sizes"] = "50,200"

@@ -2,7 +2,7 @@
 
 import pytest
 
-from pipelines.commands import finetune
+from pipelines.commands import finetune, train
 from pipelines.config import compose
 from pipelines.usage import UsageError
 
@@ -32,6 +32,14 @@ def test_random_weights_are_never_frozen():
 def test_an_experiment_without_weights_is_told_how_to_name_some():
     with pytest.raises(UsageError, match="add INIT="):
         finetune.main(["experiment=resnet"])
+
+
+@pytest.mark.parametrize("command", [finetune.main, train.main])
+def test_data_of_another_task_are_refused_before_they_are_fetched(command, tmp_path):
+    words = ["experiment=retinanet_lite0", "dataset=elpv", f"data_dir={tmp_path}"]
+    with pytest.raises(UsageError, match=r"is for detection, and elpv for classification; EXP=eff"):
+        command(words)
+    assert not list(tmp_path.iterdir())
 
 
 def test_few_pictures_vary_more_where_the_experiment_varies_them():

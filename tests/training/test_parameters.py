@@ -70,15 +70,17 @@ def test_steps_on_the_command_line_win_over_epochs():
     assert params.trainer.optimizer_config.learning_rate.cosine.decay_steps == 7
 
 
-def test_few_examples_under_a_recipe_for_many_are_warned_of(capsys):
-    assert built("experiment=retinanet", train=208).trainer.train_steps == 42
-    assert (
+def test_few_examples_under_a_recipe_for_many_are_told(capsys):
+    few = built("experiment=retinanet", train=208)
+    assert few.trainer.train_steps == 42
+    said = parameters.few_steps(few, 208)
+    assert said and said.startswith(
         "of 42 steps, 42 are the learning rate's warm-up; to learn more: epochs=39 (trainer.train_steps=507)"
-        in capsys.readouterr().out
     )
-    built("experiment=retinanet", "trainer.train_steps=80")
-    assert "of 80 steps, 50 are the learning rate's warm-up" in capsys.readouterr().out
-    built("experiment=retinanet", train=4000)
+    short = built("experiment=retinanet", "trainer.train_steps=80")
+    assert "of 80 steps, 50 are" in str(parameters.few_steps(short, 160))
+    assert parameters.few_steps(built("experiment=retinanet", train=4000), 4000) is None
+    # Whoever asks for the parameters of a finished run, as predict does, is not warned.
     assert "warning" not in capsys.readouterr().out
 
 

@@ -7,6 +7,7 @@ import json
 import os
 import subprocess
 import sys
+import warnings
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -88,6 +89,17 @@ ROOMS = sorted(file for file in FOLDER.rglob("*.py") if file.name != "upstream.p
 
 
 @pytest.mark.parametrize("function", STOOD_IN_FOR, ids=lambda function: function.__qualname__)
+def test_features_that_a_decoder_leaves_are_not_warned_of_and_other_words_are() -> None:
+    decoder = tf_keras.Model({"3": (first := tf_keras.Input([2]))}, {"3": first * 2.0})
+    with warnings.catch_warnings(record=True) as said:
+        warnings.simplefilter("always")
+        upstream.expect_spare_features()
+        decoder({"3": tf.zeros([1, 2]), "6": tf.zeros([1, 2])})
+        assert not said
+        decoder({"3": tf.zeros([1, 2]), "7": tf.zeros([1, 2])})
+        assert len(said) == 1
+
+
 def test_what_we_stand_in_for_is_as_we_read_it(function):
     digest, consequence = STOOD_IN_FOR[function]
     current = hashlib.sha256(inspect.getsource(function).encode()).hexdigest()[:16]

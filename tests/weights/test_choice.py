@@ -81,6 +81,7 @@ def test_the_command_prints_reasons_a_command_and_a_picture(tmp_path, capsys):
     assert choose.main(words) == 0
     printed = capsys.readouterr().out
     assert "start from it: make finetune EXP=retinanet_lite0" in printed
+    assert "your own: make finetune EXP=retinanet_lite0 DATA=voc ARGS='dataset.root=" in printed
     assert "after it: " in printed and "none was measured here" in printed
     assert (tmp_path / "choice.png").stat().st_size > 5000
 
