@@ -66,7 +66,7 @@ def main(overrides: Sequence[str]) -> int:
     print(f"figure against parameters: {file}\nstart from it: {command}")
     if not dataset:
         with_own = kept[0].command(*OWN_DATA[wanted.task])
-        print(f"that is on embedded data; on pictures of your own: {with_own}")
+        print(f"that is on the data of its experiment; on pictures of your own: {with_own}")
     return 0
 
 
