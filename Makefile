@@ -147,7 +147,7 @@ bench-data: $(READY)      ## measure builds against create_coco_tf_record
 bench-train: $(READY)     ## measure training against official/vision/train.py
 	.venv/bin/python -m benchmarks.train $(ARGS)
 
-bench-pretrained: $(READY) ## measure what pretrained weights add: make bench-pretrained ARGS="bccd=<folder>"
+bench-pretrained: $(READY) ## measure what pretrained weights add: make bench-pretrained ARGS="bccd=<folder> fashion=<folder>"
 	.venv/bin/python -m benchmarks.pretrained $(ARGS)
 
 bench-waits: $(READY)     ## measure the short commands, and where a sweep's trial spends its time
