@@ -115,8 +115,13 @@ def mobilenet_v2(tensors: Tensors, mean: Numbers, deviation: Numbers) -> dict:
     32k + 1 pixels, a good start elsewhere.
     """
     converted = Converted(tensors)
-    names = _convolutions(tensors)
-    for (kernel, norm), (layer, part) in zip(names, _mobilenet_parts(), strict=True):
+    names = list(_convolutions(tensors))
+    places = list(_mobilenet_parts())
+    if len(names) != len(places):
+        raise ValueError(
+            f"it has {len(names)} convolutions with a norm, and {len(places)} are there"
+        )
+    for (kernel, norm), (layer, part) in zip(names, places, strict=True):
         converted.convolution(kernel, kernel_path(layer, part))
         converted.norm(norm, f"{layer}/_norm{part}")
     first = LAYER.format(0)

@@ -42,9 +42,12 @@ def find(card: Card, data_dir: str) -> Path | None:
             continue
         sha256 = digest(place)
         if sha256 != card.sha256:
+            instead = f"remove it, then: trellis weights fetch={card.name}"
+            if not card.sources:
+                instead = "put the file there that the card was made of"
             raise UsageError(
                 f"{place}: has SHA-256 {sha256}, the card {card.name} says {card.sha256}: it is another file or damaged; "
-                f"remove it, then: trellis weights fetch={card.name}"
+                f"{instead}"
             )
         return place
     return None

@@ -3,6 +3,7 @@
 import io
 import pickle
 import zipfile
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -205,10 +206,20 @@ def test_what_a_mobilenet_wants_of_a_pixel_is_folded_into_its_first_layer():
     np.testing.assert_allclose(given, wanted, atol=1e-5)
 
 
+def test_a_damaged_file_of_a_card_of_ones_own_cannot_be_fetched(tmp_path):
+    card = replace(cards.load(LITE0), sources=())
+    (tmp_path / "weights").mkdir()
+    (tmp_path / "weights" / card.file).write_bytes(b"other")
+    with pytest.raises(UsageError, match="put the file there that the card was made of"):
+        store.find(card, str(tmp_path))
+
+
 def test_a_file_of_another_network_makes_no_card(tmp_path):
     source = named.of_card(LITE0, str(tmp_path)).path
     words = [f"add={source}", "name=other", "like=mobilenet_v2", "licence=MIT", "data=x"]
-    with pytest.raises(UsageError, match="is of another network than the layout mobilenet_v2"):
+    with pytest.raises(
+        UsageError, match=r"than the layout mobilenet_v2 .*49 convolutions .* 52 are"
+    ):
         weights.main([*words, f"data_dir={tmp_path}"])
     assert not (tmp_path / "weights").exists()
 
