@@ -89,17 +89,6 @@ ROOMS = sorted(file for file in FOLDER.rglob("*.py") if file.name != "upstream.p
 
 
 @pytest.mark.parametrize("function", STOOD_IN_FOR, ids=lambda function: function.__qualname__)
-def test_features_that_a_decoder_leaves_are_not_warned_of_and_other_words_are() -> None:
-    decoder = tf_keras.Model({"3": (first := tf_keras.Input([2]))}, {"3": first * 2.0})
-    with warnings.catch_warnings(record=True) as said:
-        warnings.simplefilter("always")
-        upstream.expect_spare_features()
-        decoder({"3": tf.zeros([1, 2]), "6": tf.zeros([1, 2])})
-        assert not said
-        decoder({"3": tf.zeros([1, 2]), "7": tf.zeros([1, 2])})
-        assert len(said) == 1
-
-
 def test_what_we_stand_in_for_is_as_we_read_it(function):
     digest, consequence = STOOD_IN_FOR[function]
     current = hashlib.sha256(inspect.getsource(function).encode()).hexdigest()[:16]
@@ -452,3 +441,14 @@ def test_arguments_of_a_loaded_function_are_known_by_name(tmp_path):
     tf.saved_model.save(Network(), str(tmp_path))
     loaded = tf.saved_model.load(str(tmp_path))
     assert "return_endpoints" in upstream.arguments_of(loaded.__call__)
+
+
+def test_features_that_a_decoder_leaves_are_not_warned_of_and_other_words_are() -> None:
+    decoder = tf_keras.Model({"3": (first := tf_keras.Input([2]))}, {"3": first * 2.0})
+    with warnings.catch_warnings(record=True) as said:
+        warnings.simplefilter("always")
+        upstream.expect_spare_features()
+        decoder({"3": tf.zeros([1, 2]), "6": tf.zeros([1, 2])})
+        assert not said
+        decoder({"3": tf.zeros([1, 2]), "7": tf.zeros([1, 2])})
+        assert len(said) == 1
