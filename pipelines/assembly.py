@@ -98,12 +98,12 @@ def refuse_other_task(overrides: Sequence[str], cfg: Config) -> None:
         UsageError: naming what fits.
     """
     chosen = [word for word in overrides if word.startswith("experiment=")]
-    if not chosen or cfg.dataset is None or "." in cfg.dataset.task:
-        return  # A task of one's own says itself which experiments are for it.
-    dataset = config.compose(chosen).dataset
-    wanted = cfg.dataset.task
-    if dataset is None or dataset.task == wanted:
+    dataset = config.compose(chosen).dataset if chosen else None
+    if dataset is None or cfg.dataset is None or dataset.task == cfg.dataset.task:
         return
+    if "." in f"{dataset.task}{cfg.dataset.task}":
+        return  # A task of one's own says itself which experiments are for it.
+    wanted = cfg.dataset.task
     fitting = rows.NETWORKS.get(wanted)
     advice = (
         f"EXP={fitting} fits these data (others: make list)"
