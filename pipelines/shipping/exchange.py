@@ -5,9 +5,10 @@ import itertools
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
+import numpy as np
 import onnx
 import tensorflow as tf
-from tf2onnx import convert
+from tf2onnx import convert, utils
 from tf2onnx.graph import Node
 
 from pipelines.shipping import metadata
@@ -27,12 +28,38 @@ def converted(
     pixels = tf.TensorSpec([1, *size, 3], tf.float32, name="images")
     serve = tf.function(graph.serve)
     with numbered():
-        model, _ = convert.from_function(serve, input_signature=[pixels])
+        model, _ = convert.from_function(
+            serve,
+            input_signature=[pixels],
+            custom_rewriter=[count_axes_from_the_first],
+        )
     # tf2onnx leaves an operation that it does not know as it is.
     onnx.checker.check_model(model)
     model.graph.CopyFrom(in_order(model.graph))
     onnx.helper.set_model_props(model, metadata.texts(document))
     return model.SerializeToString(deterministic=True)
+
+
+def count_axes_from_the_first(graph: Any, nodes: Sequence[Any]) -> Sequence[Any]:
+    """Gives gathers of a batch the place of their axis from the first on, as tf2onnx takes it to be.
+
+    Of one counted from the last, as Mask R-CNN's masks are gathered by, it makes a transposition that names an axis twice.
+    """
+    for node in nodes:
+        if node.type != "GatherV2" or not node.get_attr_value("batch_dims", 0):
+            continue
+        axis = node.inputs[2].get_tensor_value()
+        if axis >= 0:
+            continue
+        place = np.array(axis + graph.get_rank(node.input[0]), np.int32)
+        constant = graph.make_const(utils.make_name("axis"), place)
+        graph.replace_input(
+            node,
+            node.input[2],
+            constant.output[0],
+            2,
+        )
+    return graph.get_nodes()
 
 
 @contextlib.contextmanager

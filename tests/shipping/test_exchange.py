@@ -2,7 +2,9 @@
 
 import numpy as np
 import onnx
+import onnxruntime
 import pytest
+import tensorflow as tf
 from onnx import TensorProto, helper, numpy_helper
 from tf2onnx.graph import Node
 
@@ -46,6 +48,23 @@ def test_sets_of_nodes_are_in_the_order_of_their_first_use():
         assert [hash(node) for node in turned] == list(range(40))
         assert list(set(nodes)) == turned
     assert hash(nodes[0]) != 39
+
+
+class Chosen(tf.Module):
+    """Chooses by the last axis, one of a batch as Mask R-CNN does its masks."""
+
+    def serve(self, images):
+        places = tf.argmax(images, axis=-1)
+        return {"chosen": tf.gather(images, places[:, :, 0], axis=-1, batch_dims=2)}
+
+
+@pytest.mark.slow
+def test_a_batch_is_gathered_by_an_axis_counted_from_the_last():
+    model = exchange.converted(Chosen(), [SIDE, SIDE], {"labels": []})
+    session = onnxruntime.InferenceSession(model, providers=["CPUExecutionProvider"])
+    images = np.random.default_rng(0).random((1, SIDE, SIDE, 3), np.float32)
+    (chosen,) = session.run(["chosen"], {"images": images})
+    assert np.array_equal(chosen, Chosen().serve(images)["chosen"].numpy())
 
 
 @pytest.mark.slow
