@@ -85,12 +85,15 @@ def measured(experiment: str, run: Path, formats: Sequence[str]) -> dict[str, An
         raise RuntimeError(f"the export of {run} ended with {code} and wrote no card")
     here = f"{file.parent.resolve()}/"  # Reasons name files; where they lay is nobody's business.
     document = json.loads(file.read_text().replace(here, ""))
-    card = file.with_suffix(".md").read_text().replace(here, "")
-    head, rule, *lines = card.splitlines()
+    told = file.with_suffix(".md").read_text().replace(here, "")
+    head, rule, *lines = [line for line in told.splitlines() if line.startswith("|")]
+    notes = [line for line in told.splitlines() if line and not line.startswith("|")]
     rows = {}
     for row, line in zip(document["formats"], lines, strict=True):
-        told = {"machine": document["machine"], "head": [head, rule], "line": line}
-        rows[row["format"]] = {**row, **told}
+        form = row["format"]
+        kept = {"machine": document["machine"], "head": [head, rule], "line": line}
+        kept["notes"] = [note for note in notes if note.startswith(f"{form}: ")]
+        rows[form] = {**row, **kept}
     return {"steps": steps, "formats": rows}
 
 
@@ -135,6 +138,8 @@ def _card(rows: Sequence[Mapping[str, Any]]) -> str:
     lines = [*heads[0]] if heads else [_cells("format", "status"), _cells("---", "---")]
     for row in rows:
         lines.append(row.get("line", _cells(row["format"], row["status"])))
+    for row in rows:
+        lines += [f"\n{note}" for note in row.get("notes", ())]
     return "\n".join(lines) + "\n"
 
 

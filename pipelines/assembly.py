@@ -424,7 +424,7 @@ def trained_on(record: RunRecord) -> Manifest:
 
 
 def trained(cfg: Config, say: Callable[[str], None] = print) -> Trained:
-    """The model of the run that `cfg.run` names, with the weights of its best checkpoint.
+    """The model of the run that `cfg.run` names, with the weights of the checkpoint that `cfg.step` names.
 
     Sets up TensorFlow's threads, which can be done once in a process, before its first operation.
 
@@ -442,8 +442,8 @@ def trained(cfg: Config, say: Callable[[str], None] = print) -> Trained:
     threads = determinism.pin_threads(configuration.threads, input_size(params))
     configuration = replace(configuration, threads=threads)
     run_dir = record.run_dir or Path(config.absolute(configuration.run_dir))
-    best = checkpoints.best(runs.checkpoints(record, tempfile.gettempdir()), say)
-    model = inference.restore(params, best)
+    folder = runs.checkpoints(record, tempfile.gettempdir())
+    model = inference.restore(params, checkpoints.chosen(folder, cfg.step, say))
     return Trained(record, configuration, task, data, run_dir, model)
 
 

@@ -214,6 +214,8 @@ class Config:
     images: str | None = role(VERB, default=None, verb="predict")
     # A file or folder that `make export` wrote, in place of the run's checkpoint.
     model: str | None = role(VERB, default=None, verb="predict")
+    # Which of the run's checkpoints predict and export take: `best`, `last` or a step.
+    step: str = role(VERB, default="best", verb="predict")
     # Boxes that are less sure are not drawn.
     min_score: float = role(VERB, default=0.3, verb="predict")
     # What to write: see docs/shipping.md.

@@ -185,6 +185,8 @@ def _written(shipped: assembly.Shipped, form: str, folder: Path) -> dict[str, An
     _remove(folder / form)
     exported = conversion.write(source, form, folder / form)
     described = proof.described(exported, folder)
+    if form == INT8:
+        described |= conversion.operations(exported)
     row = _held(shipped, form, exported, folder / "work")
     if row["status"] != "ok":
         _remove(folder / form)
@@ -225,6 +227,7 @@ def _held(
     answers = running.forward(exported, official.model)
     found = proof.evaluated(kind, shipped.figures, answers)
     row = proof.row(form, kind, metric, reference=reference, exported=found)
+    row["step"] = official.step
     if form == "saved_model" and row["status"] == "ok":
         shared = asking.agreement(
             kind,

@@ -81,13 +81,15 @@ def _of_file(exported: Path, about: Mapping[str, Any]) -> Ask:
             first = {name: values[0] for name, values in said.items()}
             info = np.array([UNKNOWN, UNKNOWN, scale, UNKNOWN])
             return results.of_objects(first, info, image.shape[:2])
-        return _of_boxes(in_numpy.boxes(said, every), scale, about)
+        size = image.shape[:2]
+        found = in_numpy.in_the_picture(in_numpy.boxes(said, every), scale, size)
+        return _of_boxes(found, about)
 
     return ask
 
 
-def _of_boxes(found: Sequence[Any], scale: np.ndarray, about: Mapping[str, Any]) -> Result:
-    boxes = [box / np.tile(scale, 2) for box, _, _ in found]
+def _of_boxes(found: Sequence[Any], about: Mapping[str, Any]) -> Result:
+    boxes = [box for box, _, _ in found]
     return Result(
         boxes=np.array(boxes, np.float32).reshape(-1, 4),
         scores=np.array([score for _, score, _ in found], np.float32),

@@ -59,6 +59,22 @@ def _peak(measured: Mapping[str, float] | None) -> str:
     return f"{measured['peak_mb']:.0f}" if measured else NONE
 
 
+def notes(rows: Sequence[Mapping[str, Any]]) -> list[str]:
+    """What an int8 model computes in floats all the same, a sentence for each format that tells of it."""
+    lines = []
+    for row in rows:
+        if "operations" in row:
+            lines.append(_in_floats(row["format"], row["operations"], row["float_operations"]))
+    return lines
+
+
+def _in_floats(form: str, count: int, names: Mapping[str, int]) -> str:
+    if not names:
+        return f"{form}: none of {count} operations computes in floats"
+    listed = ", ".join(f"{number} {name}" for name, number in names.items())
+    return f"{form}: {sum(names.values())} of {count} operations compute in floats: {listed}"
+
+
 def broken(row: Mapping[str, Any], limits: Mapping[str, float | None]) -> list[str]:
     """The limits that a format breaks, a sentence each.
 
@@ -92,10 +108,12 @@ def show(
     for row in rows:
         table.add_row(*(printable(cell, 300) for cell in cells(row)))
     console.print(table)
+    for line in notes(rows):
+        console.print(printable(line, 500), highlight=False)
 
 
 def with_earlier(document: Mapping[str, Any], folder: Path) -> dict[str, Any]:
-    """The card with the rows of earlier exports, on this machine, whose files still lie in its folder."""
+    """The card with the rows of earlier exports, on this machine and of the same step, whose files still lie in its folder."""
     file = folder / "card.json"
     if not file.exists():
         return dict(document)
@@ -104,13 +122,13 @@ def with_earlier(document: Mapping[str, Any], folder: Path) -> dict[str, Any]:
         return dict(document)
     rows = list(document["formats"])
     exported = [row["format"] for row in rows]
+    steps = {row["step"] for row in rows if "step" in row}
     for row in earlier["formats"]:
-        if row["format"] in exported:
-            continue
         name = row.get("file")
-        if name is None:
+        if row["format"] in exported or name is None:
             continue
-        if (folder / name).exists():
+        of_another = bool(steps) and row.get("step") not in steps
+        if not of_another and (folder / name).exists():
             rows.append(row)
     return {
         **document,
@@ -132,13 +150,14 @@ def write(document: Mapping[str, Any], folder: Path) -> list[Path]:
 
 
 def markdown(rows: Sequence[Mapping[str, Any]]) -> str:
-    """The card as a table of Markdown."""
+    """The card as a table of Markdown, and below it what is to be said of int8."""
     lines = [
         COLUMNS,
         ["---"] * len(COLUMNS),
         *(cells(row) for row in rows),
     ]
-    return "".join(f"| {' | '.join(map(_in_a_cell, line))} |\n" for line in lines)
+    table = [f"| {' | '.join(map(_in_a_cell, line))} |\n" for line in lines]
+    return "".join([*table, *(f"\n{line}\n" for line in notes(rows))])
 
 
 def _in_a_cell(word: str) -> str:
@@ -149,7 +168,8 @@ def _picture(document: Mapping[str, Any], file: Path) -> Path:
     from matplotlib.figure import Figure  # Half a second, where something is drawn.
 
     rows = [_short(cells(row)) for row in document["formats"]]
-    figure = Figure(figsize=(15, 1.2 + 0.35 * len(rows)))
+    title = [document["title"], *(_cut(line, 180) for line in notes(document["formats"]))]
+    figure = Figure(figsize=(15, 1.2 + 0.35 * len(rows) + 0.2 * len(title)))
     axes = figure.subplots()
     axes.axis("off")
     table = axes.table(
@@ -161,10 +181,14 @@ def _picture(document: Mapping[str, Any], file: Path) -> Path:
     table.auto_set_font_size(False)
     table.set_fontsize(8)
     table.auto_set_column_width(list(range(len(COLUMNS))))
-    axes.set_title(document["title"], loc="left", fontsize=9)
+    axes.set_title("\n".join(title), loc="left", fontsize=9)
     figure.savefig(file, dpi=120)
     return file
 
 
 def _short(words: list[str]) -> list[str]:
-    return [word if len(word) <= 42 else f"{word[:41]}…" for word in words]
+    return [_cut(word, 42) for word in words]
+
+
+def _cut(words: str, most: int) -> str:
+    return words if len(words) <= most else f"{words[: most - 1]}…"

@@ -16,7 +16,7 @@ import tensorflow as tf
 from official.vision.serving import export_tflite_lib
 
 from pipelines.outside import reason
-from pipelines.shipping import metadata
+from pipelines.shipping import calibration, metadata
 from pipelines.shipping.formats import ONNX, QUANTIZED
 from pipelines.shipping.graphs import (
     Graph,
@@ -159,15 +159,25 @@ def converted(source: Source, form: str, saved_model: str) -> bytes:
         Refused: an operation has no place in the format.
     """
     try:
-        return export_tflite_lib.convert_tflite_model(
-            saved_model_dir=saved_model,
-            quant_type=QUANTIZED[form],
-            params=source.params,
-            task=Calibration(source.preprocess, source.calibration),
-            calibration_steps=len(source.calibration),
-        )
+        with calibration.of_loops(_network(source.model)):
+            return export_tflite_lib.convert_tflite_model(
+                saved_model_dir=saved_model,
+                quant_type=QUANTIZED[form],
+                params=source.params,
+                task=Calibration(source.preprocess, source.calibration),
+                calibration_steps=len(source.calibration),
+            )
     except Exception as error:  # The converter raises its own errors, from C++ and MLIR.
         raise _refused(error) from error
+
+
+def _network(model: Any) -> list[str]:
+    """Names of the layers of a detector of two stages that are a network; its others sort out boxes."""
+    names = []
+    for part in tf.nest.flatten(getattr(model, "checkpoint_items", {})):
+        if isinstance(part, tf.Module):
+            names.append(part.name)
+    return names
 
 
 def _refused(error: Exception) -> Refused:
@@ -177,13 +187,14 @@ def _refused(error: Exception) -> Refused:
 def most_lost(source: Source) -> str:
     """The layer that int8 does most harm to: its error by the step of its numbers, as TensorFlow's debugger measures it."""
     graph = source.graph(batch_size=1)
-    calibration = Calibration(source.preprocess, source.calibration)
+    parts = _network(source.model)
+    calibrating = Calibration(source.preprocess, source.calibration)
 
     def pictures() -> Iterator[list[Any]]:
-        for image, _ in calibration.build_inputs(None):
+        for image, _ in calibrating.build_inputs(None):
             yield [image]
 
-    with tempfile.TemporaryDirectory() as scratch:
+    with tempfile.TemporaryDirectory() as scratch, calibration.of_loops(parts):
         graph.save(scratch, {"tflite": SERVING}, {})
         converter = tf.lite.TFLiteConverter.from_saved_model(scratch)
         converter.optimizations = [tf.lite.Optimize.DEFAULT]
@@ -202,6 +213,12 @@ def most_lost(source: Source) -> str:
 def _harm(layer: Mapping[str, str]) -> float:
     error = math.sqrt(float(layer["mean_squared_error"]))
     return error / max(float(layer["scale"]), 1e-12)
+
+
+def operations(exported: Path) -> dict[str, Any]:
+    """What the ship card says of the operations of an int8 model."""
+    count, names = calibration.operations(exported.read_bytes())
+    return {"operations": count, "float_operations": names}
 
 
 class Calibration:

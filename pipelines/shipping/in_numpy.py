@@ -145,10 +145,22 @@ def show(name, picture, said, shown, about):
         classes = pixels(said["logits"][0], size, inside, about)
         show_pixels(name, classes, about)
     else:
-        found = []
-        for box, *others in objects(said, about):
-            found.append((box / np.tile(scale, 2), *others))
+        found = in_the_picture(objects(said, about), scale, picture.shape[:2])
         show_boxes(name, picture, found, about)
+
+
+def in_the_picture(found, scale, size):
+    """Objects with their boxes in the picture's own pixels, cut where they reach into what it is padded with.
+
+    A box with a mask is not cut: the mask fills it.
+    """
+    moved = []
+    for box, score, label, *mask in found:
+        box = box / np.tile(scale, 2)
+        if not mask:
+            box = np.clip(box, 0, np.tile(size, 2))
+        moved.append((box, score, label, *mask))
+    return moved
 
 
 def show_class(name, sure, about):

@@ -104,6 +104,35 @@ def best(folder: Path, say: Say) -> str:
     return instead
 
 
+def chosen(folder: Path, name: str, say: Say) -> str:
+    """Prefix of the checkpoint in a run's `checkpoints/` that a user names.
+
+    Args:
+        name: `best`, `last` or a step.
+        say: as for `best`.
+
+    Raises:
+        UsageError: there is none of this name; the message says of which steps there are some.
+    """
+    if name == "best":
+        return best(folder, say)
+    by_step: dict[int | None, str] = {}
+    for place in (folder / "best", folder / "last", folder):
+        for prefix in _prefixes(place):
+            by_step[stored_step(prefix)] = prefix
+    by_step.pop(None, None)
+    there = sorted(step for step in by_step if step is not None)
+    step = int(name) if name.isdecimal() else None
+    if name == "last" and there:
+        step = there[-1]
+    if step in by_step:
+        return by_step[step]
+    listed = ", ".join(map(str, there)) or "none"
+    raise UsageError(
+        f"step: {folder} has no checkpoint {name!r}; say best, last or the step of one: {listed}"
+    )
+
+
 def is_best(prefix: str) -> bool:
     """Whether a checkpoint was saved as the best: in the midst of an evaluation, averaged weights being in the model."""
     return Path(prefix).name.startswith(train_utils.BEST_CHECKPOINT_NAME)

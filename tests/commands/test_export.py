@@ -91,6 +91,16 @@ def test_the_card_says_the_same_in_each_of_its_forms(tmp_path):
     assert Path(files[2]).read_bytes().startswith(b"\x89PNG")
 
 
+def test_the_card_names_what_int8_computes_in_floats(tmp_path):
+    int8 = {**ROW, "format": "tflite_int8", "operations": 74, "float_operations": {"ADD_N": 1}}
+    (line,) = card.notes([ROW, int8])
+    assert line == "tflite_int8: 1 of 74 operations compute in floats: 1 ADD_N"
+    files = card.write({"title": "resnet", "formats": [ROW, int8]}, tmp_path)
+    assert line in files[1].read_text()
+    whole = {**int8, "float_operations": {}}
+    assert card.notes([whole]) == ["tflite_int8: none of 74 operations computes in floats"]
+
+
 def test_the_card_keeps_what_an_earlier_export_has_left_there(tmp_path):
     (tmp_path / "a.tflite").write_text("a file")
     there = {**ROW, "file": "a.tflite"}
@@ -102,6 +112,8 @@ def test_the_card_keeps_what_an_earlier_export_has_left_there(tmp_path):
     assert [row["format"] for row in kept] == ["saved_model", "tflite"]
     again = {**title, "formats": [{**there, "figure": 0.6}]}
     assert card.with_earlier(again, tmp_path)["formats"] == again["formats"]
+    another = {**title, "formats": [{**ROW, "format": "saved_model", "step": 60}]}
+    assert card.with_earlier(another, tmp_path) == another
     elsewhere = {**now, "machine": "another"}
     assert card.with_earlier(elsewhere, tmp_path) == elsewhere
 

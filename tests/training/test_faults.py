@@ -18,6 +18,7 @@ import tensorflow as tf
 
 from pipelines.training import checkpoints
 from pipelines.training.faults import NotSaved
+from pipelines.usage import UsageError
 from tests.training.test_experiment import arguments, check_run, recorded, summary
 
 
@@ -209,6 +210,20 @@ def test_a_best_checkpoint_that_was_lost_is_never_replaced_in_silence(tmp_path):
         file.unlink()
     said.clear()
     assert checkpoints.best(tmp_path, said.append) == newest and "no evaluation" in said[0]
+
+
+def test_a_checkpoint_is_named_by_best_last_or_its_step(tmp_path):
+    chosen = saved(tmp_path / "best" / "best_ckpt-100", 100)
+    figure(tmp_path / "best", 100)
+    same, last = saved(tmp_path / "ckpt-100", 100), saved(tmp_path / "ckpt-300", 300)
+    named = {"best": chosen, "last": last, "100": same, "300": last}
+    for name, prefix in named.items():
+        assert checkpoints.chosen(tmp_path, name, print) == prefix
+    for name in ("200", "first"):
+        with pytest.raises(UsageError, match=f"'{name}'; say best, last or .* 100, 300"):
+            checkpoints.chosen(tmp_path, name, print)
+    with pytest.raises(UsageError, match="one: none"):
+        checkpoints.chosen(tmp_path / "empty", "last", print)
 
 
 def test_a_stop_between_the_weights_and_their_figure_leaves_the_best_before(tmp_path):
