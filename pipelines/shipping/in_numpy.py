@@ -95,9 +95,21 @@ def boxes(said, about):
         order = found[surest]
         while len(order):
             best, order = order[0], order[1:]
-            kept.append((corners[best], scores[best, label], label))
-            corner = np.maximum(corners[order, :2], corners[best, :2])
-            opposite = np.minimum(corners[order, 2:], corners[best, 2:])
+            kept.append(
+                (
+                    corners[best],
+                    scores[best, label],
+                    label,
+                )
+            )
+            corner = np.maximum(
+                corners[order, :2],
+                corners[best, :2],
+            )
+            opposite = np.minimum(
+                corners[order, 2:],
+                corners[best, 2:],
+            )
             inside = np.prod(np.maximum(opposite - corner, 0), axis=1)
             area = np.prod(
                 corners[:, 2:] - corners[:, :2],
@@ -110,7 +122,12 @@ def boxes(said, about):
 
 def detected(said, about):
     """The sure boxes, scores, classes, and masks where there are any, of what a detector has found."""
-    names = ["detection_boxes", "detection_scores", "detection_classes", "detection_masks"]
+    names = [
+        "detection_boxes",
+        "detection_scores",
+        "detection_classes",
+        "detection_masks",
+    ]
     parts = [said[name] for name in names if name in said]
     count = int(said["num_detections"])
     rows = list(zip(*parts, strict=True))[:count]

@@ -81,10 +81,19 @@ def same_boxes(lines, names, found):
     total = 0
     for name, result in zip(names, found, strict=True):
         sure = result.above(0.3)
-        told = [line.removeprefix(f"{name} ") for line in lines if line.startswith(f"{name} ")]
-        words = [line.split(" ", 2) for line in told]
-        assert [label for label, _, _ in words] == [LABELS[number] for number in sure.classes]
-        boxes = np.array([ast.literal_eval(box) for _, _, box in words]).reshape(-1, 4)
-        assert np.abs(boxes - sure.boxes).max(initial=0) < 0.1
-        total += len(words)
+        labels, boxes = told(lines, name)
+        assert labels == [LABELS[number] for number in sure.classes]
+        assert np.abs(np.reshape(boxes, [-1, 4]) - sure.boxes).max(initial=0) < 0.1
+        total += len(labels)
     assert total > 5
+
+
+def told(lines, name):
+    """Labels and boxes of a picture in what its sample printed."""
+    labels, boxes = [], []
+    for line in lines:
+        if line.startswith(f"{name} "):
+            label, _, box = line.removeprefix(f"{name} ").split(" ", 2)
+            labels.append(label)
+            boxes.append(ast.literal_eval(box))
+    return labels, boxes
