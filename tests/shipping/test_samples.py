@@ -58,7 +58,8 @@ def test_a_sample_finds_what_the_model_finds(tiny, name, tmp_path):
     predictor = prediction.Predictor(
         run.preprocess, restored.forward, results.reading(run.kind, run.params)
     )
-    found = [result for _, result in predictor.found([file.read_bytes() for file in pictures])]
+    contents = [file.read_bytes() for file in pictures]
+    found = [result for _, result in predictor.found(contents)]
     lite = environments.environment(tmp_path / "litert", "ai-edge-litert", "numpy")
     alone = environments.environment(tmp_path / "tensorflow", "tensorflow")
     for python, form, files in ((lite, "tflite", arrays), (alone, "saved_model", pictures)):
