@@ -4,7 +4,10 @@
     python -m benchmarks.processors --recipes resnet vit    the first steps of recipes, half a minute for each and setting
 
 A processor with fewer instructions is played by what TensorFlow's parts let be capped, one with other caches by overwriting what
-Eigen has read of them. For each setting is printed what differs from the processor as it is; of a recipe's losses, by how much.
+Eigen has read of them. For each setting is printed what differs from the first one; of a recipe's losses, by how much.
+
+Other processors are emulated by QEMU (`apt install qemu-user`), slowly, and only where they are named: --settings "oneDNN capped
+at AVX2" "EPYC-Rome, emulated" lays an emulated one beside this processor with as few instructions.
 """
 
 import argparse
@@ -37,13 +40,26 @@ SETTINGS: dict[str, dict[str, str]] = {
     "fewer vectors in the C library, NumPy and libjpeg": LIBRARIES,
     "two threads to an operation": {"THREADS_PLAYED": "2"},
 }
+QUICK = list(SETTINGS)
+EMULATOR = "qemu-x86_64"
+EMULATED = ("EPYC-Rome", "EPYC-Milan", "Haswell", "Skylake-Client")
 Found = Mapping[str, str]
+
+
+def emulated(processor: str) -> dict[str, str]:
+    """The variables under which a processor with AVX2 is emulated; with oneDNN, as the runtime has it there."""
+    return {"QEMU_CPU": processor, "TF_ENABLE_ONEDNN_OPTS": "1"}
+
+
+for name in EMULATED:
+    SETTINGS[f"{name}, emulated"] = emulated(name)
 
 
 def printed(command: Sequence[str], variables: Mapping[str, str]) -> str:
     """What a process prints under these variables."""
+    under = [EMULATOR] if "QEMU_CPU" in variables else []
     process = subprocess.run(
-        command,
+        [*under, *command],
         env={**os.environ, "TF_CPP_MIN_LOG_LEVEL": "3", **variables},
         text=True,
         capture_output=True,
@@ -111,7 +127,7 @@ def main() -> None:
     """Runs each setting in processes of its own."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--recipes", nargs="*", default=[])
-    parser.add_argument("--settings", nargs="*", default=list(SETTINGS), choices=list(SETTINGS))
+    parser.add_argument("--settings", nargs="*", default=QUICK, choices=list(SETTINGS))
     parser.add_argument("--data", default="data", help="where the records are or will be")
     chosen = parser.parse_args()
     if not chosen.recipes:
