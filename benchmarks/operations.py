@@ -1,10 +1,11 @@
 """Prints a digest of what each of TensorFlow's operations gives on fixed input, to lay two processors side by side.
 
-`python -m benchmarks.processors` runs it under one setting after another.
+`python -m benchmarks.processors` runs it under one setting after another. Names of operations print those alone.
 """
 
 import hashlib
 import os
+import sys
 from collections.abc import Callable, Iterator
 from functools import partial
 from typing import Any
@@ -105,15 +106,18 @@ def decoding() -> Iterator[Case]:
 
 
 def main() -> None:
-    """Prints a line for each operation."""
+    """Prints a line for each operation, or for those that are named."""
+    named = sys.argv[1:]
     threads = int(os.environ.get(THREADS, "1"))
     tf.config.threading.set_intra_op_parallelism_threads(threads)
     tf.config.threading.set_inter_op_parallelism_threads(1)
     print(f"caches: {os.environ.get(caches.VARIABLE, 'as they are')}")
     for cases in (elementwise(), products(), convolutions(), decoding()):
         for name, run in cases:
+            if named and name not in named:
+                continue
             content = run().numpy().tobytes()
-            print(f"{name}\t{hashlib.sha256(content).hexdigest()}")
+            print(f"{name}\t{hashlib.sha256(content).hexdigest()}", flush=True)
 
 
 if __name__ == "__main__":

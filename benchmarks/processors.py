@@ -2,6 +2,7 @@
 
     python -m benchmarks.processors                         the operations, two minutes
     python -m benchmarks.processors --recipes resnet vit    the first steps of recipes, half a minute for each and setting
+    python -m benchmarks.processors --cost --recipes resnet --settings "as it is" "oneDNN capped at AVX2"    CPU time a step
 
 A processor with fewer instructions is played by what TensorFlow's parts let be capped, one with other caches by overwriting what
 Eigen has read of them. For each setting is printed what differs from the first one; of a recipe's losses, by how much.
@@ -12,6 +13,7 @@ at AVX2" "EPYC-Rome, emulated" lays an emulated one beside this processor with a
 
 import argparse
 import json
+import math
 import os
 import subprocess
 import sys
@@ -19,7 +21,11 @@ import tempfile
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
+from benchmarks import train
+
 STEPS = 3
+# To time: the first block is traced, the second warms up.
+TIMED, BLOCK, TURNS = 50, 10, 2
 SMALL_CACHES = {"CACHES_PLAYED": "32768 524288 8388608"}
 NO_ONEDNN = {"TF_ENABLE_ONEDNN_OPTS": "0"}
 LIBRARIES = {
@@ -104,6 +110,36 @@ def first_steps(recipe: str, data: str, variables: Mapping[str, str]) -> Found:
     return {**found, "weights": steps[-1]["variables"]}
 
 
+def step_cpu_ms(recipe: str, data: str, variables: Mapping[str, str]) -> float:
+    """Processor time of a step of a recipe with its input, as it is typed."""
+    with tempfile.TemporaryDirectory() as folder:
+        settings = [
+            f"experiment={recipe}",
+            f"data_dir={data}",
+            f"runs_dir={folder}",
+            f"run_dir={folder}/run",
+            f"trainer.train_steps={TIMED}",
+            f"trainer.validation_interval={TIMED}",
+            f"trainer.checkpoint_interval={TIMED}",
+            f"trainer.steps_per_loop={BLOCK}",
+            f"trainer.summary_interval={BLOCK}",
+        ]
+        command = [sys.executable, "-m", "pipelines", "train", *settings]
+        return 1000 * train.pace(command, TIMED, variables).step_cpu_s
+
+
+def cost(recipe: str, data: str, settings: Sequence[str]) -> None:
+    """Prints the processor time of a step under each setting: the least of a few runs in turns, and what it is of the first."""
+    least = dict.fromkeys(settings, math.inf)
+    for _ in range(TURNS):
+        for setting in settings:
+            taken = step_cpu_ms(recipe, data, SETTINGS[setting])
+            least[setting] = min(least[setting], taken)
+    first = least[settings[0]]
+    for setting, taken in least.items():
+        print(recipe, setting, f"{taken:.1f} ms", f"{taken / first:.2f}", sep="\t", flush=True)
+
+
 def compare(what: str, settings: Sequence[str], run: Callable[[Mapping[str, str]], Found]) -> None:
     """Prints for each setting what differs from the first."""
     before: Found = {}
@@ -128,11 +164,15 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--recipes", nargs="*", default=[])
     parser.add_argument("--settings", nargs="*", default=QUICK, choices=list(SETTINGS))
+    parser.add_argument("--cost", action="store_true", help="time the steps of the recipes")
     parser.add_argument("--data", default="data", help="where the records are or will be")
     chosen = parser.parse_args()
     if not chosen.recipes:
         compare("operations", chosen.settings, operations)
     for recipe in chosen.recipes:
+        if chosen.cost:
+            cost(recipe, chosen.data, chosen.settings)
+            continue
 
         def steps(variables: Mapping[str, str], recipe: str = recipe) -> Found:
             return first_steps(recipe, chosen.data, variables)

@@ -17,6 +17,7 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -60,14 +61,18 @@ class Pace:
     step_cpu_s: float
 
 
-def pace(command: list[str], steps: int) -> Pace:
-    """Runs one process to its last step and reads its pace from the lines that name a step."""
+def pace(command: list[str], steps: int, variables: Mapping[str, str] | None = None) -> Pace:
+    """Runs one process to its last step and reads its pace from the lines that name a step.
+
+    Args:
+        variables: of its environment, beside ours.
+    """
     began = time.monotonic()
     seen: dict[int, tuple[float, float]] = {}  # Clock and processor time by step.
     tail: list[str] = []
     with subprocess.Popen(
         command,
-        env=ENVIRONMENT,
+        env={**ENVIRONMENT, **(variables or {})},
         text=True,
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,

@@ -184,11 +184,15 @@ def _make_again(cfg: Config, original: Original, recorded: Config, tree: Path) -
     if original.bundled:
         again = bundle.with_its_code(again, texts)
         print(bundle.golden(texts, again))
+    more: list[float] = []
+    if not classes.between(texts, again).promised:
+        more = _other_seeds(recorded, texts["config.yaml"], tree, cfg.seeds)
     compared = _compared(
         original,
         recorded,
         again,
         found,
+        more,
     )
     kinds = {kind for kind, changes in compared.inputs.items() if changes}
     kinds |= classes.kinds(texts, again)
@@ -219,11 +223,28 @@ def _make_again(cfg: Config, original: Original, recorded: Config, tree: Path) -
     return accepted.code
 
 
+def _other_seeds(recorded: Config, text: str, tree: Path, seeds: int) -> list[float]:
+    """Trains the recorded configuration with the seeds that follow its own; returns the headline values.
+
+    Raises:
+        UsageError: one of them did not finish.
+    """
+    values = []
+    for seed in range(recorded.seed + 1, recorded.seed + seeds):
+        run_dir = f"{recorded.run_dir}-seed_{seed}"
+        again = replace(recorded, seed=seed, run_dir=run_dir)
+        if _train_apart(again, text, tree) != 0:
+            raise UsageError(f"seed {seed} did not finish; what it told is in {run_dir}/train.log")
+        values.append(read_summary(Path(run_dir))["headline"]["value"])
+    return values
+
+
 def _compared(
     original: Original,
     recorded: Config,
     again: Mapping[str, str],
     found: RunRecord,
+    more: Sequence[float] = (),
 ) -> Comparison:
     texts = original.texts
     tolerance = recorded.figure.margin if recorded.figure else comparison.TOLERANCE
@@ -237,6 +258,7 @@ def _compared(
         tolerance,
         images,
         outcomes.pair_of_runs([(original.run_dir, headline), (found.run_dir, last)]),
+        more,
     )
 
 

@@ -60,17 +60,19 @@ def compare(
     tolerance: float = TOLERANCE,
     images: int | None = None,
     pair: Paired | None = None,
+    more: Sequence[float] = (),
 ) -> Comparison:
     """Compares two runs by their recorded texts (by file name) and figures (by name, then step).
 
     identical: equal weights, and every loss and metric equal at every step. equivalent: the headline metrics lie within
     `tolerance`. different: anything else. Of one recipe in two classes, where a spread over seeds is stated, two one-sided
-    tests against `tolerance` say equivalent, different or inconclusive; where none is stated, what is not within `tolerance`
-    is inconclusive.
+    tests hold the second run, with what other seeds gave in its class, against the stated figure: equivalent, different or
+    inconclusive; where none is stated, what is not within `tolerance` is inconclusive.
 
     Args:
         images: of the validation split, where the headline is a share of them.
         pair: both runs image by image, where that is kept.
+        more: headline values that other seeds gave in the class of the second run.
     """
     same_class = classes.between(before, after)
     summaries = [_document(texts, "summary.json") for texts in (before, after)]
@@ -98,28 +100,29 @@ def compare(
         verdict = EQUIVALENT if abs(value - again) <= tolerance else INCONCLUSIVE
         results.append(NO_SPREAD)
     elif spread and same_recipe and not same_class.promised:
-        margin = _figure(before).get("margin", tolerance)
-        weighed = _weighed(value, again, spread, margin)
+        weighed = _weighed([again, *more], _figure(before), tolerance)
         verdict = WEIGHED[weighed.verdict]
-        results.append(_said_of_weights(weighed))
+        results.append(_said_of_weights(weighed, 1 + len(more)))
     else:
         verdict = EQUIVALENT if abs(value - again) <= tolerance else DIFFERENT
     return Comparison(verdict, same_class, differing, results)
 
 
-def _weighed(value: float, again: float, spread: Spread, margin: float) -> Equivalence:
-    """Weighs a run of another class, of which bits are not promised, as one of another seed is."""
+def _weighed(values: Sequence[float], figure: Mapping[str, Any], tolerance: float) -> Equivalence:
+    """Weighs runs of another class, of which bits are not promised, as other seeds of the recipe are."""
     return statistics.equivalence(
-        Sample(1, again),
-        Sample(1, value, spread.sd),
-        margin,
+        statistics.sample(values),
+        _stated(figure),
+        figure.get("margin", tolerance),
     )
 
 
-def _said_of_weights(weighed: Equivalence) -> str:
+def _said_of_weights(weighed: Equivalence, runs: int) -> str:
     word = weighed.sentence().replace(weighed.verdict, WEIGHED[weighed.verdict], 1)
     away = f"{abs(weighed.difference):.4f} ± {weighed.half:.4f} apart"
-    return f"another class, so weighed as another seed: {away}, margin {weighed.margin}: {word}"
+    seeds = "another seed" if runs == 1 else f"{runs} other seeds"
+    line = f"another class, so weighed as {seeds} against the recipe's figure: {away}, margin {weighed.margin}: {word}"
+    return f"{line}: make reproduce RUN=… SEEDS={runs + weighed.more}" if weighed.more else line
 
 
 def _spread(texts: Mapping[str, str], metric: str | None) -> Spread | None:
@@ -133,8 +136,12 @@ def _spread(texts: Mapping[str, str], metric: str | None) -> Spread | None:
         return None
     if abs(value - figure.get("value", 0.0)) > figure.get("margin", TOLERANCE):
         return None
-    stated = Sample(figure.get("seeds", 1), figure.get("value", 0.0), figure.get("sd"))
-    return statistics.pooled([stated])
+    return statistics.pooled([_stated(figure)])
+
+
+def _stated(figure: Mapping[str, Any]) -> Sample:
+    """The runs behind a recorded figure."""
+    return Sample(figure.get("seeds", 1), figure.get("value", 0.0), figure.get("sd"))
 
 
 def _figure(texts: Mapping[str, str]) -> dict[str, Any]:

@@ -187,6 +187,27 @@ def test_one_recipe_in_two_classes_is_weighed_by_its_spread(value, word):
     )
 
 
+def test_a_run_of_another_class_and_more_seeds_there_are_weighed_against_the_runs_of_the_recipe():
+    recipe = {"metric": "AP", "value": 0.4, "margin": 0.02, "seeds": 5, "sd": 0.006}
+    before = texts(value=0.39)
+    after = texts(weights="bb", value=0.41, of_class={**CLASS, **CAPPED})
+    for recorded in (before, after):
+        recorded["config.yaml"] += f"figure: {json.dumps(recipe)}\n"
+
+    def weighed(*more: float) -> tuple[str, str]:
+        found = compare(before, after, (FIGURES, FIGURES), more=more)
+        (line,) = [line for line in found.results if line.startswith("another class")]
+        return found.verdict, line
+
+    # Five runs leave the spread uncertain: Student's t of 4 degrees of freedom, 2.132, not the 1.645 of a known one.
+    word, line = weighed()
+    assert word == "inconclusive" and "0.0100 ± 0.0140 apart, margin 0.02: inconclusive" in line
+    assert line.endswith("about 2 more seeds: make reproduce RUN=… SEEDS=3")
+    word, line = weighed(0.395, 0.402)
+    assert word == EQUIVALENT and "weighed as 3 other seeds against the recipe's figure" in line
+    assert weighed(0.44, 0.44, 0.44, 0.44)[0] == DIFFERENT
+
+
 @pytest.mark.parametrize(("value", "word"), [(0.705, EQUIVALENT), (0.75, "inconclusive")])
 def test_a_training_shorter_than_the_recipe_has_not_its_spread(value, word):
     recipe = {"metric": "AP", "value": 0.9, "margin": 0.02, "seeds": 5, "sd": 0.005}
