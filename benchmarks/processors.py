@@ -24,8 +24,7 @@ from pathlib import Path
 from benchmarks import train
 
 STEPS = 3
-# To time: the first block is traced, the second warms up.
-TIMED, BLOCK, TURNS = 50, 10, 2
+TIMED, BLOCK = 50, 10  # steps to time: the first block is traced, the second warms up
 SMALL_CACHES = {"CACHES_PLAYED": "32768 524288 8388608"}
 NO_ONEDNN = {"TF_ENABLE_ONEDNN_OPTS": "0"}
 LIBRARIES = {
@@ -128,10 +127,10 @@ def step_cpu_ms(recipe: str, data: str, variables: Mapping[str, str]) -> float:
         return 1000 * train.pace(command, TIMED, variables).step_cpu_s
 
 
-def cost(recipe: str, data: str, settings: Sequence[str]) -> None:
+def cost(recipe: str, data: str, settings: Sequence[str], turns: int) -> None:
     """Prints the processor time of a step under each setting: the least of a few runs in turns, and what it is of the first."""
     least = dict.fromkeys(settings, math.inf)
-    for _ in range(TURNS):
+    for _ in range(turns):
         for setting in settings:
             taken = step_cpu_ms(recipe, data, SETTINGS[setting])
             least[setting] = min(least[setting], taken)
@@ -165,13 +164,14 @@ def main() -> None:
     parser.add_argument("--recipes", nargs="*", default=[])
     parser.add_argument("--settings", nargs="*", default=QUICK, choices=list(SETTINGS))
     parser.add_argument("--cost", action="store_true", help="time the steps of the recipes")
+    parser.add_argument("--turns", type=int, default=2, help="runs of each setting that are timed")
     parser.add_argument("--data", default="data", help="where the records are or will be")
     chosen = parser.parse_args()
     if not chosen.recipes:
         compare("operations", chosen.settings, operations)
     for recipe in chosen.recipes:
         if chosen.cost:
-            cost(recipe, chosen.data, chosen.settings)
+            cost(recipe, chosen.data, chosen.settings, chosen.turns)
             continue
 
         def steps(variables: Mapping[str, str], recipe: str = recipe) -> Found:

@@ -187,6 +187,8 @@ def _make_again(cfg: Config, original: Original, recorded: Config, tree: Path) -
     more: list[float] = []
     if not classes.between(texts, again).promised:
         more = _other_seeds(recorded, texts["config.yaml"], tree, cfg.seeds)
+    elif cfg.seeds > 1:
+        print("SEEDS: this is the run's own class, where bits decide: other seeds are not trained")
     compared = _compared(
         original,
         recorded,
