@@ -7,6 +7,7 @@ A figure: the experiment's own recipe, data and devices checked first; exit code
 Its recipe is trained once, or with SEEDS of them in a sweep, which the same command resumes.
 """
 
+import hashlib
 import json
 import shutil
 import subprocess
@@ -186,7 +187,13 @@ def _make_again(cfg: Config, original: Original, recorded: Config, tree: Path) -
         print(bundle.golden(texts, again))
     more: list[float] = []
     if not classes.between(texts, again).promised:
-        more = _other_seeds(recorded, texts["config.yaml"], tree, cfg.seeds)
+        more = _other_seeds(
+            original,
+            recorded,
+            again,
+            tree,
+            cfg.seeds,
+        )
     elif cfg.seeds > 1:
         print("SEEDS: this is the run's own class, where bits decide: other seeds are not trained")
     compared = _compared(
@@ -225,19 +232,30 @@ def _make_again(cfg: Config, original: Original, recorded: Config, tree: Path) -
     return accepted.code
 
 
-def _other_seeds(recorded: Config, text: str, tree: Path, seeds: int) -> list[float]:
+def _other_seeds(
+    original: Original,
+    recorded: Config,
+    again: Mapping[str, str],
+    tree: Path,
+    seeds: int,
+) -> list[float]:
     """Trains the recorded configuration with the seeds that follow its own; returns the headline values.
+
+    Their directories go by the run and the class, so that the same command resumes them.
 
     Raises:
         UsageError: one of them did not finish.
     """
+    text = f"{original.name} {levels.of_class(again)}"
+    mark = hashlib.sha256(text.encode()).hexdigest()[:8]
     values = []
     for seed in range(recorded.seed + 1, recorded.seed + seeds):
-        run_dir = f"{recorded.run_dir}-seed_{seed}"
-        again = replace(recorded, seed=seed, run_dir=run_dir)
-        if _train_apart(again, text, tree) != 0:
+        run_dir = Path(recorded.run_dir).with_name(f"{recorded.name}-{mark}-seed_{seed}")
+        other = replace(recorded, seed=seed, run_dir=str(run_dir))
+        finished = read_summary(run_dir).get("status") == "finished"
+        if not finished and _train_apart(other, original.texts["config.yaml"], tree) != 0:
             raise UsageError(f"seed {seed} did not finish; what it told is in {run_dir}/train.log")
-        values.append(read_summary(Path(run_dir))["headline"]["value"])
+        values.append(read_summary(run_dir)["headline"]["value"])
     return values
 
 
@@ -345,7 +363,7 @@ def _refuse_other_data(recorded: Config, before: dict) -> None:
 def _train_apart(cfg: Config, text: str, tree: Path) -> int:
     """Trains in another process, which imports the packages of `tree`, which recorded `text`."""
     file = Path(cfg.run_dir, "recorded.yaml")
-    file.parent.mkdir(parents=True)
+    file.parent.mkdir(parents=True, exist_ok=True)
     file.write_text(config.to_recorded_yaml(cfg, text))
     command, environment = processes.this_tool(
         "train",
