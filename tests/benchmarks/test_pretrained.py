@@ -32,8 +32,10 @@ def test_the_page_has_a_row_for_each_size_with_the_time_of_every_side() -> None:
     text = pretrained.page([pretrained.row(PART, 1954, APART)], 3)
     cells = "classification, accuracy | 1,954 | 80, longer 120 | 0.810 | 0.710 | +0.100 [+0.075, +0.125]"
     assert cells in text and "| 30, 20, 31 |" in text
-    widths = {line.count("|") for line in text.splitlines() if line.startswith("|")}
-    assert len(widths) == 1
+    tables = [part for part in text.split("\n\n") if part.startswith("|")]
+    assert len(tables) == 2
+    for table in tables:
+        assert len({line.count("|") for line in table.splitlines()}) == 1
 
 
 def bench(folder: Path, seconds: dict[str, float]) -> Bench:
