@@ -15,6 +15,7 @@ from tests.shipping.test_preprocessing import Run
 
 pytestmark = pytest.mark.slow
 LABELS = ["zero", "one", "two", "three", "four"]
+SURE = 0.08  # of what such a model says
 
 
 def drawn(run: Run) -> inference.Restored:
@@ -34,7 +35,7 @@ def written(run: Run, restored: inference.Restored, folder):
         "task": run.kind,
         "labels": LABELS[: run.params.task.model.num_classes - first],
         "first_label": first,
-        "min_score": 0.3,
+        "min_score": SURE,
         "input": metadata.shown(run.kind, run.params),
     }
     source = conversion.Source(run.kind, run.params, restored.model, run.preprocess, about)
@@ -81,7 +82,7 @@ def same_pixels(folder, found):
 def same_boxes(lines, names, found):
     total = 0
     for name, result in zip(names, found, strict=True):
-        sure = result.above(0.3)
+        sure = result.above(SURE)
         labels, boxes = told(lines, name)
         assert labels == [LABELS[number] for number in sure.classes]
         assert np.abs(np.reshape(boxes, [-1, 4]) - sure.boxes).max(initial=0) < 0.1
