@@ -49,7 +49,7 @@ def _print_input(training: Any) -> None:
     with parts.timed() as spent:
         read(STEPS)
     _print("input alone", spent, STEPS)
-    _print_kinds("a batch of input", training.kinds(read))
+    _print_kinds("a batch of input", training.kinds(read, parts.TRACED_BATCHES))
 
 
 def _print_step(training: Any) -> None:
@@ -67,7 +67,7 @@ def _print_step(training: Any) -> None:
         f"  convolutions and products: {flops / 1e9:.2f} GFLOP, {reached / 1e9:.1f} GFLOP/s; "
         f"a matrix product: {product / 1e9:.1f} GFLOP/s; share {reached / product:.2f}"
     )
-    _print_kinds("a step", training.kinds(training.step))
+    _print_kinds("a step", training.kinds(training.step, parts.TRACED_STEPS))
     training.read_data()
     training.step(WARM_UP)
     with parts.timed() as both:

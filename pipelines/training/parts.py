@@ -23,7 +23,8 @@ from pipelines.training.exact.order import Stream
 from pipelines.training.progress import quiet
 
 EDGE = 2048  # of the matrices whose product is timed
-TRACED = 3  # steps, or batches
+TRACED_STEPS = 3
+TRACED_BATCHES = 30  # More than wait ready in buffers: of these a trace sees nothing.
 CALLS = {"While", "If", "PartitionedCall", "StatefulPartitionedCall"}  # They hold other operations.
 
 
@@ -133,15 +134,16 @@ class Parts:
             graph = run.get_concrete_function(self._batch).graph
             return sum(_flops(graph, operation) for operation in graph.get_operations())
 
-    def kinds(self, run: Callable[[int], None]) -> list[tuple[str, float, float]]:
+    def kinds(self, run: Callable[[int], None], count: int) -> list[tuple[str, float, float]]:
         """What a step, or a batch, consists of, the longest first: kind of operation, seconds in all threads, calls.
 
         Args:
             run: does a number of steps, or reads a number of batches.
+            count: how many are traced.
         """
         traces = Path(tempfile.mkdtemp(dir=self._folder))
         tf.profiler.experimental.start(str(traces))
-        run(TRACED)
+        run(count)
         tf.profiler.experimental.stop()
         spent: Counter[str] = Counter()
         calls: Counter[str] = Counter()
@@ -151,7 +153,7 @@ class Parts:
                 calls[kind] += 1
         rows = []
         for kind, picoseconds in spent.most_common():
-            rows.append((kind, picoseconds / 1e12 / TRACED, calls[kind] / TRACED))
+            rows.append((kind, picoseconds / 1e12 / count, calls[kind] / count))
         return rows
 
 
