@@ -12,7 +12,7 @@ import tensorflow as tf
 from official.core import config_definitions, task_factory, train_utils
 from official.modeling import performance
 
-from pipelines.training import checkpoints, exact, upstream, workers
+from pipelines.training import checkpoints, conversions, exact, upstream, workers
 from pipelines.training.exact import determinism
 from pipelines.training.exact.order import Stream
 from pipelines.usage import UsageError
@@ -20,6 +20,7 @@ from pipelines.usage import UsageError
 
 def prepare(params: config_definitions.ExperimentConfig) -> None:
     """Sets what belongs to the whole process: seeds, the precision policy, lighter work on boxes."""
+    conversions.keep()
     determinism.seed_everything(params.task.train_data.seed)
     upstream.spare_work_on_boxes()
     upstream.expect_spare_features()

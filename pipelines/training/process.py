@@ -1,6 +1,7 @@
 """What a process needs before it imports TensorFlow."""
 
 import contextlib
+import gc
 import os
 import shutil
 import tempfile
@@ -12,6 +13,7 @@ from pipelines.config import Config
 from pipelines.system import durable, kernels
 from pipelines.training import imports
 
+COLLECTED_AFTER = (100_000, 20, 50)  # objects, and collections of younger ones
 LOCK = "owner.lock"  # in a temporary folder: held while the process that it belongs to lives
 
 
@@ -23,7 +25,12 @@ def prepared(cfg: Config, folder: Path) -> Iterator[None]:
     kernels.cap(cfg.cpu_isa)
     folder.mkdir(parents=True, exist_ok=True)
     _remove_abandoned(folder)
-    with _scratch(folder) as scratch, _temporary_files_in(scratch), imports.postponed():
+    with (
+        _scratch(folder) as scratch,
+        _temporary_files_in(scratch),
+        imports.postponed(),
+        _rare_collections(),
+    ):
         yield
 
 
@@ -60,6 +67,17 @@ def _temporary_files_in(scratch: str) -> Iterator[None]:
             os.environ.pop("TMPDIR", None)
         else:
             os.environ["TMPDIR"] = before
+
+
+@contextmanager
+def _rare_collections() -> Iterator[None]:
+    """Looks for unreachable objects seldom: what an import and a trace make by the million stays, and was looked at again and again."""
+    before = gc.get_threshold()
+    gc.set_threshold(*COLLECTED_AFTER)
+    try:
+        yield
+    finally:
+        gc.set_threshold(*before)
 
 
 def _remove_abandoned(folder: Path) -> None:

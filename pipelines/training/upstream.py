@@ -4,11 +4,14 @@ After an upgrade, `tests/training/test_upstream.py` says which of them has gone 
 """
 
 import functools
+import inspect
 import re
+import sys
 import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from importlib.machinery import SourceFileLoader
 from pathlib import Path
 from types import ModuleType
 from typing import Any, TypeVar
@@ -25,6 +28,7 @@ from tensorflow.core.framework.node_def_pb2 import NodeDef as NodeDef
 from tensorflow.core.protobuf import trackable_object_graph_pb2
 from tensorflow.python.autograph.core import ag_ctx
 from tensorflow.python.autograph.impl import api
+from tensorflow.python.autograph.pyct import origin_info, transpiler
 from tensorflow.python.eager import context
 from tensorflow.python.framework import op_def_registry, ops
 from tensorflow.python.ops import (
@@ -49,6 +53,8 @@ SAVED_STEP = (
 )
 
 CORNERS = 4  # numbers of a box
+
+CONVERTED = "__autograph_generated_file"  # begins the name of a module that AutoGraph makes
 
 AVERAGE = "average"  # the slot of a variable's moving average, in a checkpoint
 
@@ -156,6 +162,73 @@ def converted(function: Function) -> Function:
 
 
 # Random operations and loops
+
+
+Load = Callable[[Callable[..., Any], Any], tuple[Path, list] | None]
+Store = Callable[[Callable[..., Any], Any, str, list], None]
+
+
+def keep_conversions(load: Load, store: Store) -> None:
+    """Has AutoGraph ask for a function that was converted before, and give one away that it converts itself.
+
+    Args:
+        load: given a function and AutoGraph's options, returns a file of Python that makes what it is converted to, and its
+            origins; None where it was not converted before.
+        store: is given the function, the options, the text for such a file, and the origins: for each of its lines that has
+            one the line, then `origin_info.OriginInfo` as a list, its location as three items in front.
+    """
+    converter = api._TRANSPILER
+    official = type(converter).transform_function
+
+    def transform_function(function: Any, context: Any) -> Any:
+        options = converter.get_caching_key(context)
+        kept = converter._cache
+        with converter._cache_lock:
+            is_new = not kept.has(function, options)
+            stored = load(function, options) if is_new else None
+            if stored:
+                kept[function][options] = _loaded(converter, function, *stored)
+            result = official(converter, function, context)
+            if is_new and not stored:
+                store(function, options, *_described(kept[function][options]))
+        return result
+
+    converter.transform_function = transform_function
+
+
+def _loaded(converter: Any, function: Any, file: Path, origins: list) -> Any:
+    """What AutoGraph makes converted functions with, of a stored one."""
+    name = f"{CONVERTED}{file.stem}"
+    loader = SourceFileLoader(name, str(file))
+    module = ModuleType(name)
+    module.__file__ = str(file)
+    loader.exec_module(module)
+    sys.modules[name] = module  # As AutoGraph does.
+    free = function.__code__.co_freevars
+    factory = transpiler._PythonFnFactory(module.NAME, free, converter.get_extra_locals())
+    factory._unbound_factory = module.OUTER()
+    factory.module = module
+    factory.source_map = {}
+    for line, *place, name, text, comment in origins:
+        origin = origin_info.OriginInfo(origin_info.Location(*place), name, text, comment)
+        factory.source_map[origin_info.LineLocation(str(file), line)] = origin
+    return factory
+
+
+def _described(factory: Any) -> tuple[str, list]:
+    """The text of a converted function, and where its lines come from."""
+    origins = []
+    for place, origin in factory.source_map.items():
+        origins.append([place.lineno, *origin.loc, *origin[1:]])
+    text = Path(factory.module.__file__).read_text(encoding="utf-8")
+    outer, *_ = (name for name, value in vars(factory.module).items() if inspect.isfunction(value))
+    return f"{text}\nNAME = {factory._name!r}\nOUTER = {outer}\n", origins
+
+
+def conversion_options(options: Any) -> list[str]:
+    """AutoGraph's options as text, the same in each process."""
+    *flags, features = options.as_tuple()
+    return [*map(str, flags), *sorted(map(str, features))]
 
 
 def replace_operation(name: str, replacement: Callable[[Callable[..., Any]], Any]) -> None:

@@ -20,6 +20,7 @@ from official.core import base_trainer, config_definitions, input_reader, train_
 from official.modeling import optimization
 from official.vision.ops import nms
 from official.vision.utils.object_detection import box_list, faster_rcnn_box_coder
+from tensorflow.python.autograph.pyct import transpiler
 
 from pipelines.training import exact, upstream
 from pipelines.training.exact import leftovers, randomness
@@ -44,6 +45,15 @@ STOOD_IN_FOR: dict[Callable, tuple[str, str]] = {
         "63890c5b76b91161",
         "figures of an evaluation get others beside them, or averages are in place for longer",
     ),
+    transpiler.PyToPy.transform_function: (
+        "fc08c9f431607552",
+        "conversions that are kept are not found again",
+    ),
+    transpiler.GenericTranspiler.transform_function: (
+        "3ee313eb59d42bdc",
+        "a kept conversion may be none that would be made now: conversions._key has to know it",
+    ),
+    transpiler._PythonFnFactory.create: ("425ff4d1d37b117b", "as for transform_function"),
     train_utils.BestCheckpointExporter.maybe_export_checkpoint: (
         "63d93cb9fa77f107",
         "checkpoints.BestExporter saves another best",
