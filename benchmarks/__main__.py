@@ -117,7 +117,8 @@ def main() -> None:
     rows: list[Measured] = []
     with tempfile.TemporaryDirectory(prefix="bench-") as folder:
         for part in asked.parts:
-            rows += measured(part, Path(folder), [f"--repeats={asked.repeats}"])
+            more = ["--variants", "trellis"] if part == "train" else []
+            rows += measured(part, Path(folder), [f"--repeats={asked.repeats}", *more])
     print(f"\n{'':<34} {'trellis':>17} {'beside it':>17}   ratio, least to most")
     print("\n".join(results.line(row) for row in rows))
     now = ratios(rows)

@@ -161,7 +161,7 @@ def official(garden: str, params: Path, folder: Path, mode: str = "train_and_eva
     ]
 
 
-def measure(name: str, root: Path, repeats: int) -> dict[str, list[Pace]]:
+def measure(name: str, root: Path, repeats: int, variants: list[str]) -> dict[str, list[Pace]]:
     """Trains with both tools in turns."""
     steps = STEPS[name]
     run = root / "runs" / "trellis"
@@ -174,8 +174,8 @@ def measure(name: str, root: Path, repeats: int) -> dict[str, list[Pace]]:
     for _ in range(repeats):
         command = official(garden, params, root / "official")
         paces["official"].append(pace(command, steps))
-        for variant, options in VARIANTS.items():
-            command = trellis(name, run, *options)
+        for variant in variants:
+            command = trellis(name, run, *VARIANTS[variant])
             paces.setdefault(variant, []).append(pace(command, steps))
     return paces
 
@@ -220,6 +220,13 @@ def main() -> None:
         default=list(STEPS),
         choices=list(STEPS),
     )
+    parser.add_argument(
+        "--variants",
+        nargs="+",
+        default=list(VARIANTS),
+        choices=list(VARIANTS),
+        help="as typed, and with parts switched off",
+    )
     parser.add_argument("--json", type=Path, help="also write what was measured to a file")
     asked = parser.parse_args()
     print(
@@ -229,7 +236,7 @@ def main() -> None:
     measured = []
     for name in asked.experiments:
         with tempfile.TemporaryDirectory(prefix="bench-train-") as folder:
-            paces = measure(name, Path(folder), asked.repeats)
+            paces = measure(name, Path(folder), asked.repeats, asked.variants)
         print(name)
         show(paces)
         measured += results.of_paces(name, paces["trellis"], paces["official"])
