@@ -92,7 +92,7 @@ def boxes(said, about):
         sure = scores[:, label] >= about["min_score"]
         found = np.flatnonzero(sure)
         surest = np.argsort(-scores[found, label], kind="stable")
-        order = found[surest]
+        order = found[surest][: know["pre_nms_top_k"]]
         while len(order):
             best, order = order[0], order[1:]
             kept.append(

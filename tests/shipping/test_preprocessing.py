@@ -214,6 +214,7 @@ def test_the_boxes_of_the_sample_are_those_of_the_official_generator():
         "boxes": {
             "anchors": {level: anchors[level].reshape(-1, 4).tolist() for level in sides},
             "box_coder_weights": [1.0, 1.0, 1.0, 1.0],
+            "pre_nms_top_k": 1000,
             "nms_iou_threshold": 0.5,
             "max_num_detections": 200,
         },
