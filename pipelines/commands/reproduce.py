@@ -246,14 +246,16 @@ def _other_seeds(
     Raises:
         UsageError: one of them did not finish.
     """
-    text = f"{original.name} {levels.of_class(again)}"
-    mark = hashlib.sha256(text.encode()).hexdigest()[:8]
+    weights = json.loads(original.texts["summary.json"])["weights_sha256"]
+    recipe = original.texts["config.yaml"]
+    identity = f"{weights} {levels.of_class(again)} {recipe}"
+    mark = hashlib.sha256(identity.encode()).hexdigest()[:8]
     values = []
     for seed in range(recorded.seed + 1, recorded.seed + seeds):
         run_dir = Path(recorded.run_dir).with_name(f"{recorded.name}-{mark}-seed_{seed}")
         other = replace(recorded, seed=seed, run_dir=str(run_dir))
         finished = read_summary(run_dir).get("status") == "finished"
-        if not finished and _train_apart(other, original.texts["config.yaml"], tree) != 0:
+        if not finished and _train_apart(other, recipe, tree) != 0:
             raise UsageError(f"seed {seed} did not finish; what it told is in {run_dir}/train.log")
         values.append(read_summary(run_dir)["headline"]["value"])
     return values
