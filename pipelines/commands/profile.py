@@ -36,8 +36,11 @@ def run(cfg: Config) -> int:
                 record_flight=cfg.flight,
             )
             _print_input(training)
-            _print_step(training)
-            _print_rest(training)
+            step_s = _print_step(training)
+            evaluation_s = _print_rest(training)
+            interval = built.params.trainer.validation_interval
+            share = evaluation_s / (interval * step_s)
+            print(f"  an evaluation takes {share:.2f} of the {interval} steps between two")
     return 0
 
 
@@ -52,7 +55,8 @@ def _print_input(training: Any) -> None:
     _print_kinds("a batch of input", training.kinds(read, parts.TRACED_BATCHES))
 
 
-def _print_step(training: Any) -> None:
+def _print_step(training: Any) -> float:
+    """Prints the parts of a step; returns the seconds of one with its input."""
     from pipelines.training import parts  # TensorFlow, imported by now.
 
     training.repeat_one_batch()
@@ -73,9 +77,11 @@ def _print_step(training: Any) -> None:
     with parts.timed() as both:
         training.step(STEPS)
     _print("both", both, STEPS)
+    return both.wall_s / STEPS
 
 
-def _print_rest(training: Any) -> None:
+def _print_rest(training: Any) -> float:
+    """Prints a checkpoint and two evaluations; returns the seconds of the second."""
     from pipelines.training import parts  # TensorFlow, imported by now.
 
     training.save()
@@ -89,6 +95,7 @@ def _print_rest(training: Any) -> None:
     with parts.timed() as spent:
         training.evaluate()
     _print("evaluation", spent, 1)
+    return spent.wall_s
 
 
 def _print_kinds(what: str, rows: list[tuple[str, float, float]]) -> None:

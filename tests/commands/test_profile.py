@@ -20,6 +20,8 @@ def test_a_profile_times_each_part_and_says_what_it_consists_of(trellis, tiny, t
         assert rate and float(rate[1]) > 0, printed
     share = re.search(r"products: ([\d.]+) GFLOP.* share ([\d.]+)", printed)
     assert share and float(share[1]) > 0 and 0 < float(share[2]) < 2, printed
+    between = re.search(r"evaluation takes ([\d.]+) of the (\d+) steps", printed)
+    assert between and float(between[1]) > 0 and int(between[2]) > 0, printed
     batch, step = printed.split("a step consists of")
     assert "DecodeAndCropJpeg" in batch or "DecodeJpeg" in batch or "DecodeImage" in batch, printed
     assert "Conv2DBackpropFilter" in step, printed
