@@ -100,9 +100,10 @@ def test_new_files_of_tools_go_into_the_own_folder(project, monkeypatch):
 
 def test_the_shell_is_offered_own_names_and_those_in_folders(project):
     offered = {}
+    bash = completion.script("bash")
     for word in ("pari", "published/coco/retinanet_spinenet49_m"):
         words = f"COMP_WORDS=(trellis train experiment = {word}); COMP_CWORD=4"
-        program = f'{completion.script()}\n{words}\n_trellis\necho "${{COMPREPLY[@]}}"'
+        program = f'{bash}\n{words}\n_trellis\necho "${{COMPREPLY[@]}}"'
         done = subprocess.run(["bash", "--norc", "-c", program], capture_output=True, text=True)
         offered[word] = done.stdout.split()
     assert offered["pari"] == ["parity"]
