@@ -81,21 +81,28 @@ def operations(variables: Mapping[str, str]) -> Found:
     return dict(pairs)
 
 
+def short(recipe: str, data: str, folder: str, steps: int, block: int) -> list[str]:
+    """What makes a training of a recipe end after a few steps, in a folder, with its figures block by block."""
+    return [
+        f"experiment={recipe}",
+        f"data_dir={data}",
+        f"runs_dir={folder}",
+        f"run_dir={folder}/run",
+        f"trainer.train_steps={steps}",
+        f"trainer.validation_interval={steps}",
+        f"trainer.checkpoint_interval={steps}",
+        f"trainer.steps_per_loop={block}",
+        f"trainer.summary_interval={block}",
+    ]
+
+
 def first_steps(recipe: str, data: str, variables: Mapping[str, str]) -> Found:
     """The losses of the first steps of a recipe, and the digest of its weights after them."""
     threads = variables.get("THREADS_PLAYED", "1")
     with tempfile.TemporaryDirectory() as folder:
         settings = [
-            f"experiment={recipe}",
-            f"data_dir={data}",
-            f"runs_dir={folder}",
-            f"run_dir={folder}/run",
-            f"trainer.train_steps={STEPS}",
-            f"trainer.validation_interval={STEPS}",
-            f"trainer.checkpoint_interval={STEPS}",
+            *short(recipe, data, folder, STEPS, 1),
             "trainer.validation_steps=1",
-            "trainer.steps_per_loop=1",
-            "trainer.summary_interval=1",
             # The last rate of the warm-up, so that the weights move at once.
             "trainer.optimizer_config.warmup.linear.warmup_steps=1",
             f"threads.intra_op={threads}",
@@ -112,17 +119,7 @@ def first_steps(recipe: str, data: str, variables: Mapping[str, str]) -> Found:
 def step_cpu_ms(recipe: str, data: str, variables: Mapping[str, str]) -> float:
     """Processor time of a step of a recipe with its input, as it is typed."""
     with tempfile.TemporaryDirectory() as folder:
-        settings = [
-            f"experiment={recipe}",
-            f"data_dir={data}",
-            f"runs_dir={folder}",
-            f"run_dir={folder}/run",
-            f"trainer.train_steps={TIMED}",
-            f"trainer.validation_interval={TIMED}",
-            f"trainer.checkpoint_interval={TIMED}",
-            f"trainer.steps_per_loop={BLOCK}",
-            f"trainer.summary_interval={BLOCK}",
-        ]
+        settings = short(recipe, data, folder, TIMED, BLOCK)
         command = [sys.executable, "-m", "pipelines", "train", *settings]
         return 1000 * train.pace(command, TIMED, variables).step_cpu_s
 

@@ -97,6 +97,8 @@ def refuse_other_task(overrides: Sequence[str], cfg: Config) -> None:
     Raises:
         UsageError: naming what fits.
     """
+    if not any("dataset" in word or word.startswith("@") for word in overrides):
+        return  # The data are the experiment's own; it need not be composed once more.
     chosen = [word for word in overrides if word.startswith("experiment=")]
     dataset = config.compose(chosen).dataset if chosen else None
     if dataset is None or cfg.dataset is None or dataset.task == cfg.dataset.task:

@@ -135,6 +135,11 @@ def has_begun() -> bool:
     return bool(context.context()._initialized)
 
 
+def expect_spare_features() -> None:
+    """Has Keras say nothing of features that a decoder leaves: EfficientNet's last, of level 6, is for classifiers alone."""
+    warnings.filterwarnings("ignore", r"Input dict contained keys \['6'\]", UserWarning)
+
+
 def leave_operations_apart() -> None:
     """Has graphs that run from now on keep each operation by itself, where TensorFlow would fuse several into one."""
     tf.config.optimizer.set_experimental_options({"remapping": False})
@@ -161,7 +166,7 @@ def converted(function: Function) -> Function:
     return api.tf_convert(function, ag_ctx.ControlStatusCtx(ag_ctx.Status.ENABLED))
 
 
-# Random operations and loops
+# Conversions that are kept
 
 
 Load = Callable[[Callable[..., Any], Any], tuple[Path, list] | None]
@@ -209,8 +214,8 @@ def _loaded(converter: Any, function: Any, file: Path, origins: list) -> Any:
     factory._unbound_factory = module.OUTER()
     factory.module = module
     factory.source_map = {}
-    for line, *place, name, text, comment in origins:
-        origin = origin_info.OriginInfo(origin_info.Location(*place), name, text, comment)
+    for line, *place, within, text, comment in origins:
+        origin = origin_info.OriginInfo(origin_info.Location(*place), within, text, comment)
         factory.source_map[origin_info.LineLocation(str(file), line)] = origin
     return factory
 
@@ -229,6 +234,9 @@ def conversion_options(options: Any) -> list[str]:
     """AutoGraph's options as text, the same in each process."""
     *flags, features = options.as_tuple()
     return [*map(str, flags), *sorted(map(str, features))]
+
+
+# Random operations and loops
 
 
 def replace_operation(name: str, replacement: Callable[[Callable[..., Any]], Any]) -> None:
@@ -265,11 +273,6 @@ def spare_work_on_boxes() -> None:
 
 
 @plain
-def expect_spare_features() -> None:
-    """Has Keras say nothing of features that a decoder leaves: EfficientNet's last, of level 6, is for classifiers alone."""
-    warnings.filterwarnings("ignore", r"Input dict contained keys \['6'\]", UserWarning)
-
-
 def _suppress(scores: tf.Tensor, boxes: tf.Tensor, max_output_size: Any, **options: Any) -> Any:
     """The official suppression, in a tile that fits: it compares all with all, and fills up to 512 boxes with empty ones."""
     official_size = nms.NMS_TILE_SIZE
