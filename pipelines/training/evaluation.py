@@ -2,6 +2,7 @@
 
 import copy
 import sys
+import tempfile
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
@@ -106,9 +107,11 @@ def figures(
     params.trainer.eval_tf_function = False
     params.trainer.eval_tf_while_loop = False
     params.trainer.optimizer_config.ema = None
-    task = task_factory.get_task(params.task)
-    task.build_model = lambda: Answering(forward)
-    witness = Witness(task)
-    trainer = train_utils.create_trainer(params, task, train=False, evaluate=True)
+    # As in `official.trainer`.
+    with tempfile.TemporaryDirectory() as notes:
+        task = task_factory.get_task(params.task, logging_dir=notes)
+        task.build_model = lambda: Answering(forward)
+        witness = Witness(task)
+        trainer = train_utils.create_trainer(params, task, train=False, evaluate=True)
     steps = tf.constant(params.trainer.validation_steps)
     return official.scalars(trainer.evaluate(steps)), witness.found()

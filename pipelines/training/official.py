@@ -1,6 +1,7 @@
 """The official trainer: task, model and optimizer, and in which order ours lies around their methods."""
 
 import contextlib
+import tempfile
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -47,7 +48,9 @@ def trainer(
     if stream:
         exact.install()
     with devices.scope():
-        task = task_factory.get_task(params.task, logging_dir=str(folder) if folder else None)
+        # Without one Mask R-CNN writes the boxes of its validation data where the command was typed, or takes those lying there.
+        notes = str(folder or tempfile.mkdtemp())
+        task = task_factory.get_task(params.task, logging_dir=notes)
         if stream:
             determinism.repeatable(task, stream)
         workers.whole_validation(task, devices)
