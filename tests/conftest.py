@@ -55,7 +55,11 @@ class Trellis:
     """The console command in a process of its own."""
 
     def start(
-        self, *arguments: str, limits: dict[int, int] | None = None, **variables: str
+        self,
+        *arguments: str,
+        limits: dict[int, int] | None = None,
+        cwd: Path = ROOT,
+        **variables: str,
     ) -> subprocess.Popen:
         def prepare() -> None:
             _heed_interrupts()
@@ -64,13 +68,13 @@ class Trellis:
 
         return subprocess.Popen(
             [sys.executable, "-m", "pipelines", *arguments],
-            cwd=ROOT, env={**os.environ, **variables}, text=True, stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
+            cwd=cwd, env={**os.environ, **variables}, text=True, stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
             preexec_fn=prepare,
         )  # fmt: skip
 
-    def __call__(self, *arguments: str, code: int = 0, **variables: str) -> str:
+    def __call__(self, *arguments: str, code: int = 0, cwd: Path = ROOT, **variables: str) -> str:
         """Returns what it printed; fails when the exit code is another."""
-        process = self.start(*arguments, **variables)
+        process = self.start(*arguments, cwd=cwd, **variables)
         printed, _ = process.communicate(timeout=900)
         assert process.returncode == code, printed
         return printed

@@ -47,10 +47,10 @@ def trainer(
     """
     if stream:
         exact.install()
-    with devices.scope():
-        # Without one Mask R-CNN writes the boxes of its validation data where the command was typed, or takes those lying there.
-        notes = str(folder or tempfile.mkdtemp())
-        task = task_factory.get_task(params.task, logging_dir=notes)
+    with devices.scope(), tempfile.TemporaryDirectory() as notes:
+        # Without a folder Mask R-CNN writes the boxes of its validation data where the command was typed, or takes those lying
+        # there. It reads them as the trainer is made.
+        task = task_factory.get_task(params.task, logging_dir=str(folder or notes))
         if stream:
             determinism.repeatable(task, stream)
         workers.whole_validation(task, devices)

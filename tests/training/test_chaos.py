@@ -81,6 +81,21 @@ def test_a_run_killed_at_random_moments_ends_like_one_that_was_not(trellis, tiny
     assert (
         len({step["variables"] for step in recorded if "variables" in step}) == STEPS // 3 + 1
     )  # It did learn.
+    if name == "maskrcnn":
+        assert_evaluates_by_its_own_data(trellis, tmp_path)
+
+
+def assert_evaluates_by_its_own_data(trellis, runs: Path) -> None:
+    """The official Mask R-CNN writes the boxes to find where the command is typed, or takes a file that lies there."""
+    folder = runs / "typed"
+    folder.mkdir()
+    lying = json.dumps({"images": [], "annotations": [], "categories": []})
+    (folder / "annotation.json").write_text(lying)
+    trellis("evaluate", f"run={runs / 'killed'}", f"runs_dir={runs}", cwd=folder)
+    trained, evaluated = (summary(runs / "killed" / part) for part in (".", "evaluation"))
+    assert evaluated["headline"]["value"] == trained["metrics"]["best_mask_AP"]
+    (folder / "annotation.json").unlink()
+    assert not [file for file in folder.iterdir() if file.is_file()]
 
 
 def checkpoint(run_dir: Path, which: str) -> str:
