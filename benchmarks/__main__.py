@@ -1,7 +1,8 @@
 """Measures everything against the official tools, side by side, and holds it against what was recorded last.    make bench
 
-Prints every ratio with its spread, and where one is below all that was recorded; it never fails for that, since machines are
-noisy. `--record` keeps the ratios of this run in benchmarks/recorded.json and draws docs/benchmarks.svg from them.
+Prints every ratio with its spread, and where one is below all that was recorded on such a machine; it never fails for that,
+since machines are noisy. `--record` keeps the ratios of this run in benchmarks/recorded/<machine>.json and draws
+docs/benchmarks.svg from them.
 """
 
 import argparse
@@ -19,7 +20,7 @@ from benchmarks.results import Measured
 from pipelines.system import arithmetic, processes
 
 PARTS = {"data": "2000 photographs", "train": "every experiment", "waits": "short commands"}
-RECORDED = Path(__file__).parent / "recorded.json"
+RECORDED = Path(__file__).parent / "recorded"
 PICTURE = processes.ROOT / "docs" / "benchmarks.svg"
 NOISE = 0.15  # The speed of one machine moves by so much within hours.
 MACHINE = ("vendor", "family", "model", "instruction_set")
@@ -61,42 +62,43 @@ def rounded(row: Measured) -> dict[str, float]:
     return {name: round(value, 3) for name, value in stand.items()}
 
 
-def guard(now: Ratios, here: Mapping[str, Any], recorded: Mapping[str, Any]) -> list[str]:
+def guard(now: Ratios, before: Ratios) -> list[str]:
     """What a reader should know of a run beside the recorded one; a ratio is lower where the spreads lie apart by more than `NOISE`."""
-    if not recorded:
-        return ["nothing is recorded yet: make bench ARGS=--record"]
+    if not before:
+        return ["nothing is recorded of such a machine yet: make bench ARGS=--record"]
     lines = []
-    if recorded["machine"] != here:
-        lines.append(f"recorded on another machine: {in_words(recorded['machine'])}")
     for name, row in now.items():
-        before = recorded["ratios"].get(name)
-        if before is None:
+        kept = before.get(name)
+        if kept is None:
             lines.append(f"new: {name}: {row['middle']:.2f}")
-        elif row["high"] < before["low"] * (1 - NOISE):
+        elif row["high"] < kept["low"] * (1 - NOISE):
             lines.append(
                 f"LOWER: {name}: {row['middle']:.2f} ({row['low']:.2f} to {row['high']:.2f}), "
-                f"recorded {before['middle']:.2f} ({before['low']:.2f} to {before['high']:.2f})"
+                f"recorded {kept['middle']:.2f} ({kept['low']:.2f} to {kept['high']:.2f})"
             )
-        elif row["low"] > before["high"] * (1 + NOISE):
-            lines.append(f"higher: {name}: {row['middle']:.2f}, recorded {before['middle']:.2f}")
+        elif row["low"] > kept["high"] * (1 + NOISE):
+            lines.append(f"higher: {name}: {row['middle']:.2f}, recorded {kept['middle']:.2f}")
     return lines or ["every ratio is within the spread of what was recorded"]
 
 
-def read(file: Path = RECORDED) -> dict[str, Any]:
-    """What was recorded last, nothing where nothing was."""
-    return json.loads(file.read_text()) if file.exists() else {}
+def place(here: Mapping[str, Any], folder: Path = RECORDED) -> Path:
+    """The file of a kind of machine."""
+    parts = [here[name] for name in MACHINE] + [here["cores"], "cores"]
+    return folder / ("-".join(str(part) for part in parts).lower() + ".json")
 
 
-def record(now: Ratios, here: Mapping[str, Any], file: Path = RECORDED) -> Ratios:
-    """Keeps these ratios in place of those of the same names; returns all that are kept now.
+def read(here: Mapping[str, Any], folder: Path = RECORDED) -> Ratios:
+    """What was recorded last on such a machine, nothing where nothing was."""
+    file = place(here, folder)
+    return json.loads(file.read_text())["ratios"] if file.exists() else {}
 
-    Those of another machine are forgotten: one picture shows one machine.
-    """
-    before = read(file)
-    kept = before["ratios"] if before and before["machine"] == here else {}
-    kept = {**kept, **now}
+
+def record(now: Ratios, here: Mapping[str, Any], folder: Path = RECORDED) -> Ratios:
+    """Keeps these ratios in place of those of the same names on such a machine; returns all that are kept of it."""
+    kept = {**read(here, folder), **now}
+    folder.mkdir(exist_ok=True)
     text = json.dumps({"machine": here, "ratios": kept}, indent=1)
-    file.write_text(text + "\n")
+    place(here, folder).write_text(text + "\n")
     return kept
 
 
@@ -106,12 +108,11 @@ def main() -> None:
     parser.add_argument("--parts", nargs="+", default=list(PARTS), choices=list(PARTS))
     parser.add_argument("--repeats", type=int, default=3)
     parser.add_argument("--record", action="store_true", help="keep the ratios, draw the picture")
-    parser.add_argument("--draw", action="store_true", help="only draw what is recorded")
+    parser.add_argument("--draw", action="store_true", help="only draw what is recorded here")
     asked = parser.parse_args()
     here = machine()
     if asked.draw:
-        recorded = read()
-        draw(recorded["ratios"], recorded["machine"])
+        draw(read(here), here)
         return
     print(in_words(here), flush=True)
     rows: list[Measured] = []
@@ -122,7 +123,7 @@ def main() -> None:
     print(f"\n{'':<34} {'trellis':>17} {'beside it':>17}   ratio, least to most")
     print("\n".join(results.line(row) for row in rows))
     now = ratios(rows)
-    print("\n".join(guard(now, here, read())))
+    print("\n".join(guard(now, read(here))))
     if asked.record:
         draw(record(now, here), here)
 

@@ -34,29 +34,20 @@ def test_measurements_survive_their_file(tmp_path: Path) -> None:
     ],
 )
 def test_the_guard_speaks_where_spreads_lie_apart(now: float, word: str) -> None:
-    here = bench.machine()
-    recorded = {"machine": here, "ratios": bench.ratios([SECONDS])}
     row = {"middle": now, "low": now, "high": now}
-    (line,) = bench.guard({SECONDS.name: row}, here, recorded)
+    (line,) = bench.guard({SECONDS.name: row}, bench.ratios([SECONDS]))
     assert line.startswith(word)
 
 
-def test_the_guard_names_another_machine() -> None:
+def test_recording_replaces_what_was_measured_and_leaves_another_machine(tmp_path: Path) -> None:
     here = bench.machine()
-    recorded = {"machine": {**here, "cores": 999}, "ratios": bench.ratios([SECONDS])}
-    first, *_ = bench.guard(bench.ratios([SECONDS]), here, recorded)
-    assert first.startswith("recorded on another machine") and "999 cores" in first
-
-
-def test_recording_replaces_what_was_measured_and_forgets_another_machine(tmp_path: Path) -> None:
-    file = tmp_path / "recorded.json"
-    here = bench.machine()
-    bench.record(bench.ratios([SECONDS]), here, file)
-    kept = bench.record(bench.ratios([STEPS]), here, file)
+    other = {**here, "cores": 999}
+    bench.record(bench.ratios([SECONDS]), here, tmp_path)
+    kept = bench.record(bench.ratios([STEPS]), here, tmp_path)
     assert list(kept) == [SECONDS.name, STEPS.name]
-    assert bench.read(file)["ratios"] == kept
-    kept = bench.record(bench.ratios([STEPS]), {**here, "cores": 999}, file)
-    assert list(kept) == [STEPS.name]
+    assert "such a machine" in bench.guard(kept, bench.read(other, tmp_path))[0]
+    assert list(bench.record(bench.ratios([STEPS]), other, tmp_path)) == [STEPS.name]
+    assert bench.read(here, tmp_path) == kept
 
 
 def test_equal_ratios_give_the_same_picture(tmp_path: Path) -> None:
