@@ -5,6 +5,9 @@ A verb has `main(overrides)`, which takes them as they were written and returns 
 
 import ast
 import importlib
+import os
+import select
+import signal
 import sys
 from pathlib import Path
 
@@ -28,6 +31,28 @@ def verbs() -> dict[str, str]:
 def main() -> None:
     """Runs one verb; leaves with its exit code."""
     sys.excepthook = _tell
+    try:
+        try:
+            _run()
+        finally:
+            sys.stdout.flush()
+    except BrokenPipeError:
+        if not _is_unread():
+            raise
+        # As in `trellis list | head`. What is left in the buffer is written at exit, where nobody reads either.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        sys.exit(128 + signal.SIGPIPE)
+
+
+def _is_unread() -> bool:
+    """Whether who read our standard output has gone."""
+    poll = select.poll()
+    poll.register(sys.stdout.fileno(), 0)
+    return any(event & select.POLLERR for _, event in poll.poll(0))
+
+
+def _run() -> None:
+    """Runs the verb that was typed."""
     docstrings = verbs()
     verb, *overrides = sys.argv[1:] or ["--help"]
     if verb in ("-h", "--help", "help"):

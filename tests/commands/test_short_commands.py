@@ -2,6 +2,7 @@
 
 import importlib
 import json
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -112,3 +113,16 @@ def test_a_command_that_is_told_nothing_says_what_to_name(verb: str) -> None:
     command = importlib.import_module(f"pipelines.commands.{verb}")
     with pytest.raises(UsageError, match=TOLD_NOTHING[verb]):
         command.main([])
+
+
+@pytest.mark.parametrize(
+    ("words", "code"), [("list", 0), ("choose task=detection", 141), ("--help", 141)]
+)
+def test_a_reader_that_has_gone_ends_a_command_without_a_word(words: str, code: int) -> None:
+    # As in `trellis list | head -1`; a list is all that was asked for, so that make says nothing either.
+    read, write = os.pipe()
+    os.close(read)
+    command = [sys.executable, "-m", "pipelines", *words.split()]
+    done = subprocess.run(command, stdout=write, stderr=subprocess.PIPE, cwd=processes.ROOT)
+    os.close(write)
+    assert (done.returncode, done.stderr) == (code, b"")
