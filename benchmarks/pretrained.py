@@ -7,7 +7,8 @@ For each size and seed: the weights, and INIT=scratch, for as many steps on the 
 the second took clearly less processor time than the first, it is trained once more, for so many steps that it takes no less. Each
 seed has other images of the training split, in the order of a hash of their names. `elpv=`, `bccd=` and `fashion=` say where these data
 lie; ELPV's are fetched where nothing is said, the others are left out. `only=clothes` takes one part, `sizes=50,200` these sizes. What is
-finished is not made again.
+finished is not made again. Rows of the page are kept in benchmarks/pretrained.json, each with the machine that it was measured on, until
+that size is measured again.
 """
 
 import contextlib
@@ -18,6 +19,7 @@ import os
 import resource
 import shutil
 import statistics as means
+import string
 import subprocess
 import sys
 from collections.abc import Callable, Mapping, Sequence
@@ -41,6 +43,7 @@ WORDS = {
     "bccd": "",
     "page": "docs/pretrained.md",
 }
+KEPT = Path(__file__).with_name("pretrained.json")
 FOLDERS = {"clothes": "fashion", "detection": "bccd"}  # the word that says where a part's data lie
 # Which digit it is takes thousands of steps to learn.
 DIGITS_OR_NOT = (
@@ -291,29 +294,33 @@ COLUMNS = (
     "task, figure",
     "images",
     "steps",
+    "seeds",
     "pretrained",
     "from scratch",
     "difference at equal steps",
     "difference at no less time",
     "CPU s: pretrained, scratch, longer",
+    "machine",
 )
+Rows = dict[str, dict[str, Any]]
 
 
-def row(part: Part, size: int, trios: Sequence[Trio]) -> str:
-    """One size, as a row of the page."""
+def row(part: Part, size: int, trios: Sequence[Trio]) -> Rows:
+    """One size, as the page shows it, and where it was measured."""
     times = [f"{mean(trios, side, 'cpu_s'):.0f}" for side in ("pretrained", "scratch", "longer")]
     longer = mean(trios, "longer", "steps")
     cells = (
         f"{part.title}, {part.metric}",
         f"{size:,}",
         f"{part.steps}, longer {longer:.0f}",
+        str(len(trios)),
         f"{mean(trios, 'pretrained', 'value'):.3f}",
         f"{mean(trios, 'scratch', 'value'):.3f}",
         gain(trios, "scratch"),
         gain(trios, "longer"),
         ", ".join(times),
     )
-    return _row(cells)
+    return {f"{part.title}, {size}": {"machine": in_words(machine()), "cells": cells}}
 
 
 def _row(cells: Sequence[str]) -> str:
@@ -322,8 +329,8 @@ def _row(cells: Sequence[str]) -> str:
 
 HEAD = """# What pretrained weights add
 
-Written by `make bench-pretrained ARGS="bccd=<folder of BCCD> fashion=<folder of Fashion-MNIST>"` on {machine}. Seeds: {seeds}, each
-with other images of the training split while there are any.
+Written by `make bench-pretrained ARGS="bccd=<folder of BCCD> fashion=<folder of Fashion-MNIST>"`. Each seed has other images of the training
+split while there are any.
 
 """
 TAIL = """
@@ -348,12 +355,20 @@ chosen by single runs on 200 pictures of another seed, which are not in the tabl
 """
 
 
-def page(rows: Sequence[str], seeds: int) -> str:
-    """The page that shows every part."""
-    ruler = _row(["---"] * len(COLUMNS))
-    table = "\n".join([_row(COLUMNS), ruler, *rows])
-    head = HEAD.format(machine=in_words(machine()), seeds=seeds)
-    return f"{head}{table}\n{TAIL}"
+def page(kept: Mapping[str, Mapping[str, Any]]) -> str:
+    """The page that shows every row, and names the machines."""
+    machines = sorted({row["machine"] for row in kept.values()})
+    letters = dict(zip(machines, string.ascii_uppercase, strict=False))
+    rows = [_row([*row["cells"], letters[row["machine"]]]) for row in kept.values()]
+    table = "\n".join([_row(COLUMNS), _row(["---"] * len(COLUMNS)), *rows])
+    legend = "; ".join(f"{letter}: {name}" for name, letter in letters.items())
+    return f"{HEAD}{table}\n\nMachines: {legend}.\n{TAIL}"
+
+
+def in_order(kept: Rows) -> Rows:
+    """Rows as the suite has them."""
+    names = [f"{part.title}, {size}" for part in suite(WORDS) for size in part.sizes]
+    return {name: kept[name] for name in names if name in kept}
 
 
 def main(words: Sequence[str]) -> None:
@@ -375,21 +390,22 @@ def main(words: Sequence[str]) -> None:
         return
     for part in parts(chosen):
         show(part, measured(part, folder, seeds))
-    every = suite(chosen)
     if all(map(chosen.get, FOLDERS.values())):
-        rows = measured_rows(every, folder, seeds)
-        (ROOT / chosen["page"]).write_text(page(rows, seeds))
+        before = json.loads(KEPT.read_text())
+        kept = in_order({**before, **measured_rows(suite(chosen), folder, seeds)})
+        KEPT.write_text(json.dumps(kept, indent=1) + "\n")
+        (ROOT / chosen["page"]).write_text(page(kept))
 
 
-def measured_rows(parts: Sequence[Part], folder: Path, seeds: int) -> list[str]:
-    """Rows of the page: every size of which all runs are there, made now or before."""
-    rows = []
+def measured_rows(parts: Sequence[Part], folder: Path, seeds: int) -> Rows:
+    """Rows of the page: every size of which all runs are there, made now or before on this machine."""
+    rows: Rows = {}
     for part in parts:
         bench = Bench(part, built(part.words, folder), folder, is_made=False)
         for size in part.sizes:
             with contextlib.suppress(Unmeasured):
                 trios = [bench.trio(size, seed) for seed in range(seeds)]
-                rows.append(row(part, size, trios))
+                rows |= row(part, size, trios)
     return rows
 
 

@@ -9,6 +9,7 @@ import pytest
 from benchmarks import pretrained
 from benchmarks.pretrained import Bench, Part, Run, Trio
 from pipelines.system import tfrecord
+from pipelines.system.processes import ROOT
 
 PART = Part("classification", ("experiment=elpv",), (4,), 80, "accuracy")
 
@@ -29,13 +30,24 @@ def test_a_gain_is_told_with_its_interval_pair_by_pair() -> None:
 
 
 def test_the_page_has_a_row_for_each_size_with_the_time_of_every_side() -> None:
-    text = pretrained.page([pretrained.row(PART, 1954, APART)], 3)
-    cells = "classification, accuracy | 1,954 | 80, longer 120 | 0.810 | 0.710 | +0.100 [+0.075, +0.125]"
-    assert cells in text and "| 30, 20, 31 |" in text
+    kept = pretrained.row(PART, 1954, APART)
+    elsewhere = {
+        "machine": "A Processor, 4 cores",
+        "cells": [*kept["classification, 1954"]["cells"]],
+    }
+    text = pretrained.page({**kept, "classification, 50": elsewhere})
+    cells = "classification, accuracy | 1,954 | 80, longer 120 | 3 | 0.810 | 0.710 | +0.100 [+0.075, +0.125]"
+    assert cells in text and "| 30, 20, 31 | B |" in text and "A: A Processor, 4 cores; B: " in text
     tables = [part for part in text.split("\n\n") if part.startswith("|")]
     assert len(tables) == 2
     for table in tables:
         assert len({line.count("|") for line in table.splitlines()}) == 1
+
+
+def test_the_page_is_that_of_the_rows_on_record_in_the_order_of_the_suite() -> None:
+    kept = json.loads(pretrained.KEPT.read_text())
+    assert list(pretrained.in_order(kept)) == list(kept)
+    assert (ROOT / "docs" / "pretrained.md").read_text() == pretrained.page(kept)
 
 
 def bench(folder: Path, seconds: dict[str, float]) -> Bench:
