@@ -519,7 +519,7 @@ def _judge(cfg: Config, stated: Figure, run_dirs: Mapping[int, Path], where: Pat
 
 
 def _examples(cfg: Config) -> dict[str, int]:
-    """Sizes of the splits; empty for embedded data not built yet. Data that cannot be had are refused here."""
+    """Sizes of the splits; empty for embedded data not built yet. Data that cannot be had are refused here, others built."""
     dataset = config.chosen_dataset(cfg)
     try:
         _, _, data = assembly.as_built(cfg)
@@ -529,18 +529,26 @@ def _examples(cfg: Config) -> dict[str, int]:
         raise UsageError(
             f"{dataset.name}: not here. Where from: {dataset.origin}\n{error}"
         ) from None
-    if data is None and not dataset.embedded:
-        raise UsageError(
-            f"{dataset.name} is not built yet; build it first with the same settings: make data DATA={dataset.name}"
-        )
-    if data is None:
+    if data is None and dataset.embedded:
         return {}
+    if data is None and _is_published(cfg):  # Hours, before it is known whether they can be trained on here.
+        settings = [f"dataset={dataset.name}"]
+        settings += [f"dataset.root={dataset.root}"] if dataset.root else []
+        command = make_command("data", settings)
+        raise UsageError(
+            f"{dataset.name} is not built yet; build it first with the same settings: {command}"
+        )
+    data = data or assembly.with_data(cfg).data
     return {name: split.examples for name, split in data.splits.items()}
+
+
+def _is_published(cfg: Config) -> bool:
+    return figure.choice(cfg).startswith("published/")
 
 
 def _refuse_hopeless(cfg: Config, departures: figure.Departures) -> None:
     """Refuses what would take months, or fail for lack of its starting weights."""
-    if not figure.choice(cfg).startswith("published/"):
+    if not _is_published(cfg):
         return
     if not departures.changed and _on_a_cpu(cfg):
         steps = cfg.trainer.get("train_steps") or "registered"

@@ -349,6 +349,18 @@ def test_absent_data_are_named_with_their_origin_and_the_command(trellis, tmp_pa
     )
 
 
+def test_data_are_built_where_they_are_not_but_for_a_published_recipe(tiny, layouts, tmp_path):
+    own = [word for word in tiny["classification"] if not word.startswith("data_dir=")]
+    cfg = config.compose(["experiment=resnet", *own, f"data_dir={tmp_path}"])
+    assert reproduce._examples(cfg) == {"train": 24, "validation": 10}
+    root = layouts["coco2017"]
+    places = [f"dataset.root={root}", f"data_dir={tmp_path}"]
+    cfg = config.compose(["experiment=published/coco/retinanet_r50fpn_640_72ep", *places])
+    with pytest.raises(UsageError, match="not built yet") as error:
+        reproduce._examples(cfg)
+    assert f'make data DATA=coco2017 ARGS="dataset.root={root}"' in str(error.value)
+
+
 REHEARSALS = {
     "coco/retinanet_r50fpn_640_72ep": [
         "task.init_checkpoint=null", "task.model.input_size=[128,128,3]", "task.model.backbone.resnet.model_id=10",
