@@ -2,6 +2,7 @@
 
 import functools
 import importlib
+import sys
 from collections.abc import Callable, Iterator, Mapping
 from types import ModuleType
 from typing import Any
@@ -42,12 +43,16 @@ REGISTERING = {
 def register(is_registered: Callable[[], bool]) -> None:
     """Imports one project after the other until what is looked for is registered.
 
-    Of a project that is not whole in the wheel, the modules before the one that is missing stay imported.
+    Of a project that is not whole in the wheel, the modules before the one that is missing stay imported. One that was
+    imported by name, as published recipes do, is repaired too.
     """
     for project in REGISTERING:
         if is_registered():
-            return
+            break
         trouble(project)
+    for project in REPAIRS:
+        if any(f"{HOME}.{module}" in sys.modules for module in REGISTERING[project]):
+            trouble(project)
 
 
 @functools.cache

@@ -21,9 +21,8 @@ what `make test-matrix` measured of each. It writes both; neither is written by 
 
 - **The small form** is one file, `conf/experiment/catalogue/<name>.yaml`: the official experiment with a small backbone, small pictures and
   one epoch of an embedded data set. It is there to try a model, not to reach a figure. `make show EXP=catalogue/yolov7` prints one.
-- A recipe of ours with a figure (`make list`) is another thing. Families that have none yet: DETR (`catalogue/detr_coco`), Mask R-CNN on SpineNet
-  (`catalogue/maskrcnn_spinenet_coco`), segmentation by MaxViT (`catalogue/maxvit_seg_pascal`). Those run; how well they learn has not been
-  measured.
+- A recipe of ours with a figure (`make list`) is another thing. Families that have none yet: DETR (`catalogue/detr_coco`) and Mask R-CNN on SpineNet
+  (`catalogue/maskrcnn_spinenet_coco`). Those run; how well they learn has not been measured.
 - **The official settings** are the experiment as it is registered: `garden=<name>`, without `EXP`. They are made for many accelerators; set
   what differs for you, as in `task.train_data.global_batch_size=16 scale_learning_rate=256`.
 - A project's modules are imported when one of its experiments is asked for; `imports` is not needed for them.
