@@ -3,10 +3,12 @@
 import errno
 import functools
 import json
+import logging
 import os
 import re
 import shutil
 from collections.abc import Collection, Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import replace
 from types import ModuleType
@@ -18,15 +20,19 @@ from pipelines.data import (
     checks,
     content,
     description,
+    earlier,
     encoders,
+    files,
     images,
     index,
     lookup,
     manifest,
-    records,
     repeats,
+    shards,
+    silenced,
     sources,
     summary,
+    without_tables,
 )
 from pipelines.data.checks import Checks
 from pipelines.data.description import Commission, Origin
@@ -35,17 +41,17 @@ from pipelines.data.listing import Listing, Request
 from pipelines.data.manifest import Manifest
 from pipelines.data.progress import Progress
 from pipelines.data.readback import Readback, Undecodable, decoded_before
+from pipelines.data.shards import Job, Position
 from pipelines.data.summary import Summary
 from pipelines.outside import printable, quoted
 from pipelines.system import durable
+from pipelines.system.processes import cores
 from pipelines.usage import UsageError
 
 # Errors that are shown in one line, wherever a build met them.
-STOPPED = re.compile(rf"[^\n]*(?:{lookup.CHANGED}|{records.OTHERWISE})[^\n]*")
+STOPPED = re.compile(rf"[^\n]*(?:{lookup.CHANGED}|{shards.OTHERWISE})[^\n]*")
 OUT_OF_REACH = re.compile(r"\w+://[^\n]*: cannot be fetched: [^\n]*")
 DISK_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
-
-Summaries = dict[str, dict[str, Any]]  # shards of a finished build, by file name
 
 
 def run(commission: Commission) -> Manifest:
@@ -109,7 +115,7 @@ def _check_labels(labels: tuple[str, ...]) -> None:
             raise UsageError(f"{says}; rename the folder or the class to UTF-8")
 
 
-def _job(target: epath.Path, task: ModuleType, listing: Listing, request: Request) -> records.Job:
+def _job(target: epath.Path, task: ModuleType, listing: Listing, request: Request) -> Job:
     """Lists all examples, and says which shards have to be written."""
     dataset = request.dataset
     source = sources.load(dataset.source)
@@ -122,7 +128,7 @@ def _job(target: epath.Path, task: ModuleType, listing: Listing, request: Reques
         functools.partial(sources.objects_of, source, request=request),
     )
     _tell_ballast(listing.tally.ballast)
-    return records.Job(
+    return Job(
         folder=str(target),
         index=listed,
         source=dataset.source,
@@ -145,7 +151,7 @@ def _tell_ballast(names: list[str]) -> None:
     )
 
 
-def _written(job: records.Job, origin: Origin, readback: Readback) -> list[Summary]:
+def _written(job: Job, origin: Origin, readback: Readback) -> list[Summary]:
     """Writes the shards of a build, and those again that have images which TensorFlow cannot decode."""
     summaries = _write(job, origin)
     refused = readback.undecodable(description.describe(origin, summaries))
@@ -158,11 +164,13 @@ def _written(job: records.Job, origin: Origin, readback: Readback) -> list[Summa
     return summaries
 
 
-def _write(job: records.Job, origin: Origin) -> list[Summary]:
+def _write(job: Job, origin: Origin) -> list[Summary]:
     target = origin.commission.target
     if job.shards:
         with Progress(target, job.index, job.shards):
-            records.write(job, origin.commission.runner)
+            job = replace(job, shards=_left(job, target))
+            if job.shards:
+                _write_with_beam(job, origin.commission.runner)
     summaries = [_summary(target, shard) for shard in sorted(job.index.shards)]
     description.require_all(
         job.source,
@@ -173,6 +181,52 @@ def _write(job: records.Job, origin: Origin) -> list[Summary]:
     return summaries
 
 
+def _write_with_beam(job: Job, runner: dict[str, Any]) -> None:
+    with silenced(logging.WARNING), without_tables():
+        from pipelines.data import records  # Beam: seconds, warnings.
+
+    records.write(job, runner)
+
+
+def _left(job: Job, target: epath.Path) -> tuple[str, ...]:
+    """Writes the shards of which an earlier one has nearly all records; returns those that are left."""
+    finished = earlier.builds(target)
+    # What TensorFlow cannot decode may be among the earlier records.
+    if job.undecodable or not finished or files.is_remote(job.folder):
+        return job.shards
+    located: dict[str, list[Position]] = {}
+    for split in job.index.examples:
+        for shard, position in shards.positions((split, 0, 1), job):
+            located.setdefault(shard, []).append(position)
+    renew = functools.partial(_renewed, job=job, finished=finished)
+    with ThreadPoolExecutor(cores()) as pool:
+        done = dict(zip(located, pool.map(renew, located.items()), strict=True))
+    renewed = sum(done.values())
+    if renewed:
+        print(f"data: {renewed} shards take most of their records from earlier ones", flush=True)
+    return tuple(shard for shard in job.shards if not done[shard])
+
+
+def _renewed(
+    grouped: tuple[str, list[Position]],
+    job: Job,
+    finished: Mapping[epath.Path, earlier.Summaries],
+) -> bool:
+    """Writes a shard if an earlier one, which has nearly all of its records, is whole."""
+    try:
+        with earlier.opened(
+            grouped[0],
+            shards.heads(grouped, job),
+            job.index.recipe,
+            finished,
+        ) as found:
+            if found:
+                shards.write(grouped, job, found)
+            return found is not None
+    except earlier.Damaged:
+        return False
+
+
 def _summary(target: epath.Path, shard: str) -> Summary:
     counted = summary.read(target, shard)
     if counted is None:
@@ -180,89 +234,34 @@ def _summary(target: epath.Path, shard: str) -> Summary:
     return counted
 
 
-def _without(refused: list[Undecodable], job: records.Job, target: epath.Path) -> records.Job:
+def _without(refused: list[Undecodable], job: Job, target: epath.Path) -> Job:
     """The job of writing shards again without the images that TensorFlow cannot decode."""
-    shards = tuple(sorted({image.shard for image in refused}))
+    again = tuple(sorted({image.shard for image in refused}))
     print(
         f"data: TensorFlow cannot decode {len(refused)} images; "
-        f"writing {len(shards)} shards again without them",
+        f"writing {len(again)} shards again without them",
         flush=True,
     )
     checks.add_undecodable(target, {image.sha256: image.reason for image in refused})
-    for shard in shards:
+    for shard in again:
         summary.remove(target, shard)
-    return replace(job, shards=shards, undecodable=checks.undecodable(target))
+    return replace(job, shards=again, undecodable=checks.undecodable(target))
 
 
-def _missing(target: epath.Path, shards: Mapping[str, str]) -> tuple[str, ...]:
+def _missing(target: epath.Path, wanted: Mapping[str, str]) -> tuple[str, ...]:
     """Those of the shards, which come with the digest of their inputs, that have to be written."""
-    earlier = _earlier(target)
+    finished = earlier.builds(target)
     waiting = []
-    for shard, inputs in sorted(shards.items()):
-        if not _kept(target, shard, inputs, earlier):
+    for shard, inputs in sorted(wanted.items()):
+        if not earlier.is_kept(target, shard, inputs, finished):
             waiting.append(shard)
-    kept = len(shards) - len(waiting)
+    kept = len(wanted) - len(waiting)
     if kept:
         print(
-            f"data: {kept} of {len(shards)} shards are as they were; writing {len(waiting)}",
+            f"data: {kept} of {len(wanted)} shards are as they were; writing {len(waiting)}",
             flush=True,
         )
     return tuple(waiting)
-
-
-def _earlier(target: epath.Path) -> dict[epath.Path, Summaries]:
-    """Summaries of the shards of finished builds, this one's own first, by their folders."""
-    name = target.name.rsplit("-", 1)[0]
-    folders = [file.parent for file in target.parent.glob(f"{name}-*/{summary.SHARDS}")]
-    folders.sort(key=lambda folder: (folder != target, folder))
-    return {folder: summary.finished(folder) for folder in folders}
-
-
-def _kept(
-    target: epath.Path,
-    shard: str,
-    inputs: str,
-    earlier: Mapping[epath.Path, Summaries],
-) -> bool:
-    """Whether the shard is there: from this build interrupted or finished, or taken over from one of other content."""
-    counted = summary.read(target, shard)
-    if counted and counted.inputs == inputs and _whole(target, counted):
-        return True
-    for folder, summaries in earlier.items():
-        entry = summaries.get(shard)
-        if not entry or entry["inputs"] != inputs:
-            continue
-        if _taken_over(folder, target, summary.from_entry(entry)):
-            return True
-    return False
-
-
-def _whole(folder: epath.Path, counted: Summary) -> bool:
-    """Whether a shard has the SHA-256 that it was written with; a build trusts no stamp."""
-    return manifest.intact(folder, description.shard(counted), {})
-
-
-def _taken_over(old: epath.Path, new: epath.Path, counted: Summary) -> bool:
-    if not _whole(old, counted):
-        return False
-    if old != new:
-        beside = checks.place(new, "")
-        before = old / counted.file
-        shard = new / counted.file
-        _link(before, shard, beside)
-        _link(manifest.lengths_file(before), manifest.lengths_file(shard), beside)
-    summary.write(counted, new)
-    return True
-
-
-def _link(old: epath.Path, new: epath.Path, beside: epath.Path) -> None:
-    partial = durable.partial(new, beside)
-    partial.unlink(missing_ok=True)
-    try:
-        os.link(old, partial)
-    except OSError:
-        old.copy(partial, overwrite=True)
-    partial.replace(new)
 
 
 @contextmanager
@@ -303,8 +302,8 @@ def finish(target: epath.Path, built: Manifest, summaries: list[Summary], known:
     durable.write_whole(target / manifest.FILE, built.to_json(), beside)
     (target / "index").rmtree(missing_ok=True)
     _clear(target, {*counts, summary.SHARDS, manifest.FILE, manifest.REJECTS, checks.BESIDE})
-    lengths = {f"{shard}{manifest.LENGTHS}" for shard in counts}
-    _clear(beside, {*lengths, checks.CHECKS, checks.UNDECODABLE})
+    listed = {f"{shard}{ending}" for shard in counts for ending in manifest.LISTS}
+    _clear(beside, {*listed, checks.CHECKS, checks.UNDECODABLE})
 
 
 def _clear(folder: epath.Path, wanted: Collection[str]) -> None:

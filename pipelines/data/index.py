@@ -36,6 +36,7 @@ class Index:
     )  # digest over a shard's inputs, by file name
     examples: dict[str, int] = field(default_factory=dict)  # by split
     rejects: list[Reject] = field(default_factory=list)  # found before an image was read
+    recipe: str = ""  # digest over all that shapes a record beside its example
 
     def file(self, split: str) -> epath.Path:
         """The lines of one split."""
@@ -64,7 +65,7 @@ def write(
     Raises:
         UsageError: there is nothing to train on.
     """
-    index = Index(folder)
+    index = Index(folder, recipe=recipe)
     epath.Path(folder).mkdir(parents=True, exist_ok=True)
     files: dict[str, IO[str]] = {}
     positions: dict[str, set[int]] = {}
@@ -94,7 +95,7 @@ def write(
         raise _empty(index.rejects)
     for split, examples in index.examples.items():
         count = (shards or {}).get(split) or shard_count(examples)
-        _add_shards(index, split, count, recipe)
+        _add_shards(index, split, count)
     return index
 
 
@@ -132,16 +133,24 @@ def _add_shards(
     index: Index,
     split: str,
     count: int,
-    recipe: str,
 ) -> None:
-    # A sum of digests does not depend on the order of the input.
     sums = [0] * count
     with index.file(split).open("rb") as lines:
         for line in lines:
-            sums[position(line) % count] += int(line[DIGITS:HEAD], 16)
+            sums[position(line) % count] += number_of(line)
     for number, total in enumerate(sums):
         name = shard_name(split, number, count)
-        index.shards[name] = keys.joint_digest(recipe, str(total))
+        index.shards[name] = inputs(index.recipe, total)
+
+
+def inputs(recipe: str, total: int) -> str:
+    """Digest over what a shard is made from: a sum of numbers does not depend on the order of the input."""
+    return keys.joint_digest(recipe, str(total))
+
+
+def number_of(line: bytes) -> int:
+    """The digest of the example in a line, as a number."""
+    return int(line[DIGITS:HEAD], 16)
 
 
 def shard_name(split: str, number: int, count: int) -> str:

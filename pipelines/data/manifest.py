@@ -20,6 +20,8 @@ from pipelines.usage import UsageError, make_command
 FILE = "manifest.json"
 REJECTS = "rejects.jsonl"
 LENGTHS = ".lengths"  # ends a file beside each shard: bytes of its records, in order, as little-endian uint32
+EXAMPLES = ".examples"  # likewise: a line for each of its examples, with what is counted of it
+LISTS = (LENGTHS, EXAMPLES)
 
 
 @dataclass(frozen=True)
@@ -244,6 +246,11 @@ def stamps(built: Manifest) -> dict[str, Stamp]:
 def lengths_file(shard: epath.Path) -> epath.Path:
     """Where the lengths of a shard's records are listed."""
     return checks.place(shard.parent, shard.name + LENGTHS)
+
+
+def examples_file(shard: epath.Path) -> epath.Path:
+    """Where the examples are listed that a shard was made from."""
+    return checks.place(shard.parent, shard.name + EXAMPLES)
 
 
 def _lengths_fit(folder: epath.Path, shard: Shard) -> bool:

@@ -59,13 +59,23 @@ def obtain(cfg: Config, task: ModuleType) -> Manifest:
             return built
         engine = cfg.runner.get("engine", "local")
         print(f"data: building {dataset.name} with the {engine} runner in {folder}", flush=True)
-        with silenced(logging.WARNING), without_tables():
-            from pipelines.data import adoption, build  # Beam: seconds, warnings.
-
-        builder: ModuleType = adoption if source.FACTS.adopted else build
-        built = builder.run(Commission(dataset, task, epath.Path(folder), found, cfg.runner))
+        built = _builder(adopted=source.FACTS.adopted).run(
+            Commission(dataset, task, epath.Path(folder), found, cfg.runner)
+        )
     _tell(built)
     return built
+
+
+def _builder(*, adopted: bool) -> ModuleType:
+    """What builds a data set, imported only where there is something to build."""
+    if not adopted:
+        from pipelines.data import build  # NumPy and Pillow: tenths of a second.
+
+        return build
+    with silenced(logging.WARNING), without_tables():
+        from pipelines.data import adoption  # Beam: seconds, warnings.
+
+    return adoption
 
 
 def _tell(built: Manifest) -> None:

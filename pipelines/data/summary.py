@@ -40,8 +40,23 @@ class Summary:
     box_sizes: dict[str, int] = field(default_factory=Counter)
     contents: list[str] = field(default_factory=list)  # first digits of the images' digests
     rejects: list[list] = field(default_factory=list)
+    listed: str = ""  # SHA-256 of the list of its examples
     # Numbers of the records whose picture only TensorFlow can judge; None: nobody has looked.
     unusual: list[int] | None = field(default_factory=list)
+
+    def counts(self) -> dict[str, Any]:
+        """What was counted of one example, as `add` takes it."""
+        return {name: value for name, value in vars(self).items() if value}
+
+    def add(self, counts: Mapping[str, Any]) -> None:
+        """Adds what was counted of the next example."""
+        for name, value in counts.items():
+            if name == "unusual":
+                value = [self.examples]
+            if isinstance(value, dict):
+                getattr(self, name).update(value)
+            else:
+                setattr(self, name, getattr(self, name) + value)
 
     def read(self, objects: int) -> None:
         """Notes an example that was read, with the objects that its annotation has."""

@@ -45,6 +45,20 @@ def read(file: IO[bytes]) -> Iterator[bytes]:
     Raises:
         ValueError: the file is cut short or a checksum is wrong; the message says at which byte.
     """
+    at = 0
+    for _, record, footer in framed(file):
+        if checksum(record) != struct.unpack("<I", footer)[0]:
+            raise ValueError(f"record at byte {at} is cut short or corrupt")
+        yield record
+        at += HEADER + len(record) + FOOTER
+
+
+def framed(file: IO[bytes]) -> Iterator[tuple[bytes, bytes, bytes]]:
+    """Header, record and footer of each record of a file; whether they fit each other is for the caller to see.
+
+    Raises:
+        ValueError: the file is cut short or the checksum of a header is wrong; the message says at which byte.
+    """
     size, at = file.seek(0, os.SEEK_END), 0
     file.seek(0)
     while header := file.read(HEADER):
@@ -56,8 +70,5 @@ def read(file: IO[bytes]) -> Iterator[bytes]:
             at + HEADER + length + FOOTER > size
         ):  # Asked before reading, which would first make room for what is announced.
             raise ValueError(f"record at byte {at} is cut short or corrupt")
-        record, footer = file.read(length), file.read(FOOTER)
-        if checksum(record) != struct.unpack("<I", footer)[0]:
-            raise ValueError(f"record at byte {at} is cut short or corrupt")
-        yield record
+        yield header, file.read(length), file.read(FOOTER)
         at += HEADER + length + FOOTER

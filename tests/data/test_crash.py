@@ -56,7 +56,7 @@ def leftovers(folder: Path) -> list[str]:
     names = [
         file.relative_to(folder).as_posix()
         for file in folder.rglob("*")
-        if not file.name.endswith((".tfrecord", ".tfrecord.lengths"))
+        if not file.name.endswith((".tfrecord", ".tfrecord.lengths", ".tfrecord.examples"))
     ]
     return [
         name

@@ -12,7 +12,8 @@ import numpy as np
 import pytest
 
 from pipelines.config import Dataset, compose
-from pipelines.data import content, encoders, images, masks, records
+from pipelines.data import build as building
+from pipelines.data import content, encoders, images, masks
 from pipelines.data.manifest import Manifest
 from pipelines.usage import UsageError
 from tests import golden
@@ -145,9 +146,9 @@ def test_a_worker_that_encodes_otherwise_stops_the_build(
     build: Build, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     file, _ = coco(tmp_path / "images")
-    job = records.Job
+    job = building.Job
     monkeypatch.setattr(
-        records,
+        building,
         "Job",
         lambda **fields: job(**{**fields, "encoders": {"object masks": "elsewhere"}}),
     )

@@ -26,7 +26,7 @@ from PIL import Image
 
 import tasks
 from pipelines.config import Dataset
-from pipelines.data import build, content, manifest, records
+from pipelines.data import build, content, manifest, records, shards
 from pipelines.data.description import Commission
 from pipelines.data.manifest import Manifest
 from pipelines.system import tfrecord
@@ -147,15 +147,15 @@ def state(folder: Path) -> dict[str, tuple[int, int]]:
     return found
 
 
-def write_all(job: records.Job, runner: dict[str, Any]) -> None:
+def write_all(job: shards.Job, runner: dict[str, Any]) -> None:
     """What Beam does with a job, in a loop."""
     located: dict[str, list] = {}
     for split in job.index.examples:
         for part in range(2):
-            for shard, position in records.positions((split, part, 2), job):
+            for shard, position in shards.positions((split, part, 2), job):
                 located.setdefault(shard, []).append(position)
     for grouped in located.items():
-        records.write_shard(grouped, job)
+        shards.write(grouped, job)
 
 
 @contextlib.contextmanager

@@ -17,7 +17,7 @@ from pipelines.config import Dataset
 from pipelines.data import checks, content, description, encoders, index, json_elements, sources
 from pipelines.data.example import Reject
 from pipelines.data.listing import Request
-from pipelines.data.records import Job, positions, write_shard
+from pipelines.data.shards import Job, positions, write
 from pipelines.data.summary import Summary, read
 from pipelines.usage import UsageError
 from tests.fuzzing import examples
@@ -162,7 +162,7 @@ def outcome(
         for shard, position in positions(("train", part, 3), job):
             located.setdefault(shard, []).append(position)
     for grouped in located.items():
-        write_shard(grouped, job)
+        write(grouped, job)
     summaries = [one for shard in listed.shards if (one := read(target, shard))]
     description.require_all(source, listing, listed, summaries)
     rejects = description.rejects_of(listed, summaries)
