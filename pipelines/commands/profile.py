@@ -1,8 +1,9 @@
 """Measures where the time of a training goes: input, step, checkpoint, evaluation.    make profile EXP=retinanet
 
 Each part is run alone, so that their rates say which one holds a training up: the input alone, the step alone on one batch
-again and again, both together, a checkpoint, two evaluations (the first is traced). Beside it how near a step's convolutions and
-products come to a matrix product on the same machine, and what operations input and step consist of. Nothing is recorded.
+again and again, both together, a checkpoint, the flight record of a block of steps, two evaluations (the first is traced).
+Beside it how near a step's convolutions and products come to a matrix product on the same machine, and what operations input and
+step consist of. Nothing is recorded.
 """
 
 import tempfile
@@ -15,6 +16,7 @@ from pipelines.training import process
 
 STEPS = 20
 WARM_UP = 5
+BLOCKS = 10  # of steps, which the flight record is written after
 SHOWN = 12  # kinds of operations
 
 
@@ -88,6 +90,11 @@ def _print_rest(training: Any) -> float:
     with parts.timed() as spent:
         training.save()
     _print("checkpoint", spent, 1)
+    record = training.recorder()
+    record(1)
+    with parts.timed() as spent:
+        record(BLOCKS)
+    _print("flight, a block", spent, BLOCKS)
     with parts.timed() as spent:
         training.open_validation()
         training.evaluate()

@@ -9,8 +9,17 @@ from importlib.util import find_spec
 from types import ModuleType
 from typing import Any
 
-# TensorFlow's look-up of cloud machines, Keras's reading of tables, the official reading of TFDS builders: 0.7 s together.
-LATE = ("googleapiclient.discovery", "pandas", "tensorflow_datasets")
+# TensorFlow's look-up of cloud machines, Keras's reading of tables and turning of pictures, the official reading of TFDS builders
+# and drawing of boxes: 1.3 s together.
+PYPLOT = "matplotlib.pyplot"
+LATE = (
+    "googleapiclient.discovery",
+    "pandas",
+    "tensorflow_datasets",
+    "scipy.linalg",
+    "scipy.ndimage",
+    PYPLOT,
+)
 
 
 class Late(ModuleType):
@@ -37,6 +46,9 @@ def postponed() -> Iterator[None]:
         spec = None if name in sys.modules else _spec(name)
         if spec:
             late[name] = Late(spec)
+    if PYPLOT in late:
+        # As the official import of it does, which would then look what pyplot says to that.
+        sys.modules["matplotlib"].use("Agg")
     sys.modules.update(late)
     try:
         yield

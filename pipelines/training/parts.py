@@ -73,12 +73,12 @@ class Parts:
         stream = Stream(seed, watched=record_flight) if exact else None
         self._folder = folder
         self._devices = devices
+        self._block = params.trainer.steps_per_loop
         self._validation_steps = tf.constant(params.trainer.validation_steps)
         self._trainer = trainer = official.trainer(params, devices, stream, folder)
         with devices.scope():
             if record_flight:
-                block = params.trainer.steps_per_loop
-                recorder = flight.Flight(folder / flight.FILE, block, stream)
+                recorder = flight.Flight(folder / flight.FILE, self._block, stream)
                 recorder.attach(trainer.task, trainer.optimizer, trainer.global_step)
             upstream.create_slots(trainer.optimizer, trainer.model.trainable_variables)
         self._data = trainer.train_dataset
@@ -106,6 +106,26 @@ class Parts:
         """Trains a number of steps."""
         with self._devices.scope():
             self._trainer.train(tf.constant(count))
+
+    def recorder(self) -> Callable[[int], None]:
+        """Returns what records some blocks of steps that compute nothing, on one batch and the weights as gradients."""
+        trainer = self._trainer
+        idle = Idle(trainer.model.trainable_variables, trainer.task.loss)
+        with self._devices.scope():
+            recorder = flight.Flight(self._folder / "idle.jsonl", self._block, None)
+            recorder.attach(idle, idle, trainer.global_step)
+
+        @tf.function
+        def steps() -> None:
+            for _ in tf.range(self._block):
+                self._devices.run(idle.train_step, args=(self._batch,))
+
+        def record(blocks: int) -> None:
+            for _ in range(blocks):
+                steps()
+                recorder.write(0, self._block, None)
+
+        return record
 
     def open_validation(self) -> None:
         """Builds the input of the evaluations."""
@@ -155,6 +175,24 @@ class Parts:
         for kind, picoseconds in spent.most_common():
             rows.append((kind, picoseconds / 1e12 / count, calls[kind] / count))
         return rows
+
+
+class Idle:
+    """Task and optimizer of a training that does nothing, for what watches the two."""
+
+    def __init__(self, variables: list[tf.Variable], loss: str) -> None:
+        self.loss = loss
+        self._variables = variables
+
+    @upstream.plain
+    def train_step(self, inputs: Any) -> dict[str, tf.Tensor]:
+        """Applies the weights as gradients, and finds a loss."""
+        self.apply_gradients((variable.read_value(), variable) for variable in self._variables)
+        return {self.loss: tf.zeros([])}
+
+    @upstream.plain
+    def apply_gradients(self, pairs: Any) -> None:
+        """Applies nothing."""
 
 
 def _flops(graph: tf.Graph, operation: tf.Operation) -> int:

@@ -5,15 +5,20 @@ import gc
 import os
 import shutil
 import tempfile
+import typing
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 from pipelines.config import Config
 from pipelines.system import durable, kernels
 from pipelines.training import imports
 
 COLLECTED_AFTER = (100_000, 20, 50)  # objects, and collections of younger ones
+CONFIGURED = (
+    "official."  # begins the modules whose classes are asked for their type hints again and again
+)
 LOCK = "owner.lock"  # in a temporary folder: held while the process that it belongs to lives
 
 
@@ -30,6 +35,7 @@ def prepared(cfg: Config, folder: Path) -> Iterator[None]:
         _temporary_files_in(scratch),
         imports.postponed(),
         _rare_collections(),
+        _hints_once(),
     ):
         yield
 
@@ -78,6 +84,28 @@ def _rare_collections() -> Iterator[None]:
         yield
     finally:
         gc.set_threshold(*before)
+
+
+@contextmanager
+def _hints_once() -> Iterator[None]:
+    """Evaluates the type hints of a class of Model Garden once: its configurations ask for all of them with every value set."""
+    official = typing.get_type_hints
+    known: dict[type, dict[str, Any]] = {}
+
+    def get_type_hints(subject: Any, *args: Any, **kwargs: Any) -> dict[str, Any]:
+        is_plain = isinstance(subject, type) and not args and not kwargs
+        if not is_plain or not subject.__module__.startswith(CONFIGURED):
+            return official(subject, *args, **kwargs)
+        if subject not in known:
+            known[subject] = official(subject)
+        return dict(known[subject])
+
+    replacement: Any = get_type_hints
+    typing.get_type_hints = replacement
+    try:
+        yield
+    finally:
+        typing.get_type_hints = official
 
 
 def _remove_abandoned(folder: Path) -> None:

@@ -15,7 +15,14 @@ def test_a_profile_times_each_part_and_says_what_it_consists_of(trellis, tiny, t
         *small,
         f"runs_dir={tmp_path}",
     )
-    for part in ("input alone", "step alone", "both", "first evaluation", "evaluation"):
+    for part in (
+        "input alone",
+        "step alone",
+        "both",
+        "flight, a block",
+        "first evaluation",
+        "evaluation",
+    ):
         rate = re.search(rf"^{part} .* ([\d.]+) a second$", printed, re.MULTILINE)
         assert rate and float(rate[1]) > 0, printed
     share = re.search(r"products: ([\d.]+) GFLOP.* share ([\d.]+)", printed)

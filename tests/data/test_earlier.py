@@ -151,7 +151,8 @@ def test_a_full_disk_leaves_the_earlier_data_and_nothing_of_the_new(
         picture.write_bytes(
             picture.read_bytes() + bytes(5000)
         )  # Behind the end, where no decoder looks.
-    typed = [*command(tmp_path, tmp_path / "data"), "dataset.shards={train:1}"]
+    whole_split = ["dataset.shards={train:1}", "dataset.validation_fraction=0"]
+    typed = [*command(tmp_path, tmp_path / "data"), *whole_split]
     before = build(*typed[4:])
     whole = files_of(before)
     (tmp_path / "images" / "007.jpg").write_bytes((tmp_path / "images" / "008.jpg").read_bytes())

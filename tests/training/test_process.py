@@ -4,6 +4,7 @@ import os
 import subprocess
 import sys
 import tempfile
+import typing
 from pathlib import Path
 
 import pytest
@@ -97,3 +98,19 @@ def test_a_folder_that_only_looks_alike_is_left_alone(tmp_path, name):
     (tmp_path / name).mkdir()
     prepare(tmp_path)
     assert [path.name for path in tmp_path.iterdir()] == [name]
+
+
+class Setting:
+    """As Model Garden has them."""
+
+    value: "int"
+
+
+def test_type_hints_of_a_configuration_are_evaluated_once(tmp_path, monkeypatch):
+    monkeypatch.setattr(Setting, "__module__", "official.of_a_test")
+    with process.prepared(Config(), tmp_path):
+        typing.get_type_hints(Setting).clear()
+        monkeypatch.setitem(Setting.__annotations__, "value", "nowhere")
+        assert typing.get_type_hints(Setting) == {"value": int}
+    with pytest.raises(NameError):
+        typing.get_type_hints(Setting)
