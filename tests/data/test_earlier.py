@@ -1,6 +1,5 @@
 """Shards written from those of an earlier build: the bytes of a build from nothing, and never those of a damaged shard."""
 
-import json
 import os
 import random
 import resource

@@ -131,11 +131,11 @@ def test_a_dask_scheduler_with_two_workers_writes_the_same_bytes(
             with distributed.Client(address) as client:
                 used = client.run(
                     lambda: (
-                        {"pipelines.data.records", "tensorflow"} & set(__import__("sys").modules)
+                        {"pipelines.data.shards", "tensorflow"} & set(__import__("sys").modules)
                     )
                 )
     # The scheduler may give all of so small a build to one of them.
-    assert set().union(*used.values()) == {"pipelines.data.records"}
+    assert set().union(*used.values()) == {"pipelines.data.shards"}
     assert built.to_json() == reference
 
 
