@@ -130,9 +130,7 @@ def test_a_dask_scheduler_with_two_workers_writes_the_same_bytes(
             )
             with distributed.Client(address) as client:
                 used = client.run(
-                    lambda: (
-                        {"pipelines.data.shards", "tensorflow"} & set(__import__("sys").modules)
-                    )
+                    lambda: {"pipelines.data.shards", "tensorflow"} & set(__import__("sys").modules)
                 )
     # The scheduler may give all of so small a build to one of them.
     assert set().union(*used.values()) == {"pipelines.data.shards"}
