@@ -32,12 +32,16 @@ Parted = tuple[int, str, float, float | None]  # step, name, and the two values
 
 @dataclass(frozen=True)
 class Comparison:
-    """The verdict on two runs, their determinism classes, and what differs by kind: config, data, code, environment."""
+    """The verdict on two runs, their determinism classes, and what differs by kind: config, data, code, environment.
+
+    `weighed`: two one-sided tests over seeds gave the verdict, as they do for one recipe in two classes.
+    """
 
     verdict: str
     classes: Classes
     inputs: dict[str, list[str]] = field(default_factory=dict)
     results: list[str] = field(default_factory=list)
+    weighed: bool = False
 
     def lines(self) -> list[str]:
         """The comparison as readable lines: the class first, the verdict last."""
@@ -91,6 +95,7 @@ def compare(
         if spread or not pair:
             results.append(_chance(value, again, spread, images))
     differing = inputs.differing(before, after)
+    by_seeds = False
     same_recipe = not differing["config"] and not differing["data"]
     if weights_equal and steps_equal:
         verdict = IDENTICAL
@@ -102,10 +107,11 @@ def compare(
     elif spread and same_recipe and not same_class.promised:
         weighed = _weighed([again, *more], _figure(before), tolerance)
         verdict = WEIGHED[weighed.verdict]
+        by_seeds = True
         results.append(_said_of_weights(weighed, 1 + len(more)))
     else:
         verdict = EQUIVALENT if abs(value - again) <= tolerance else DIFFERENT
-    return Comparison(verdict, same_class, differing, results)
+    return Comparison(verdict, same_class, differing, results, by_seeds)
 
 
 def _weighed(values: Sequence[float], figure: Mapping[str, Any], tolerance: float) -> Equivalence:

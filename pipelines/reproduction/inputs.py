@@ -14,7 +14,7 @@ from pipelines.reproduction import classes
 
 KINDS = ("config", "data", "code", "environment")  # kinds of things that go into a run
 TOLD = (config.RESULT, config.GUARD, config.PASSIVE)  # not where it ran and how it was called
-MACHINE = ("python", "platform", "machine", "cpu")
+MACHINE = ("platform", "machine", "cpu")  # what the machine calls itself; what it computes with is in the class
 DATA = ("dataset", "fingerprint", "version", "labels")
 MOST_LINES = 30  # that each kind takes
 DIGITS = 12  # of a digest, that are shown
@@ -29,6 +29,14 @@ def differing(before: Mapping[str, str], after: Mapping[str, str]) -> dict[str, 
         "code": _code(before, after),
         "environment": _environment(before, after),
     }
+
+
+def kinds(before: Mapping[str, str], after: Mapping[str, str]) -> set[str]:
+    """The kinds that differ, where the machine's own names, which no two machines share, are none."""
+    found = {kind for kind, changes in differing(before, after).items() if changes}
+    if not _environment(before, after, named=()):
+        found.discard("environment")
+    return found
 
 
 def lines(differing: Mapping[str, Sequence[str]]) -> list[str]:
@@ -161,14 +169,18 @@ def _by_file(diff: str) -> dict[str, str]:
     return dict(zip(names, changes, strict=True))
 
 
-def _environment(before: Mapping[str, str], after: Mapping[str, str]) -> list[str]:
+def _environment(
+    before: Mapping[str, str],
+    after: Mapping[str, str],
+    named: Sequence[str] = MACHINE,
+) -> list[str]:
     old = _document(before, "environment.json")
     new = _document(after, "environment.json")
     # Variables that are part of the class are told with it.
     of_class = classes.variables(before, after)
     lines = differences(
-        _only(MACHINE, old),
-        _only(MACHINE, new),
+        _only(["python", *named], old),
+        _only(["python", *named], new),
     )
     lines += differences(
         _variables(old, of_class),

@@ -116,6 +116,29 @@ def test_only_a_difference_that_was_allowed_is_accepted_and_the_verdict_says_so(
         assert accepted.lines == ("accepted: equivalent, allow=[processor]; differing: processor",)
 
 
+@pytest.mark.parametrize(
+    ("verdict", "weighed", "kinds", "code"),
+    [
+        (comparison.EQUIVALENT, True, {"processor"}, ExitCode.DONE),
+        # Near, but by how much two seeds differ is not stated.
+        (comparison.EQUIVALENT, False, {"processor"}, ExitCode.UNDECIDED),
+        (comparison.INCONCLUSIVE, True, {"processor"}, ExitCode.UNDECIDED),
+        (comparison.DIFFERENT, True, {"processor"}, ExitCode.FAILED),
+        # Other code is no other class.
+        (comparison.EQUIVALENT, True, {"processor", "code"}, ExitCode.FAILED),
+    ],
+)
+def test_between_classes_equivalence_is_the_promise(verdict, weighed, kinds, code):
+    other = Classes(differing=["processor model 17 -> 1"])
+    compared = comparison.Comparison(verdict, other, weighed=weighed)
+    assert reproduce._accepted(compared, kinds, []).code == code
+
+
+def test_equivalent_figures_of_one_class_are_a_broken_promise():
+    compared = comparison.Comparison(comparison.EQUIVALENT, Classes(), weighed=True)
+    assert reproduce._accepted(compared, set(), []).code == ExitCode.FAILED
+
+
 def starting_weights(folder):
     """A checkpoint of the backbone of `resnet`."""
     spec = tf_keras.layers.InputSpec(shape=[None, 32, 32, 3])

@@ -148,6 +148,16 @@ def test_every_kind_of_input_that_differs_is_shown(changed, kind, line):
     assert f"  {line}" in found.lines()
 
 
+def test_the_names_of_another_machine_are_shown_and_are_no_kind_of_difference():
+    before = texts()
+    environment = json.loads(before["environment.json"])
+    elsewhere = {"cpu": "another", "platform": "Linux-9", "machine": "x86_64"}
+    after = {**before, "environment.json": json.dumps({**environment, **elsewhere})}
+    assert "cpu: None -> another" in inputs.differing(before, after)["environment"]
+    assert inputs.kinds(before, after) == set()
+    assert inputs.kinds(before, texts(numpy="2.4", seed=1)) == {"environment", "config"}
+
+
 def test_a_difference_in_the_class_is_named_first_and_again_with_the_verdict():
     other = texts(
         weights="bb",
