@@ -22,7 +22,16 @@ from typing import Any
 from pipelines import assembly, config, outcomes, own
 from pipelines.commands import sweep, train
 from pipelines.config import Config, Figure
-from pipelines.reproduction import bundle, classes, comparison, figure, inputs, levels, measured, worktree
+from pipelines.reproduction import (
+    bundle,
+    classes,
+    comparison,
+    figure,
+    inputs,
+    levels,
+    measured,
+    worktree,
+)
 from pipelines.reproduction.comparison import Comparison
 from pipelines.sweeps import commandline
 from pipelines.system import kernels, processes

@@ -14,7 +14,8 @@ from pipelines.reproduction import classes
 
 KINDS = ("config", "data", "code", "environment")  # kinds of things that go into a run
 TOLD = (config.RESULT, config.GUARD, config.PASSIVE)  # not where it ran and how it was called
-MACHINE = ("platform", "machine", "cpu")  # what the machine calls itself; what it computes with is in the class
+# What a machine calls itself; what it computes with is in the class.
+MACHINE = ("platform", "machine", "cpu")
 DATA = ("dataset", "fingerprint", "version", "labels")
 MOST_LINES = 30  # that each kind takes
 DIGITS = 12  # of a digest, that are shown
