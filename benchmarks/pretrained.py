@@ -403,10 +403,19 @@ def measured_rows(parts: Sequence[Part], folder: Path, seeds: int) -> Rows:
     for part in parts:
         bench = Bench(part, built(part.words, folder), folder, is_made=False)
         for size in part.sizes:
-            with contextlib.suppress(Unmeasured):
-                trios = [bench.trio(size, seed) for seed in range(seeds)]
+            trios = finished(bench, size)
+            if len(trios) >= seeds:
                 rows |= row(part, size, trios)
     return rows
+
+
+def finished(bench: Bench, size: int) -> list[Trio]:
+    """The trainings of the seeds that are finished, from the first on; they can be more than are asked for now."""
+    trios = []
+    with contextlib.suppress(Unmeasured):
+        for seed in itertools.count():
+            trios.append(bench.trio(size, seed))
+    return trios
 
 
 def parts(chosen: Mapping[str, str]) -> list[Part]:

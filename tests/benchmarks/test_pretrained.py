@@ -117,6 +117,24 @@ def test_what_was_measured_by_the_same_command_here_is_not_made_again(
         Bench(other, tmp_path, tmp_path, is_made=False).trio(4, 0)
 
 
+def test_a_row_has_every_seed_that_is_finished(tmp_path, monkeypatch) -> None:
+    ten_images(tmp_path)
+
+    def trained(command) -> float:
+        run_dir = Path(command[-1].removeprefix("run_dir="))
+        run_dir.mkdir()
+        (run_dir / "summary.json").write_text('{"metrics": {"accuracy": 0.5}}')
+        return 30.0
+
+    monkeypatch.setattr(pretrained, "processor_time", trained)
+    monkeypatch.setattr(pretrained, "built", lambda words, folder: tmp_path)
+    for seed in range(5):
+        Bench(PART, tmp_path, tmp_path).trio(4, seed)
+    rows = pretrained.measured_rows([PART], tmp_path, 3)
+    assert rows["classification, 4"]["cells"][3] == "5"
+    assert not pretrained.measured_rows([PART], tmp_path, 6)
+
+
 def test_parts_whose_data_are_not_here_are_left_out(tmp_path, capsys) -> None:
     chosen = {**pretrained.WORDS, "elpv": str(tmp_path)}
     titles = [part.title for part in pretrained.parts(chosen)]
