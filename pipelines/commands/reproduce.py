@@ -310,7 +310,9 @@ def _accepted(compared: Comparison, kinds: Collection[str], allow: Sequence[str]
     stated = f"allow=[{','.join(allow)}]; differing: {differing}"
     if compared.verdict == comparison.EQUIVALENT and kinds and set(kinds) <= set(allow):
         return Accepted(ExitCode.DONE, (f"accepted: {compared.verdict}, {stated}",))
-    return Accepted(ExitCode.FAILED, (f"not accepted: {compared.verdict}, {stated}",))
+    undecided = compared.verdict == comparison.INCONCLUSIVE
+    code = ExitCode.UNDECIDED if undecided else ExitCode.FAILED
+    return Accepted(code, (f"not accepted: {compared.verdict}, {stated}",))
 
 
 def _between_classes(compared: Comparison, kinds: Collection[str]) -> int:

@@ -105,6 +105,7 @@ def test_large_data_are_left_out(tmp_path, monkeypatch):
         # Nothing that was allowed explains it.
         (comparison.EQUIVALENT, set(), ["processor"], ExitCode.FAILED),
         (comparison.DIFFERENT, {"processor"}, ["processor"], ExitCode.FAILED),
+        (comparison.INCONCLUSIVE, {"processor"}, ["processor"], ExitCode.UNDECIDED),
     ],
 )
 def test_only_a_difference_that_was_allowed_is_accepted_and_the_verdict_says_so(
