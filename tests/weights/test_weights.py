@@ -131,6 +131,21 @@ def test_weights_that_are_not_here_say_which_file_to_bring_and_where_to_put_it(t
         assert words in str(said.value)
 
 
+@pytest.mark.parametrize("place", ["/no/such/ckpt-1", "gs://no-such-bucket.invalid/ckpt-1"])
+@pytest.mark.parametrize("key", named.INSTEAD)
+def test_a_checkpoint_of_model_gardens_own_keys_that_is_not_there_is_refused(key, place, tmp_path):
+    with pytest.raises(UsageError) as said:
+        named.refuse_absent(place, key)
+    for words in (
+        f"{key}: {place} is not there",
+        "bring a copy of its two files",
+        "random weights",
+    ):
+        assert words in str(said.value)
+    (tmp_path / "ckpt-1.index").write_bytes(b"")
+    named.refuse_absent(str(tmp_path / "ckpt-1"), key)
+
+
 def test_an_address_is_fetched_and_held_against_the_card(tmp_path, monkeypatch):
     whole = named.of_card(LITE0, str(tmp_path)).path
     document = yaml.safe_load((cards.FOLDER / f"{LITE0}.yaml").read_text())
