@@ -69,9 +69,9 @@ def compare(
     """Compares two runs by their recorded texts (by file name) and figures (by name, then step).
 
     identical: equal weights, and every loss and metric equal at every step. equivalent: the headline metrics lie within
-    `tolerance`. different: anything else. Of one recipe in two classes, where a spread over seeds is stated, two one-sided
+    `tolerance`. different: anything else. Of one recipe in two classes, where a spread over seeds is known, two one-sided
     tests hold the second run, with what other seeds gave in its class, against the stated figure: equivalent, different or
-    inconclusive; where none is stated, what is not within `tolerance` is inconclusive.
+    inconclusive; where neither that nor several seeds tell of a spread, what is not within `tolerance` is inconclusive.
 
     Args:
         images: of the validation split, where the headline is a share of them.
@@ -88,7 +88,7 @@ def compare(
     value = old.get("value")
     again = new.get("value")
     results.append(f"{old.get('metric')}: {value} -> {again}")
-    spread = _spread(before, old.get("metric"))
+    spread = _spread(before)
     if None not in (value, again) and value != again:
         if pair:
             results.append(_image_by_image(pair))
@@ -101,26 +101,38 @@ def compare(
         verdict = IDENTICAL
     elif None in (value, again):
         verdict = DIFFERENT
-    elif same_recipe and not same_class.promised and spread is None:
-        verdict = EQUIVALENT if abs(value - again) <= tolerance else INCONCLUSIVE
-        results.append(NO_SPREAD)
-    elif spread and same_recipe and not same_class.promised:
-        weighed = _weighed([again, *more], _figure(before), tolerance)
-        verdict = WEIGHED[weighed.verdict]
-        by_seeds = True
-        results.append(_said_of_weights(weighed, 1 + len(more)))
+    elif same_recipe and not same_class.promised:
+        weighed = _weighed(before, [again, *more], tolerance)
+        if weighed is None:
+            verdict = EQUIVALENT if abs(value - again) <= tolerance else INCONCLUSIVE
+            results.append(NO_SPREAD)
+        else:
+            verdict = WEIGHED[weighed.verdict]
+            by_seeds = True
+            results.append(_said_of_weights(weighed, 1 + len(more)))
     else:
         verdict = EQUIVALENT if abs(value - again) <= tolerance else DIFFERENT
     return Comparison(verdict, same_class, differing, results, by_seeds)
 
 
-def _weighed(values: Sequence[float], figure: Mapping[str, Any], tolerance: float) -> Equivalence:
-    """Weighs runs of another class, of which bits are not promised, as other seeds of the recipe are."""
-    return statistics.equivalence(
+def _weighed(
+    before: Mapping[str, str],
+    values: Sequence[float],
+    tolerance: float,
+) -> Equivalence | None:
+    """Weighs runs of another class, of which bits are not promised, as other seeds of the recipe are.
+
+    None: neither the recipe nor these runs tell of a spread, or the first run is none of the recipe.
+    """
+    if not _is_of_its_recipe(before):
+        return None
+    figure = _figure(before)
+    weighed = statistics.equivalence(
         statistics.sample(values),
         _stated(figure),
         figure.get("margin", tolerance),
     )
+    return weighed if weighed.spread else None
 
 
 def _said_of_weights(weighed: Equivalence, runs: int) -> str:
@@ -131,18 +143,22 @@ def _said_of_weights(weighed: Equivalence, runs: int) -> str:
     return f"{line}: make reproduce RUN=… SEEDS={runs + weighed.more}" if weighed.more else line
 
 
-def _spread(texts: Mapping[str, str], metric: str | None) -> Spread | None:
-    """The spread over seeds that a recorded recipe states for its figure; None for a run that is none of it.
+def _spread(texts: Mapping[str, str]) -> Spread | None:
+    """The spread over seeds that a recorded recipe states for its figure; None for a run that is none of it."""
+    return statistics.pooled([_stated(_figure(texts))]) if _is_of_its_recipe(texts) else None
+
+
+def _is_of_its_recipe(texts: Mapping[str, str]) -> bool:
+    """Whether a run may be counted among those behind the figure that its recipe states.
 
     A run far from the figure was trained shorter, or on other data, and how far such runs spread nobody has stated.
     """
     figure = _figure(texts)
-    value = _document(texts, "summary.json").get("headline", {}).get("value")
-    if figure.get("metric") != metric or value is None:
-        return None
-    if abs(value - figure.get("value", 0.0)) > figure.get("margin", TOLERANCE):
-        return None
-    return statistics.pooled([_stated(figure)])
+    headline = _document(texts, "summary.json").get("headline", {})
+    value = headline.get("value")
+    if figure.get("metric") != headline.get("metric") or value is None:
+        return False
+    return bool(abs(value - figure.get("value", 0.0)) <= figure.get("margin", TOLERANCE))
 
 
 def _stated(figure: Mapping[str, Any]) -> Sample:

@@ -218,6 +218,20 @@ def test_a_run_of_another_class_and_more_seeds_there_are_weighed_against_the_run
     assert weighed(0.44, 0.44, 0.44, 0.44)[0] == DIFFERENT
 
 
+def test_seeds_of_the_other_class_tell_of_a_spread_that_the_recipe_does_not_state():
+    recipe = {"metric": "AP", "value": 0.4, "margin": 0.05}
+    before = texts()
+    after = texts(weights="bb", value=0.41, of_class={**CLASS, **CAPPED})
+    for recorded in (before, after):
+        recorded["config.yaml"] += f"figure: {json.dumps(recipe)}\n"
+    alone = compare(before, after, (FIGURES, FIGURES))
+    assert not alone.weighed and alone.results[-1].startswith("another class, and by how much")
+    found = compare(before, after, (FIGURES, FIGURES), more=(0.395, 0.402))
+    assert found.weighed and found.verdict == EQUIVALENT
+    # Student's t of 2 degrees of freedom, 2.920, times 0.0075 and the root of 1 + 1/3.
+    assert "0.0023 ± 0.0253 apart, margin 0.05: equivalent" in found.results[-1]
+
+
 @pytest.mark.parametrize(("value", "word"), [(0.705, EQUIVALENT), (0.75, "inconclusive")])
 def test_a_training_shorter_than_the_recipe_has_not_its_spread(value, word):
     recipe = {"metric": "AP", "value": 0.9, "margin": 0.02, "seeds": 5, "sd": 0.005}
