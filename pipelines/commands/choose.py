@@ -2,8 +2,9 @@
 
 task=classification, detection or segmentation (or DATA=<name>: its pictures are looked at); images=<number>;
 target=edge; max_params_m, max_flops_b, max_cpu_ms, max_size_mb=<limit>; licence=<licence>. --measure, or measure=<number>,
-times the first networks on this machine, max_ms=<limit> keeps those that are fast enough here. Prints a table, why each of
-the next ones comes after, the command that starts from the winner, and draws figure against parameters (PNG).
+runs the first networks on this machine, max_ms and max_memory_mb=<limit> keep those that are fast and small enough here.
+Prints a table, why each of the next ones comes after, the command that starts from the winner, and draws figure against
+parameters (PNG).
 """
 
 from collections.abc import Sequence
@@ -21,10 +22,11 @@ from pipelines.weights import cards, choice, rows
 from pipelines.weights.choice import Wanted
 from pipelines.weights.rows import Row
 
-LIMITS = ("max_params_m", "max_flops_b", "max_cpu_ms", "max_size_mb", "max_ms")
+LIMITS_HERE = ("max_ms", "max_memory_mb")  # kept by what is measured on this machine
+LIMITS = ("max_params_m", "max_flops_b", "max_cpu_ms", "max_size_mb", *LIMITS_HERE)
 OWN = ("task", "images", "target", "licence", "measure", *LIMITS)
 SHOWN = 10
-COLUMNS = f"{'figure':>61} {'M params':>9} {'B ops':>6} {'px':>5} {'MB':>5} {'CPU ms':>7} {'here':>6}  licence"
+COLUMNS = f"{'figure':>61} {'M params':>9} {'B ops':>6} {'px':>5} {'MB':>6} {'CPU ms':>7} {'here':>6} {'memory':>6}  licence"
 # How pictures of one's own are most often brought, by task: the data set, and what it has to be told.
 OWN_DATA = {
     "classification": ("image_folder", ["dataset.images=<folder>"]),
@@ -73,11 +75,11 @@ def main(overrides: Sequence[str]) -> int:
 def _ranked(own: dict[str, str], wanted: Wanted) -> tuple[list[Row], dict[str, str]]:
     """The networks in order, the first of them measured where that is asked for; and why the others are out."""
     every = rows.load()
-    if "measure" not in own and wanted.max_ms is None:
+    if not {"measure", *LIMITS_HERE} & own.keys():
         return choice.rank(every, wanted)
     asked = {"measure": own.get("measure") or MEASURED}
     count = int(_number(asked, "measure") or 0)
-    otherwise = replace(wanted, max_ms=None)
+    otherwise = replace(wanted, max_ms=None, max_memory_mb=None)
     likely, _ = choice.rank(every, otherwise)
     timed = {row.name: _timed(row) for row in likely[:count]}
     known = [timed.get(row.name, row) for row in every]
@@ -85,22 +87,22 @@ def _ranked(own: dict[str, str], wanted: Wanted) -> tuple[list[Row], dict[str, s
 
 
 def _timed(row: Row) -> Row:
-    """The row with what one picture takes here."""
+    """The row with what one picture takes and needs here."""
     from pipelines.training import timing  # TensorFlow: 10 s.
 
     try:
         cfg = config.compose(row.words())
         params = assembly.resolved(cfg)
-        spent = timing.forward_ms(params)
+        cost = timing.forward(params)
     except UsageError as error:
         print(f"{row.model} is not measured: {error}")
         return row
     size = list(assembly.input_size(params))
     print(
-        f"measured {row.model}: {spent:.1f} ms a picture at {size[0]}x{size[1]}",
+        f"measured {row.model}: {cost.ms:.1f} ms and {_cell(cost.memory_mb)} MB of memory a picture at {size[0]}x{size[1]}",
         flush=True,
     )
-    return replace(row, here_ms=round(spent, 1))
+    return replace(row, here_ms=round(cost.ms, 1), memory_mb=cost.memory_mb)
 
 
 def _data(cfg: Config) -> Manifest | None:
@@ -164,7 +166,8 @@ def _print(kept: list[Row], out: dict[str, str], wanted: Wanted) -> None:
         print(f"  after it: {row.model}: {wanted.reason(winner, row)}")
     print(
         f"{len(kept)} keep the limits, {len(out)} do not; figures and times are published, none was measured here but those "
-        "of the column `here`: ms for one picture, random weights, a busy machine is slower"
+        "of the columns `here` and `memory`: ms and MB for one picture, random weights, a busy machine is slower; MB is of the "
+        "published file, or of all parameters in float32"
     )
 
 
@@ -174,9 +177,10 @@ def _print_row(row: Row) -> None:
         (row.params_m, 9),
         (row.flops_b, 6),
         (row.input_size, 5),
-        (row.size_mb, 5),
+        (row.size_mb, 6),
         (row.cpu_ms, 7),
         (row.here_ms, 6),
+        (row.memory_mb, 6),
     )
     cells = [_cell(value).rjust(width) for value, width in costs]
     shown = row.model[:46].ljust(46)

@@ -1,8 +1,14 @@
-"""How long a network takes for one picture on this machine, with random weights: they cost what trained ones do."""
+"""What one picture costs a network on this machine, with random weights: time and memory are those of trained ones."""
 
+import contextlib
+import ctypes
+import gc
 import inspect
+import re
 import time
 from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
 from statistics import median
 from typing import Any
 
@@ -17,8 +23,21 @@ RUNS = 20
 LONGEST_S = 5.0  # of all runs together
 
 
-def forward_ms(params: Any) -> float:
-    """Milliseconds of the median of some forward passes over one picture.
+@dataclass(frozen=True)
+class Cost:
+    """Of one picture.
+
+    Attributes:
+        ms: the median of some forward passes.
+        memory_mb: the most that was held while they ran, the weights too; None where the system does not tell.
+    """
+
+    ms: float
+    memory_mb: int | None
+
+
+def forward(params: Any) -> Cost:
+    """Runs the network of an experiment over one picture.
 
     Raises:
         UsageError: the experiment does not say how large its pictures are.
@@ -28,13 +47,15 @@ def forward_ms(params: Any) -> float:
     if None in size:
         raise UsageError("task.model.input_size: say the size of the pictures")
     upstream.expect_spare_features()
+    tf.function(tf.square)(0.0)  # What TensorFlow allocates once is no network's.
+    before = _held()
     task = task_factory.get_task(params.task)
     model = task.build_model()
     pictures = tf.random.stateless_uniform([1, *size], (0, 0))
-    forward = _forward(model, size)
-    once = tf.function(forward)
+    once = tf.function(_forward(model, size))
     for _ in range(WARM_UP):
-        once(pictures)
+        _finish(once(pictures))
+    _held()
     times: list[float] = []
     until = time.perf_counter() + LONGEST_S
     for _ in range(RUNS):
@@ -44,7 +65,27 @@ def forward_ms(params: Any) -> float:
         _finish(once(pictures))
         spent = time.perf_counter() - start
         times.append(1000 * spent)
-    return median(times)
+    most = _memory("VmHWM")
+    memory = None if before is None or most is None else round((most - before) / 1024)
+    return Cost(median(times), memory)
+
+
+def _held() -> int | None:
+    """KiB that this process holds, when all is given back that is free; the most it held counts from here on."""
+    gc.collect()
+    with contextlib.suppress(AttributeError, OSError):  # Only Linux with glibc has all three.
+        ctypes.CDLL(None).malloc_trim(0)
+        Path("/proc/self/clear_refs").write_text("5")
+        return _memory("VmRSS")
+    return None
+
+
+def _memory(name: str) -> int | None:
+    with contextlib.suppress(OSError):
+        status = Path("/proc/self/status").read_text()
+        found = re.search(rf"{name}:\s+(\d+) kB", status)
+        return int(found[1]) if found else None
+    return None
 
 
 def _forward(model: Any, size: list[int]) -> Callable[[tf.Tensor], Any]:

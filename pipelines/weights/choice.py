@@ -21,6 +21,7 @@ class Wanted:
     max_cpu_ms: float | None = None
     max_size_mb: float | None = None
     max_ms: float | None = None
+    max_memory_mb: float | None = None
     licence: str | None = None
 
     def refusal(self, row: Row) -> str | None:
@@ -31,6 +32,7 @@ class Wanted:
             ("cpu_ms", self.max_cpu_ms, "ms on a CPU"),
             ("size_mb", self.max_size_mb, "MB"),
             ("here_ms", self.max_ms, "ms on this machine"),
+            ("memory_mb", self.max_memory_mb, "MB of memory on this machine"),
         )
         for name, limit, unit in limits:
             value = getattr(row, name)

@@ -1,7 +1,7 @@
 """Networks to choose from, with what is known of each: published rows of `conf/zoo/` and the cards of weights."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import yaml
 
@@ -16,6 +16,7 @@ NETWORKS = {  # that start from a card, by task: their experiments
 }
 PUBLISHED = "published/"  # begins the name of a recipe
 HERE = "efficientnet_lite0"  # the card whose weights are always here
+WORD = 4  # bytes of a parameter
 
 
 @dataclass(frozen=True)
@@ -25,7 +26,8 @@ class Row:
     Attributes:
         value: of `metric`, in percent, published; None where nothing is.
         cpu_ms: published, of another machine.
-        here_ms: measured on this one; None where it was not.
+        here_ms: measured on this one, as `memory_mb` is; None where it was not.
+        size_mb: of the file of weights; where nobody says it, that of all parameters in float32.
         init: the card of weights that are here for it; empty: none are.
     """
 
@@ -42,6 +44,7 @@ class Row:
     input_size: int | None = None
     cpu_ms: float | None = None
     here_ms: float | None = None
+    memory_mb: float | None = None
     size_mb: float | None = None
     garden: str = ""
     imports: str = ""
@@ -97,7 +100,11 @@ def load() -> list[Row]:
     for file in sorted(FOLDER.glob("*.yaml")):
         for document in yaml.safe_load(file.read_text()):
             rows.append(Row(**document))
-    return rows
+    return [_sized(row) for row in rows]
+
+
+def _sized(row: Row) -> Row:
+    return row if row.size_mb else replace(row, size_mb=round(WORD * row.params_m, 1))
 
 
 def _of_card(task: str) -> Row:

@@ -67,12 +67,32 @@ def test_a_limit_of_this_machine_is_kept_by_what_was_measured_alone():
     assert "over 10" in out["slow"] and "not known" in out["unknown"]
 
 
+def test_memory_is_a_limit_that_only_what_was_measured_keeps():
+    small = replace(ROWS[0], memory_mb=50)
+    large = replace(ROWS[0], name="large", memory_mb=500)
+    unknown = replace(ROWS[0], name="unknown")
+    kept, out = choice.rank([small, large, unknown], Wanted(ROWS[0].task, max_memory_mb=100))
+    assert kept == [small]
+    assert "over 100" in out["large"] and "not known" in out["unknown"]
+
+
+@pytest.mark.parametrize("task", rows.NETWORKS)
+def test_a_limit_of_the_file_leaves_networks_of_every_task(task):
+    kept, out = choice.rank(ROWS, Wanted(task, max_size_mb=20))
+    assert kept and not any("not known" in reason for reason in out.values())
+    stated = next(row for row in ROWS if row.name == "keras_mobilenet")
+    assert stated.size_mb == 16.0  # as published, not 4 bytes for each of 4.3 million
+
+
 def test_networks_are_timed_on_this_machine(tmp_path, capsys):
     words = ["task=segmentation", "images=300", "--measure=1", f"runs_dir={tmp_path}"]
     assert choose.main(words) == 0
     printed = capsys.readouterr().out
-    spent = re.search(r"measured .*deeplabv3plus_lite0.*: ([0-9.]+) ms a picture at", printed)
+    spent = re.search(
+        r"measured .*deeplabv3plus_lite0.*: ([0-9.]+) ms and ([0-9]+) MB of memory", printed
+    )
     assert spent and float(spent[1]) > 0
+    assert 15 < float(spent[2]) < 2000  # More than its weights in float32.
     assert printed.count(f" {spent[1]} ") >= 2  # In its row too.
 
 
