@@ -26,7 +26,10 @@ LIMITS_HERE = ("max_ms", "max_memory_mb")  # kept by what is measured on this ma
 LIMITS = ("max_params_m", "max_flops_b", "max_cpu_ms", "max_size_mb", *LIMITS_HERE)
 OWN = ("task", "images", "target", "licence", "measure", *LIMITS)
 SHOWN = 10
-COLUMNS = f"{'figure':>61} {'M params':>9} {'B ops':>6} {'px':>5} {'MB':>6} {'CPU ms':>7} {'here':>6} {'memory':>6}  licence"
+COLUMNS = (
+    f"{'figure':>61} {'M params':>9} {'B ops':>6} {'px':>5} {'MB':>6} "
+    f"{'CPU ms':>7} {'here':>6} {'memory':>6}  licence"
+)
 # How pictures of one's own are most often brought, by task: the data set, and what it has to be told.
 OWN_DATA = {
     "classification": ("image_folder", ["dataset.images=<folder>"]),
@@ -98,8 +101,9 @@ def _timed(row: Row) -> Row:
         print(f"{row.model} is not measured: {error}")
         return row
     size = list(assembly.input_size(params))
+    memory = _cell(cost.memory_mb)
     print(
-        f"measured {row.model}: {cost.ms:.1f} ms and {_cell(cost.memory_mb)} MB of memory a picture at {size[0]}x{size[1]}",
+        f"measured {row.model}: {cost.ms:.1f} ms and {memory} MB of memory a picture at {size[0]}x{size[1]}",
         flush=True,
     )
     return replace(row, here_ms=round(cost.ms, 1), memory_mb=cost.memory_mb)
