@@ -702,9 +702,16 @@ def _refuse_unknown_name(override: str) -> None:
         return  # No name; composition says what it makes of it.
     choices = own.choices(FOLDER, group)
     if choices and name not in choices:
-        raise UsageError(
-            f"no {group} {name!r}{nearest(name, list(choices))}\nall of them: make list"
-        )
+        near = _broken(name) if group == "experiment" else ""
+        near = near or nearest(name, list(choices))
+        raise UsageError(f"no {group} {name!r}{near}\nall of them: make list")
+
+
+def _broken(name: str) -> str:
+    """Ends an error message where Model Garden has an experiment of that name that cannot work; else empty."""
+    rows = yaml.safe_load((FOLDER / "catalogue.yaml").read_text())
+    facts = rows.get(name, {})
+    return f": {facts['status']}, {facts['why']}" if "why" in facts else ""
 
 
 @contextmanager

@@ -54,6 +54,11 @@ def test_an_official_name_is_an_experiment_unless_ours_has_that_name() -> None:
     assert config.compose(["experiment=catalogue/retinanet"]).garden == "retinanet"
 
 
+def test_an_official_name_that_cannot_work_says_why() -> None:
+    with pytest.raises(UsageError, match=r"broken upstream, .*projects\.panoptic\.dataloaders"):
+        config.compose(["experiment=panoptic_fpn_coco"])
+
+
 def test_the_table_is_printed_whole_and_in_part(capsys: pytest.CaptureFixture[str]) -> None:
     assert listing.main(["all"]) == 0
     printed = capsys.readouterr().out
