@@ -21,8 +21,11 @@ what `make test-matrix` measured of each. It writes both; neither is written by 
 
 - **The small form** is one file, `conf/experiment/catalogue/<name>.yaml`: the official experiment with a small backbone, small pictures and
   one epoch of an embedded data set. It is there to try a model, not to reach a figure. `make show EXP=catalogue/yolov7` prints one.
-- A recipe of ours with a figure (`make list`) is another thing. Families that have none yet: DETR (`catalogue/detr_coco`) and Mask R-CNN on SpineNet
-  (`catalogue/maskrcnn_spinenet_coco`). Those run; how well they learn has not been measured.
+- A recipe of ours with a figure (`make list`) is another thing. Families that have none yet: DETR (`catalogue/detr_coco`). It was tried with
+  ResNet-10 to a stride of 16, two layers each of width 64, 25 queries, AdamW at 0.001, batches of 16 embedded scenes of 128 pixels: 0.4 CPU
+  seconds a step, so that ten minutes on two cores are some 3,000 steps at most. After 750 steps (4.7 min, shared) AP was 0.000; the loss fell
+  from 15.6 to 9.2 in 180 steps and to 8.4 in the 570 after. Longer was not tried. Its reader mirrors half of the pictures and enlarges half to
+  400 to 600 pixels to crop them, neither of which a setting switches off.
 - **The official settings** are the experiment as it is registered: `garden=<name>`, without `EXP`. They are made for many accelerators; set
   what differs for you, as in `task.train_data.global_batch_size=16 scale_learning_rate=256`.
 - A project's modules are imported when one of its experiments is asked for; `imports` is not needed for them.
