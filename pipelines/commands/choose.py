@@ -7,7 +7,9 @@ Prints a table, why each of the next ones comes after, the command that starts f
 parameters (PNG).
 """
 
+import multiprocessing
 from collections.abc import Sequence
+from concurrent.futures import ProcessPoolExecutor
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -91,22 +93,31 @@ def _ranked(own: dict[str, str], wanted: Wanted) -> tuple[list[Row], dict[str, s
 
 def _timed(row: Row) -> Row:
     """The row with what one picture takes and needs here."""
-    from pipelines.training import timing  # TensorFlow: 10 s.
-
+    # In one process, what a network before it has left would be used again, and not be counted.
+    spawn = multiprocessing.get_context("spawn")
     try:
-        cfg = config.compose(row.words())
-        params = assembly.resolved(cfg)
-        cost = timing.forward(params)
+        with ProcessPoolExecutor(1, mp_context=spawn) as alone:
+            asked = alone.submit(_cost, row.words())
+            spent, memory, size = asked.result()
     except UsageError as error:
         print(f"{row.model} is not measured: {error}")
         return row
-    size = list(assembly.input_size(params))
-    memory = _cell(cost.memory_mb)
     print(
-        f"measured {row.model}: {cost.ms:.1f} ms and {memory} MB of memory a picture at {size[0]}x{size[1]}",
+        f"measured {row.model}: {spent:.1f} ms and {_cell(memory)} MB of memory a picture at {size}",
         flush=True,
     )
-    return replace(row, here_ms=round(cost.ms, 1), memory_mb=cost.memory_mb)
+    return replace(row, here_ms=round(spent, 1), memory_mb=memory)
+
+
+def _cost(words: list[str]) -> tuple[float, int | None, str]:
+    """Milliseconds and MB for one picture, and its size; plain values, so that who asks imports no TensorFlow."""
+    from pipelines.training import timing  # TensorFlow: 10 s.
+
+    cfg = config.compose(words)
+    params = assembly.resolved(cfg)
+    cost = timing.forward(params)
+    height, width, *_ = assembly.input_size(params)
+    return cost.ms, cost.memory_mb, f"{height}x{width}"
 
 
 def _data(cfg: Config) -> Manifest | None:

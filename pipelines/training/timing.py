@@ -37,7 +37,7 @@ class Cost:
 
 
 def forward(params: Any) -> Cost:
-    """Runs the network of an experiment over one picture.
+    """Runs the network of an experiment over one picture; memory is right in a process that has run none before.
 
     Raises:
         UsageError: the experiment does not say how large its pictures are.

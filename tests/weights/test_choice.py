@@ -94,6 +94,9 @@ def test_networks_are_timed_on_this_machine(tmp_path, capsys):
     assert spent and float(spent[1]) > 0
     assert 15 < float(spent[2]) < 2000  # More than its weights in float32.
     assert printed.count(f" {spent[1]} ") >= 2  # In its row too.
+    row = next(row for row in ROWS if row.name == "deeplabv3plus_lite0")
+    # What the first left would have been used again.
+    assert choose._timed(row).memory_mb == pytest.approx(float(spent[2]), rel=0.3)
 
 
 def test_the_command_prints_reasons_a_command_and_a_picture(tmp_path, capsys):
