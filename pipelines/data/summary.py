@@ -50,9 +50,10 @@ class Summary:
 
     def add(self, counts: Mapping[str, Any]) -> None:
         """Adds what was counted of the next example."""
+        number = self.examples  # of its record; counted itself below
         for name, value in counts.items():
             if name == "unusual":
-                value = [self.examples]
+                value = [number]
             if isinstance(value, dict):
                 getattr(self, name).update(value)
             else:

@@ -52,7 +52,7 @@ def test_beam_is_imported_without_tables_which_can_be_imported_later():
 import sys
 from pipelines.data import without_tables
 with without_tables():
-    from pipelines.data import build
+    from pipelines.data import records
 assert "apache_beam" in sys.modules and not {"pandas", "pyarrow"} & set(sys.modules)
 import pandas, pyarrow
 """

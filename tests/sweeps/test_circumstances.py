@@ -48,6 +48,8 @@ def test_modules_of_the_users_own_count_and_installed_ones_by_their_version(tmp_
 def test_libraries_that_compute_the_processor_and_the_content_of_starting_weights_count(
     tmp_path, monkeypatch
 ):
+    # A runtime set up in this process before may have turned it on.
+    monkeypatch.delenv("TF_ENABLE_ONEDNN_OPTS", raising=False)
     (tmp_path / "ckpt-1.index").write_text("one")
     (tmp_path / "ckpt-10.index").write_text("another checkpoint")
     cfg = config.compose(["experiment=resnet", f"task.init_checkpoint={tmp_path / 'ckpt-1'}"])
