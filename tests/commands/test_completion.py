@@ -72,7 +72,7 @@ def typed_in_zsh(keys: str, folder: Path) -> str:
     while b"ready" not in shown:
         shown += os.read(terminal, 1000)
     os.write(terminal, keys.encode() + b"\tX")
-    until = time.monotonic() + 20
+    until = time.monotonic() + 120
     while b"X" not in shown and time.monotonic() < until:
         shown += os.read(terminal, 1000)
     os.close(terminal)

@@ -70,5 +70,5 @@ def test_the_address_printed_answers_and_shows_the_store(tmp_path: Path) -> None
             pytest.fail(f"{address} does not answer")
     finally:
         os.killpg(server.pid, signal.SIGTERM)
-        server.communicate(timeout=30)
+        server.communicate(timeout=120)
     assert server.returncode == 0 and "Traceback" not in (tmp_path / "printed").read_text()

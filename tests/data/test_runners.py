@@ -39,7 +39,7 @@ def running(*arguments: str) -> Iterator[subprocess.Popen[bytes]]:
 
 
 def wait_for(port: int) -> None:
-    until = time.monotonic() + 90
+    until = time.monotonic() + 300
     while time.monotonic() < until:
         with socket.socket() as probe:
             if probe.connect_ex(("localhost", port)) == 0:

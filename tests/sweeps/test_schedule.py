@@ -211,7 +211,7 @@ def test_a_trial_ends_with_its_sweep(tmp_path):
     sweep.kill()
     sweep.wait()
     with contextlib.suppress(psutil.NoSuchProcess):
-        psutil.Process(pid).wait(30)
+        psutil.Process(pid).wait(120)
 
 
 def test_another_metric_than_the_headline_may_be_ranked(sweep):

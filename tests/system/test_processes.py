@@ -137,7 +137,7 @@ def test_a_process_ends_with_its_parent() -> None:
         child = psutil.Process(int(process.stdout.readline()))
         os.kill(process.pid, signal.SIGKILL)
         process.wait()
-        until = time.monotonic() + 30
+        until = time.monotonic() + 120
         while child.is_running() and child.status() != psutil.STATUS_ZOMBIE:
             assert time.monotonic() < until
             time.sleep(0.02)
@@ -169,6 +169,6 @@ def test_a_server_and_its_children_end_quietly_with_ctrl_c(tmp_path: Path) -> No
     assert process.stdout is not None
     child = psutil.Process(int(process.stdout.readline()))
     os.killpg(process.pid, signal.SIGINT)
-    printed = process.communicate(timeout=20)
+    printed = process.communicate(timeout=120)
     assert (process.returncode, *printed) == (0, "", "")
     assert not child.is_running() or child.status() == psutil.STATUS_ZOMBIE

@@ -12,7 +12,7 @@ from pipelines.tracking.record import read_run_id, trouble
 from pipelines.tracking.recording import Recorder
 
 
-def run_id(run_dir: Path, timeout_s: float = 60) -> str | None:
+def run_id(run_dir: Path, timeout_s: float = 300) -> str | None:
     """MLflow's id of a run, once it has given one; None when it cannot be told."""
     until = time.monotonic() + timeout_s
     while not read_run_id(run_dir) and not trouble(run_dir) and time.monotonic() < until:

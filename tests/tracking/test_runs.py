@@ -74,7 +74,7 @@ def status(cfg: Config) -> str:
 
 
 def await_status(cfg: Config, wanted: str) -> None:
-    until = time.monotonic() + 60
+    until = time.monotonic() + 300
     while status(cfg) != wanted and time.monotonic() < until:
         time.sleep(0.5)
     assert status(cfg) == wanted
@@ -144,7 +144,7 @@ def test_four_processes_at_once_on_a_fresh_store(cfg: Config) -> None:
         Config(**{**vars(cfg), "run_dir": f"{cfg.runs_dir}/tiny/{number}"}) for number in range(4)
     ]
     for process in [start(one, steps=50) for one in configs]:
-        assert process.wait(timeout=120) == 0
+        assert process.wait(timeout=300) == 0
     assert [status(one) for one in configs] == ["FINISHED"] * 4
     assert [history(one, "train/loss") for one in configs] == [list(range(1, 51))] * 4
 
@@ -157,7 +157,7 @@ def test_a_killed_run_says_so_and_goes_on_as_the_same_run(cfg: Config) -> None:
     process.send_signal(signal.SIGKILL)
     process.wait()
     await_status(cfg, "KILLED")
-    assert start(cfg, steps=40).wait(timeout=60) == 0
+    assert start(cfg, steps=40).wait(timeout=300) == 0
     assert read_run_id(cfg.run_dir) == first
     assert (status(cfg), history(cfg, "train/loss")) == ("FINISHED", list(range(1, 41)))
 
@@ -174,7 +174,7 @@ def test_killed_at_any_moment_with_its_sender_nothing_is_lost_or_doubled(
         for victim in (*psutil.Process(process.pid).children(), process):
             victim.kill()
         process.wait()
-    assert start(cfg, steps=400).wait(timeout=120) == 0
+    assert start(cfg, steps=400).wait(timeout=300) == 0
     assert (status(cfg), history(cfg, "train/loss")) == ("FINISHED", list(range(1, 401)))
     client = MlflowClient(mlflow_store.address(cfg))
     assert (

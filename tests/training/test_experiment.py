@@ -177,7 +177,7 @@ def test_an_interrupted_run_saves_says_how_to_go_on_and_goes_on(trellis, tiny, t
         if line.startswith("step 3/"):
             break
     process.send_signal(signal.SIGTERM)
-    printed, _ = process.communicate(timeout=120)
+    printed, _ = process.communicate(timeout=600)
     assert process.returncode == 128 + signal.SIGTERM, printed
     found = summary(tmp_path / "run")
     assert found["status"] == "interrupted" and found["steps"] >= 3
@@ -225,7 +225,7 @@ def test_a_signal_before_the_first_step_leaves_no_half_run(
             break
     time.sleep(0.5)
     process.send_signal(signum)
-    printed, _ = process.communicate(timeout=60)
+    printed, _ = process.communicate(timeout=300)
     assert process.returncode == 128 + signum, printed
     assert (
         printed.splitlines()[-1].startswith(f"interrupted ({signum.name})")
