@@ -6,6 +6,7 @@ lines are small and images are not.
 
 import json
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass, field
 from typing import IO
 
@@ -69,27 +70,26 @@ def write(
     epath.Path(folder).mkdir(parents=True, exist_ok=True)
     files: dict[str, IO[str]] = {}
     positions: dict[str, set[int]] = {}
-    for item in items:
-        if isinstance(item, Reject):
-            index.rejects.append(item)
-            continue
-        split = item.split
-        refusal = _refusal(item, positions.setdefault(split, set()))
-        if refusal:
-            reject = Reject(
-                split,
-                item.name,
-                item.key,
-                *refusal,
-                objects=objects(item),
-            )
-            index.rejects.append(reject)
-            continue
-        if split not in files:
-            files[split] = index.file(split).open("w")
-        files[split].write(_line(item))
-    for file in files.values():
-        file.close()
+    with ExitStack() as opened:
+        for item in items:
+            if isinstance(item, Reject):
+                index.rejects.append(item)
+                continue
+            split = item.split
+            refusal = _refusal(item, positions.setdefault(split, set()))
+            if refusal:
+                reject = Reject(
+                    split,
+                    item.name,
+                    item.key,
+                    *refusal,
+                    objects=objects(item),
+                )
+                index.rejects.append(reject)
+                continue
+            if split not in files:
+                files[split] = opened.enter_context(index.file(split).open("w"))
+            files[split].write(_line(item))
     index.examples = {split: len(positions[split]) for split in sorted(files)}
     if not index.examples.get("train"):
         raise _empty(index.rejects)

@@ -3,6 +3,7 @@
 from collections.abc import Callable
 from pathlib import Path
 
+import psutil
 import pytest
 
 from pipelines import config
@@ -84,6 +85,14 @@ def test_no_index_or_shard_is_named_by_a_path(tmp_path: Path) -> None:
     with pytest.raises(UsageError, match=r"split: '\.\./train' cannot be part of a file's name"):
         index.write(str(tmp_path / "index"), [example], None, "recipe")
     assert not list(tmp_path.glob("*.jsonl"))
+
+
+def test_an_index_that_cannot_be_finished_leaves_no_file_open(tmp_path: Path) -> None:
+    examples = [Example(split, "key", "file", "name", "content") for split in ("train", "../train")]
+    with pytest.raises(UsageError) as error:
+        index.write(str(tmp_path), examples, None, "recipe")
+    assert error.tb and (tmp_path / "train.jsonl").exists()
+    assert not [file for file in psutil.Process().open_files() if str(tmp_path) in file.path]
 
 
 @pytest.mark.parametrize(
