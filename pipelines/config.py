@@ -707,10 +707,17 @@ def _refuse_unknown_name(override: str) -> None:
         raise UsageError(f"no {group} {name!r}{near}\nall of them: make list")
 
 
+def catalogue() -> dict[str, dict[str, Any]]:
+    """What was measured of every vision experiment of Model Garden, by name."""
+    # The parser in C, where PyYAML has it: ten times as fast.
+    loader = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
+    rows: dict[str, dict[str, Any]] = yaml.load((FOLDER / "catalogue.yaml").read_text(), loader)
+    return rows
+
+
 def _broken(name: str) -> str:
     """Ends an error message where Model Garden has an experiment of that name that cannot work; else empty."""
-    rows = yaml.safe_load((FOLDER / "catalogue.yaml").read_text())
-    facts = rows.get(name, {})
+    facts = catalogue().get(name, {})
     return f": {facts['status']}, {facts['why']}" if "why" in facts else ""
 
 
