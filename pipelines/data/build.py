@@ -189,7 +189,11 @@ def _write_with_beam(job: Job, runner: dict[str, Any]) -> None:
 
 
 def _left(job: Job, target: epath.Path) -> tuple[str, ...]:
-    """Writes the shards of which an earlier one has nearly all records; returns those that are left."""
+    """Writes the shards of which an earlier one has nearly all records; returns those that are left.
+
+    In this process, whatever the runner: nearly all of it is copied, and a data set's folder that is not remote lies where this
+    machine too sees it, which has listed the source and writes the manifest.
+    """
     finished = earlier.builds(target)
     # What TensorFlow cannot decode may be among the earlier records.
     if job.undecodable or not finished or files.is_remote(job.folder):
