@@ -112,11 +112,8 @@ def allowed(file: Path, module: str) -> bool:
         return ground in lower or (ground == itself and (ROOT / Path(*itself.split("."))).is_dir())
     if ground in GROUND:
         return True
-    if file.parts[0] in (
-        "tasks",
-        "conf",
-        "benchmarks",
-    ):  # A benchmark runs this tool as users do, by its command.
+    # A benchmark runs this tool as users do, by its command.
+    if file.parts[0] in ("tasks", "conf", "benchmarks"):
         return first == file.parts[0]
     if file.parts[:2] == ("pipelines", "commands"):
         return (

@@ -91,9 +91,8 @@ def prove(cfg: Config) -> int:
         _print_last("left alone", alone),
         _print_last(f"killed after step {KILLED_AT} and resumed", killed),
     ]
-    if (
-        cfg.determinism
-    ):  # Each training has looked, before its first step, and refuses what it finds.
+    # Each training has looked, before its first step, and refuses what it finds.
+    if cfg.determinism:
         print("traced graphs: no operation draws what the seed does not fix")
     parting = bisection.bisect(alone, killed)
     print("\n".join(parting.lines()) if parting else "equal in every bit")

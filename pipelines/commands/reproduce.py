@@ -551,9 +551,8 @@ def _examples(cfg: Config) -> dict[str, int]:
         ) from None
     if data is None and dataset.embedded:
         return {}
-    if data is None and _is_published(
-        cfg
-    ):  # Hours, before it is known whether they can be trained on here.
+    # Those of a published recipe take hours, before it is known whether they can be trained on here.
+    if data is None and _is_published(cfg):
         settings = [f"dataset={dataset.name}"]
         settings += [f"dataset.root={dataset.root}"] if dataset.root else []
         command = make_command("data", settings)

@@ -139,9 +139,8 @@ def _counts(
 ) -> dict[str, int]:
     lost = [reject for reject in rejects if reject.whole]
     objects_read = listing.tally.objects
-    if (
-        objects_read is None
-    ):  # Read on workers, but for those that went with what the listing rejected.
+    # Read on workers, but for those that went with what the listing rejected.
+    if objects_read is None:
         objects_read = sum(counted.objects_read for counted in summaries)
         objects_read += sum(reject.objects for reject in listed.rejects)
     return {

@@ -66,9 +66,8 @@ def framed(file: IO[bytes]) -> Iterator[tuple[bytes, bytes, bytes]]:
         if not is_whole or checksum(header[:8]) != struct.unpack("<I", header[8:])[0]:
             raise ValueError(f"no TFRecord header at byte {at}")
         length = struct.unpack("<Q", header[:8])[0]
-        if (
-            at + HEADER + length + FOOTER > size
-        ):  # Asked before reading, which would first make room for what is announced.
+        # Asked before reading, which would first make room for what is announced.
+        if at + HEADER + length + FOOTER > size:
             raise ValueError(f"record at byte {at} is cut short or corrupt")
         yield header, file.read(length), file.read(FOOTER)
         at += HEADER + length + FOOTER

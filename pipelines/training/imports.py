@@ -9,9 +9,9 @@ from importlib.util import find_spec
 from types import ModuleType
 from typing import Any
 
+PYPLOT = "matplotlib.pyplot"
 # TensorFlow's look-up of cloud machines, Keras's reading of tables and turning of pictures, the official reading of TFDS builders
 # and drawing of boxes: 1.3 s together.
-PYPLOT = "matplotlib.pyplot"
 LATE = (
     "googleapiclient.discovery",
     "pandas",

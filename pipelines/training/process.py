@@ -16,9 +16,8 @@ from pipelines.system import durable, kernels
 from pipelines.training import imports
 
 COLLECTED_AFTER = (100_000, 20, 50)  # objects, and collections of younger ones
-CONFIGURED = (
-    "official."  # begins the modules whose classes are asked for their type hints again and again
-)
+# Begins the modules whose classes are asked for their type hints again and again.
+CONFIGURED = "official."
 LOCK = "owner.lock"  # in a temporary folder: held while the process that it belongs to lives
 
 
@@ -46,18 +45,16 @@ def _scratch(folder: Path) -> Iterator[str]:
     made = Path(tempfile.mkdtemp(prefix=".tmp-", dir=folder))
     scratch = folder / made.name.removeprefix(".")
     with contextlib.ExitStack() as lock:
-        with contextlib.suppress(
-            OSError
-        ):  # A file system without locks: nobody else will find it free either.
+        # On a file system without locks nobody else will find it free either.
+        with contextlib.suppress(OSError):
             lock.enter_context(durable.locked(made / LOCK))
         made.rename(scratch)  # Only now can others see it, with its lock held.
         try:
             yield str(scratch)
         finally:
             shutil.rmtree(scratch, ignore_errors=True)
-    shutil.rmtree(
-        scratch, ignore_errors=True
-    )  # NFS keeps an open file, the lock, until it is closed.
+    # NFS keeps an open file, the lock, until it is closed.
+    shutil.rmtree(scratch, ignore_errors=True)
 
 
 @contextmanager
@@ -115,7 +112,6 @@ def _remove_abandoned(folder: Path) -> None:
     """
     for lock in folder.glob(f"tmp-*/{LOCK}"):
         with contextlib.suppress(OSError):  # A file system without locks.
-            if not durable.held(
-                lock
-            ):  # Its owner took it before the folder had this name, and nobody takes it again.
+            # Its owner took it before the folder had this name, and nobody takes it again.
+            if not durable.held(lock):
                 shutil.rmtree(lock.parent, ignore_errors=True)
