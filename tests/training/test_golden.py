@@ -8,6 +8,7 @@ import hashlib
 import json
 import warnings
 from pathlib import Path
+from typing import Any
 
 import pytest
 import yaml
@@ -47,8 +48,8 @@ DATA = {
 }
 
 
-def resolved(name: str) -> str:
-    """Everything that Model Garden's trainer is given, as YAML, but for the paths of the records."""
+def resolved(name: str) -> Any:
+    """Everything that Model Garden's trainer is given, but for the paths of the records."""
     cfg = config.compose([f"experiment={name}"])
     train, validation, classes = DATA[cfg.dataset.name]
     splits = {"train": Split(train, ()), "validation": Split(validation, ())}
@@ -64,12 +65,16 @@ def resolved(name: str) -> str:
         directory="DATA",
     )
     params = parameters.build(cfg, tasks.load(cfg.dataset.task), data)
-    return yaml.safe_dump(params.as_dict(), width=100)
+    evaluated = params.trainer.validation_steps * params.task.validation_data.global_batch_size
+    assert evaluated >= validation and params.trainer.train_steps > 1
+    assert params.trainer.best_checkpoint_eval_metric
+    return params
 
 
 @pytest.mark.parametrize("name", EXPERIMENTS)
 def test_a_recipe_resolves_to_what_it_did(name: str) -> None:
-    difference = golden.changes(f"params/{name}.yaml", resolved(name))
+    text = yaml.safe_dump(resolved(name).as_dict(), width=100)
+    difference = golden.changes(f"params/{name}.yaml", text)
     assert not difference, f"{difference}\nif this is meant: make golden"
 
 

@@ -6,13 +6,10 @@ from collections.abc import Sequence
 import pytest
 
 import tasks
-from pipelines import config
 from pipelines.config import compose
 from pipelines.data.manifest import Manifest, Split
 from pipelines.training import parameters
 from pipelines.usage import UsageError
-
-SHORT = [name for name in config.options("experiment") if "/" not in name]
 
 
 def built(*overrides: str, train: int = 160, validation: int = 20, labels: int = 10):
@@ -29,16 +26,6 @@ def built(*overrides: str, train: int = 160, validation: int = 20, labels: int =
         directory="somewhere",
     )
     return parameters.build(cfg, tasks.load(cfg.dataset.task), data)
-
-
-@pytest.mark.parametrize("name", SHORT)
-def test_every_short_experiment_builds_strictly(name):
-    params = built(f"experiment={name}", train=4000, validation=200)
-    assert params.trainer.best_checkpoint_eval_metric
-    assert (
-        params.trainer.train_steps > 1
-        and params.trainer.validation_steps * params.task.validation_data.global_batch_size >= 200
-    )
 
 
 def test_steps_classes_and_intervals_follow_from_the_data():
