@@ -36,7 +36,7 @@ def test_a_licence_is_kept():
 @pytest.mark.parametrize("row", [row for row in ROWS if row.experiment], ids=lambda row: row.name)
 def test_the_command_names_an_experiment_that_there_is(row):
     assert row.experiment in config.options("experiment")
-    assert f"EXP={row.experiment}" in row.command("voc")
+    assert f"EXP={row.experiment}" in row.command("")
 
 
 @pytest.mark.parametrize("row", [row for row in ROWS if row.garden], ids=lambda row: row.name)
@@ -94,9 +94,14 @@ def test_networks_are_timed_on_this_machine(tmp_path, capsys):
     assert spent and float(spent[1]) > 0
     assert 15 < float(spent[2]) < 2000  # More than its weights in float32.
     assert printed.count(f" {spent[1]} ") >= 2  # In its row too.
+
+
+@pytest.mark.slow
+def test_memory_is_that_of_the_network_alone():
     row = next(row for row in ROWS if row.name == "deeplabv3plus_lite0")
     # What the first left would have been used again.
-    assert choose._timed(row).memory_mb == pytest.approx(float(spent[2]), rel=0.3)
+    first, second = (choose._timed(row).memory_mb for _ in range(2))
+    assert first and second == pytest.approx(first, rel=0.3)
 
 
 def test_the_command_prints_reasons_a_command_and_a_picture(tmp_path, capsys):
