@@ -42,7 +42,7 @@ def names() -> list[str]:
 
 def read() -> dict[str, dict[str, Any]]:
     """What was measured, by experiment."""
-    return (yaml.safe_load(FILE.read_text()) or {}) if FILE.exists() else {}
+    return config.catalogue()
 
 
 def keep_the_rest() -> None:

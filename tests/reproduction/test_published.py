@@ -1,5 +1,6 @@
 """Published recipes: field by field what upstream trains, every model builds, every path rehearsed at reduced size."""
 
+import functools
 import json
 import subprocess
 import sys
@@ -185,10 +186,15 @@ WHOLE = {
 }
 
 
+@functools.cache
+def recipe(name: str, *overrides: str) -> config.Config:
+    return config.compose([f"experiment=published/{name}", *overrides])
+
+
 def departures(name: str, *overrides: str) -> figure.Departures:
     """Of the recipe on data of full size, under these overrides."""
-    cfg = config.compose([f"experiment=published/{name}", *overrides])
-    return figure.departures(cfg, WHOLE[name.partition("/")[0]], reproduce._resolved)
+    whole = WHOLE[name.partition("/")[0]]
+    return figure.departures(recipe(name, *overrides), whole, reproduce._resolved)
 
 
 @pytest.mark.parametrize(
@@ -217,11 +223,12 @@ def departures(name: str, *overrides: str) -> figure.Departures:
     ],
 )
 def test_whatever_departs_from_the_recipe_is_listed_and_makes_it_a_rescaled_run(override, line):
-    found = departures("coco/retinanet_r50fpn_640_72ep", override)
+    asked = ("coco/retinanet_r50fpn_640_72ep", override)
+    found = departures(*asked)
     assert any(changed.startswith(line) for changed in found.changed), found
-    cfg = config.compose(["experiment=published/coco/retinanet_r50fpn_640_72ep", override])
+    stated = figure.stated(recipe(*asked))
     for value in (0.001, 0.99):
-        verdict = figure.judge(figure.stated(cfg), {0: {"AP": value, "AP50": value}}, found)
+        verdict = figure.judge(stated, {0: {"AP": value, "AP50": value}}, found)
         declared = verdict.figure
         assert (verdict.word, declared.value, declared.margin) == (figure.RESCALED, 0.368, 0.005)
         assert any(text.startswith(f"changed: {line}") for text in verdict.lines())
@@ -248,10 +255,10 @@ def test_a_copy_of_the_starting_weights_cannot_be_told_from_others_and_the_verdi
     "override", ["seed=3", "runtime=tpu", "runtime=gpu", "threads.intra_op=4", "logical_cpus=2"]
 )
 def test_another_seed_or_machine_is_no_departure_but_is_said(override):
-    found = departures("imagenet/resnet50_90ep", override)
+    asked = ("imagenet/resnet50_90ep", override)
+    found = departures(*asked)
     assert found.word is None and found.noted
-    cfg = config.compose(["experiment=published/imagenet/resnet50_90ep", override])
-    verdict = figure.judge(figure.stated(cfg), {0: {"accuracy": 0.759}}, found)
+    verdict = figure.judge(figure.stated(recipe(*asked)), {0: {"accuracy": 0.759}}, found)
     assert verdict.word not in (figure.RESCALED, figure.UNVERIFIED)
     assert any("no departure: " in line for line in verdict.lines())
 

@@ -1,7 +1,9 @@
 """Resuming a run: the same result, or refused with what differs and a command for each of the two wishes."""
 
+import functools
 import json
 import re
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -16,17 +18,21 @@ ROOT = Path(__file__).parent.parent.parent
 BASE = ["experiment=resnet", "threads.intra_op=2", "threads.inter_op=2"]
 
 
+composed = functools.cache(lambda *overrides: config.compose(overrides))
+
+
 @pytest.fixture
 def run(tmp_path):
     """Composes what a command line asks for in the directory of a recorded run."""
 
     def ask(*overrides: str) -> config.Config:
-        places = [
-            f"runs_dir={tmp_path}",
-            f"run_dir={tmp_path / 'run'}",
-            f"data_dir={tmp_path / 'data'}",
-        ]
-        return config.anchored(config.compose([*overrides, *places]))
+        folder = str(tmp_path)
+        places = {
+            "runs_dir": folder,
+            "run_dir": f"{folder}/run",
+            "data_dir": f"{folder}/data",
+        }
+        return config.anchored(replace(composed(*overrides), **places))
 
     Recorder(tmp_path / "run").begin(ask(*BASE))
     return ask
