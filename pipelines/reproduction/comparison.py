@@ -22,7 +22,10 @@ WEIGHED = {
     statistics.NOT_REPRODUCED: DIFFERENT,
     INCONCLUSIVE: INCONCLUSIVE,
 }
-NO_SPREAD = "another class, and by how much two seeds of such a training differ is not stated: train it with several"
+NO_SPREAD = (
+    "another class, and by how much two seeds of such a training differ is not known; "
+    "train others there: make reproduce RUN=… SEEDS=3"
+)
 TOLERANCE = 0.01  # between headline metrics that are "equivalent", where no stated figure has one
 KINDS = inputs.KINDS
 
@@ -70,8 +73,9 @@ def compare(
 
     identical: equal weights, and every loss and metric equal at every step. equivalent: the headline metrics lie within
     `tolerance`. different: anything else. Of one recipe in two classes, where a spread over seeds is known, two one-sided
-    tests hold the second run, with what other seeds gave in its class, against the stated figure: equivalent, different or
-    inconclusive; where neither that nor several seeds tell of a spread, what is not within `tolerance` is inconclusive.
+    tests hold the second run, with what other seeds gave in its class, against the stated figure, or against the first
+    run alone where that is none of the runs behind the figure: equivalent, different or inconclusive; where neither the
+    recipe nor several seeds tell of a spread, what is not within `tolerance` is inconclusive.
 
     Args:
         images: of the validation split, where the headline is a share of them.
@@ -109,7 +113,8 @@ def compare(
         else:
             verdict = WEIGHED[weighed.verdict]
             by_seeds = True
-            results.append(_said_of_weights(weighed, 1 + len(more)))
+            against = "the recipe's figure" if _is_of_its_recipe(before) else "the first run"
+            results.append(_said_of_weights(weighed, 1 + len(more), against))
     else:
         verdict = EQUIVALENT if abs(value - again) <= tolerance else DIFFERENT
     return Comparison(verdict, same_class, differing, results, by_seeds)
@@ -122,24 +127,24 @@ def _weighed(
 ) -> Equivalence | None:
     """Weighs runs of another class, of which bits are not promised, as other seeds of the recipe are.
 
-    None: neither the recipe nor these runs tell of a spread, or the first run is none of the recipe.
+    None: neither the recipe nor these runs tell of a spread.
     """
-    if not _is_of_its_recipe(before):
-        return None
-    figure = _figure(before)
+    stated = Sample(1, _document(before, "summary.json")["headline"]["value"])
+    if _is_of_its_recipe(before):
+        stated = _stated(_figure(before))
     weighed = statistics.equivalence(
         statistics.sample(values),
-        _stated(figure),
-        figure.get("margin", tolerance),
+        stated,
+        _figure(before).get("margin", tolerance),
     )
     return weighed if weighed.spread else None
 
 
-def _said_of_weights(weighed: Equivalence, runs: int) -> str:
+def _said_of_weights(weighed: Equivalence, runs: int, against: str) -> str:
     word = weighed.sentence().replace(weighed.verdict, WEIGHED[weighed.verdict], 1)
     away = f"{abs(weighed.difference):.4f} ± {weighed.half:.4f} apart"
     seeds = "another seed" if runs == 1 else f"{runs} other seeds"
-    line = f"another class, so weighed as {seeds} against the recipe's figure: {away}, margin {weighed.margin}: {word}"
+    line = f"another class, so weighed as {seeds} against {against}: {away}, margin {weighed.margin}: {word}"
     return f"{line}: make reproduce RUN=… SEEDS={runs + weighed.more}" if weighed.more else line
 
 

@@ -232,8 +232,11 @@ def test_seeds_of_the_other_class_tell_of_a_spread_that_the_recipe_does_not_stat
     assert "0.0023 ± 0.0253 apart, margin 0.05: equivalent" in found.results[-1]
 
 
-@pytest.mark.parametrize(("value", "word"), [(0.705, EQUIVALENT), (0.75, "inconclusive")])
-def test_a_training_shorter_than_the_recipe_has_not_its_spread(value, word):
+@pytest.mark.parametrize(
+    ("value", "word", "by_seeds"),
+    [(0.705, EQUIVALENT, EQUIVALENT), (0.75, "inconclusive", DIFFERENT)],
+)
+def test_a_training_shorter_than_the_recipe_has_not_its_spread(value, word, by_seeds):
     recipe = {"metric": "AP", "value": 0.9, "margin": 0.02, "seeds": 5, "sd": 0.005}
     before = texts(value=0.7)
     after = texts(weights="bb", value=value, of_class={**CLASS, **CAPPED})
@@ -243,6 +246,12 @@ def test_a_training_shorter_than_the_recipe_has_not_its_spread(value, word):
     assert found.verdict == word
     assert not any("standard deviation" in line for line in found.results)
     assert found.results[-1].startswith("another class, and by how much two seeds")
+    assert not found.weighed
+    # Other seeds of it tell of its own: against that one run, by Student's t of 2 degrees of freedom.
+    seeds = compare(before, after, (FIGURES, FIGURES), more=(value + 0.001, value - 0.001))
+    assert seeds.weighed and seeds.verdict == by_seeds
+    assert "weighed as 3 other seeds against the first run" in seeds.results[-1]
+    assert f"{value - 0.7:.4f} ± 0.0034 apart, margin 0.02: {by_seeds}" in seeds.results[-1]
 
 
 def test_equal_bits_of_two_classes_are_identical():
