@@ -1,6 +1,7 @@
 """The house's floors: who may import what, read from the source with `ast`."""
 
 import ast
+import functools
 import re
 import subprocess
 import sys
@@ -8,6 +9,8 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 import pytest
+
+from tests.test_statements import offending
 
 ROOT = Path(__file__).parent.parent
 FOLDERS = ("pipelines", "tasks", "conf", "benchmarks")
@@ -84,9 +87,19 @@ ASSEMBLY = Path("pipelines/assembly.py")  # knows every subject; only commands k
 COMMANDS = {"reproduce": {"train", "sweep"}, "finetune": {"train"}}
 
 
-def imports(file: Path) -> Iterator[tuple[str, ast.stmt]]:
+@functools.cache
+def parsed(file: Path) -> ast.Module:
+    return ast.parse((ROOT / file).read_text())
+
+
+@functools.cache
+def imports(file: Path) -> list[tuple[str, ast.stmt]]:
     """Every module that `file` imports, with the statement; of `from a import b` both `a` and, where it is one, `a.b`."""
-    for node in ast.walk(ast.parse((ROOT / file).read_text())):
+    return list(_imports(file))
+
+
+def _imports(file: Path) -> Iterator[tuple[str, ast.stmt]]:
+    for node in ast.walk(parsed(file)):
         if isinstance(node, ast.Import):
             for alias in node.names:
                 yield alias.name, node
@@ -168,10 +181,13 @@ def names_a_code(value: ast.expr) -> bool:
     )
 
 
-@pytest.mark.parametrize("file", FILES, ids=str)
-def test_a_file_imports_only_its_own_floor_and_those_below(file: Path) -> None:
+def from_above(file: Path) -> list[str]:
     ours = {module for module, _ in imports(file) if module.split(".")[0] in FOLDERS}
-    assert [module for module in sorted(ours) if not allowed(file, module)] == []
+    return [module for module in sorted(ours) if not allowed(file, module)]
+
+
+def test_a_file_imports_only_its_own_floor_and_those_below() -> None:
+    assert offending(from_above, FILES) == {}
 
 
 def test_no_room_needs_itself() -> None:
@@ -195,21 +211,25 @@ def test_what_the_ground_does_is_written_there_alone(word: str) -> None:
     assert writers == [Path(WRITTEN_ONCE[word])]
 
 
-@pytest.mark.parametrize("file", FILES, ids=str)
-def test_a_library_belongs_to_one_subject(file: Path) -> None:
+def strangers(file: Path) -> list[str]:
     libraries = {module.split(".")[0] for module, _ in imports(file)} & set(LIBRARIES)
-    strangers = [name for name in libraries if not any(map(file.is_relative_to, LIBRARIES[name]))]
-    assert strangers == []
+    return [name for name in libraries if not any(map(file.is_relative_to, LIBRARIES[name]))]
 
 
-@pytest.mark.parametrize("file", FILES, ids=str)
-def test_imports_are_absolute(file: Path) -> None:
-    nodes = ast.walk(ast.parse((ROOT / file).read_text()))
-    assert [node.lineno for node in nodes if isinstance(node, ast.ImportFrom) and node.level] == []
+def test_a_library_belongs_to_one_subject() -> None:
+    assert offending(strangers, FILES) == {}
 
 
-@pytest.mark.parametrize("file", FILES, ids=str)
-def test_an_import_that_is_not_at_the_top_says_why(file: Path) -> None:
+def relative(file: Path) -> list[int]:
+    nodes = ast.walk(parsed(file))
+    return [node.lineno for node in nodes if isinstance(node, ast.ImportFrom) and node.level]
+
+
+def test_imports_are_absolute() -> None:
+    assert offending(relative, FILES) == {}
+
+
+def unexplained(file: Path) -> list[int]:
     lines = (ROOT / file).read_text().splitlines()
     inner = sorted(
         {
@@ -223,27 +243,34 @@ def test_an_import_that_is_not_at_the_top_says_why(file: Path) -> None:
         above = lines[first - 2].strip().startswith("#") or first - 1 in said
         if above or any("#" in line for line in lines[first - 1 : last]):
             said.add(last)
-    assert [first for first, last in inner if last not in said] == []
+    return [first for first, last in inner if last not in said]
+
+
+def test_an_import_that_is_not_at_the_top_says_why() -> None:
+    assert offending(unexplained, FILES) == {}
 
 
 @pytest.mark.parametrize("file", [file for file in FILES if is_command(file)], ids=str)
 def test_exit_codes_come_from_the_one_table(file: Path) -> None:
-    nodes = list(ast.walk(ast.parse((ROOT / file).read_text())))
+    nodes = list(ast.walk(parsed(file)))
     left = [node.args[0] for node in nodes if isinstance(node, ast.Call) and ends_the_process(node)]
     returned = [node.value for node in nodes if isinstance(node, ast.Return) and node.value]
     assert [value.lineno for value in (*left, *returned) if names_a_code(value)] == []
 
 
-@pytest.mark.parametrize("file", FILES, ids=str)
-def test_names_say_the_thing(file: Path) -> None:
+def banned(file: Path) -> list[str]:
     definitions = (ast.FunctionDef, ast.AsyncFunctionDef, ast.ClassDef)
-    nodes = ast.walk(ast.parse((ROOT / file).read_text()))
+    nodes = ast.walk(parsed(file))
     names = [
         *file.with_suffix("").parts,
         *(node.name for node in nodes if isinstance(node, definitions)),
     ]
     words = {word.lower() for name in names for word in re.findall(r"[A-Z]?[a-z0-9]+|[A-Z]+", name)}
-    assert words & BANNED == set()
+    return sorted(words & BANNED)
+
+
+def test_names_say_the_thing() -> None:
+    assert offending(banned, FILES) == {}
 
 
 @pytest.mark.parametrize(
@@ -256,7 +283,7 @@ def test_names_say_the_thing(file: Path) -> None:
     ids=str,
 )
 def test_a_verb_is_one_file_with_a_main_and_says_what_it_does(file: Path) -> None:
-    tree = ast.parse((ROOT / file).read_text())
+    tree = parsed(file)
     assert ast.get_docstring(tree)
     functions = {node.name for node in tree.body if isinstance(node, ast.FunctionDef)}
     targets = [
@@ -265,12 +292,14 @@ def test_a_verb_is_one_file_with_a_main_and_says_what_it_does(file: Path) -> Non
     assert "main" in functions | {target.id for target in targets if isinstance(target, ast.Name)}
 
 
-@pytest.mark.parametrize(
-    "file", [file for file in FILES if file.parts[:2] != ("pipelines", "commands")], ids=str
-)
-def test_every_room_says_what_it_is_for(file: Path) -> None:
+def silent(file: Path) -> list[str]:
     text = (ROOT / file).read_text()
-    assert not text.strip() or ast.get_docstring(ast.parse(text))
+    return [] if not text.strip() or ast.get_docstring(parsed(file)) else ["no docstring"]
+
+
+def test_every_room_says_what_it_is_for() -> None:
+    rooms = [file for file in FILES if file.parts[:2] != ("pipelines", "commands")]
+    assert offending(silent, rooms) == {}
 
 
 # What a command imports stays as it is: no hook in the import system, no TensorFlow.
