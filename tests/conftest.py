@@ -33,6 +33,20 @@ def scratch(tmp_path_factory):
     os.environ["TMPDIR"] = str(tmp_path_factory.mktemp("tmp"))
 
 
+@pytest.fixture(scope="session")
+def common(tmp_path_factory) -> Path:
+    """A folder of this session's that the processes of pytest-xdist share."""
+    base = tmp_path_factory.getbasetemp()
+    return base.parent if "PYTEST_XDIST_WORKER" in os.environ else base
+
+
+@pytest.fixture(scope="session", autouse=True)
+def unasked():
+    """What `make test ARGS=…` would hand on to every make that a test calls."""
+    for name in ("ARGS", "MAKEFLAGS", "MAKEOVERRIDES", "MFLAGS"):
+        os.environ.pop(name, None)
+
+
 def typed(command: str) -> list[str]:
     """What the Makefile makes of a command that a message names: a verb and its overrides."""
     printed = subprocess.run(
