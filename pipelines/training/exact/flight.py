@@ -129,7 +129,7 @@ def fingerprint(inputs: Any) -> tf.Tensor:
         bits = tf.reshape(_bits(tensor), [count, -1])
         rows = tf.range(tf.shape(bits)[0])
         columns = tf.range(tf.shape(bits)[1])
-        of_rows = tf.reduce_sum(bits * (2 * columns + 1), 1)
+        of_rows = tf.linalg.matvec(bits, 2 * columns + 1)
         of_tensor = tf.reduce_sum(of_rows * (2 * rows + 1))
         total += (2 * number + 1) * of_tensor
     return total
