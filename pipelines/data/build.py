@@ -19,6 +19,7 @@ from etils import epath
 from pipelines.data import (
     checks,
     content,
+    dask_workers,
     description,
     earlier,
     encoders,
@@ -66,8 +67,7 @@ def run(commission: Commission) -> Manifest:
         gives = " and ".join(source.FACTS.tasks)
         raise UsageError(f"dataset.source: {dataset.source} gives {gives}, not {dataset.task}")
     images.check_treatments(dataset.convert)
-    target = commission.target
-    begin(target)
+    begin(commission.target)
     asked = Request(
         dataset,
         found.places,
@@ -75,7 +75,14 @@ def run(commission: Commission) -> Manifest:
         parse=task.parse,
         unfit=found.unfit,
     )
-    listing = repeats.listed(source.listing(asked), dataset)
+    with dask_workers.importing(commission.runner):
+        return _built(commission, repeats.listed(source.listing(asked), dataset))
+
+
+def _built(commission: Commission, listing: Listing) -> Manifest:
+    """Builds what is listed."""
+    dataset, task, found = commission.dataset, commission.task, commission.found
+    target = commission.target
     _check_labels(listing.labels)
     with Readback(dataset, decoded_before(target), task) as readback:
         with _explained(target):

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from pipelines.config import compose, options
-from pipelines.data import runners
+from pipelines.data import dask_workers, runners
 from pipelines.data.manifest import Manifest
 from pipelines.usage import UsageError
 from tests.data.conftest import coco, coco_at
@@ -122,6 +122,8 @@ def test_a_dask_scheduler_with_two_workers_writes_the_same_bytes(
     ):
         wait_for(port)
         with running(*worker), running(*worker):
+            with distributed.Client(address) as client:
+                client.wait_for_workers(2)
             built = build(
                 *overrides,
                 "runner=dask",
@@ -130,11 +132,24 @@ def test_a_dask_scheduler_with_two_workers_writes_the_same_bytes(
             )
             with distributed.Client(address) as client:
                 used = client.run(
-                    lambda: {"pipelines.data.shards", "tensorflow"} & set(__import__("sys").modules)
+                    lambda: (
+                        {"pipelines.data.records", "tensorflow"} & set(__import__("sys").modules)
+                    )
                 )
-    # The scheduler may give all of so small a build to one of them.
-    assert set().union(*used.values()) == {"pipelines.data.shards"}
+    # Both have imported what writes records, to whichever the scheduler gave so small a build.
+    assert list(used.values()) == [{"pipelines.data.records"}] * 2
     assert built.to_json() == reference
+
+
+def test_a_dask_scheduler_that_does_not_answer_is_told_before_the_source_is_listed() -> None:
+    pytest.importorskip("distributed")
+    address = f"tcp://127.0.0.1:{free_port()}"
+    options = {"dask_client_address": address, "dask_connection_timeout": 1}
+    with (
+        pytest.raises(UsageError, match=f"no scheduler answers at {address}"),
+        dask_workers.importing({"engine": "dask", "options": options}),
+    ):
+        pytest.fail("it goes on without a scheduler")
 
 
 GIVEN = {
