@@ -64,12 +64,16 @@ def main(overrides: Sequence[str]) -> int:
 
 def run(cfg: Config, overrides: Sequence[str] = ()) -> int:
     """Returns the exit code that the module's docstring states."""
-    if cfg.bundle:
-        return _reproduce_bundle(cfg)
+    if cfg.bundle or cfg.run:
+        try:
+            return _reproduce_bundle(cfg) if cfg.bundle else _reproduce_run(cfg)
+        except Interrupted:
+            if cfg.seeds > 1:
+                again = make_command("reproduce", overrides)
+                print(f"other seeds that were trained are kept. To resume: {again}", flush=True)
+            raise
     if cfg.checkpoint:
         return _measure_checkpoint(cfg)
-    if cfg.run:
-        return _reproduce_run(cfg)
     if not cfg.garden:
         raise UsageError(NOTHING)
     return _reproduce_figure(cfg, overrides)
@@ -397,7 +401,8 @@ def _train_apart(cfg: Config, text: str, tree: Path) -> int:
             return child.wait()
         except Interrupted as stop:  # The terminal may have sent it to the child too, which saves and says how to resume.
             child.send_signal(stop.signum)
-            return child.wait()
+            child.wait()
+            raise
 
 
 def _annotate(run_dir: Path, uri: str, tags: dict[str, str], document: dict[str, Any]) -> None:
