@@ -1,5 +1,6 @@
 """Published recipes: field by field what upstream trains, every model builds, every path rehearsed at reduced size."""
 
+import fcntl
 import functools
 import json
 import subprocess
@@ -116,12 +117,17 @@ def test_the_page_lists_every_drift():
 
 
 @pytest.fixture(scope="module")
-def resolved() -> dict:
-    """What all recipes resolve to, in one process, since the projects register their experiments in it."""
-    command = [sys.executable, "-m", "tests.reproduction.resolving"]
-    done = subprocess.run(command, capture_output=True, text=True)
-    assert done.returncode == 0, done.stderr[-3000:]
-    return json.loads(done.stdout)
+def resolved(common) -> dict:
+    """What all recipes resolve to, once, in a process of its own, since the projects register their experiments in it."""
+    file = common / "resolved.json"
+    with (common / "resolved.lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        if not file.exists():
+            command = [sys.executable, "-m", "tests.reproduction.resolving"]
+            done = subprocess.run(command, capture_output=True, text=True)
+            assert done.returncode == 0, done.stderr[-3000:]
+            file.write_text(done.stdout)
+    return json.loads(file.read_text())
 
 
 @pytest.mark.slow

@@ -2,6 +2,7 @@
 
 import json
 import re
+import shutil
 
 import pytest
 
@@ -29,7 +30,10 @@ def test_a_recorded_run_comes_out_identical(trellis, tiny, tmp_path):
     assert json.loads((again / "reproduction.json").read_text())["verdict"] == "identical"
 
 
-def test_a_run_that_trained_nothing_is_refused_with_what_to_reproduce_instead(tmp_path):
+def test_a_run_that_trained_nothing_is_refused_with_what_to_reproduce_instead(
+    empty_store, tmp_path
+):
+    shutil.copy(empty_store, tmp_path / "mlflow.db")
     cfg = config.compose([f"runs_dir={tmp_path}", f"run_dir={tmp_path / 'sweep'}"])
     with session.recorded(cfg) as recorder:
         trial = {
