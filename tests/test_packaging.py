@@ -137,7 +137,7 @@ def test_the_lock_satisfies_what_is_declared() -> None:
 def test_what_is_imported_is_declared() -> None:
     project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
     extras = project["optional-dependencies"]
-    runtime = _names(project["dependencies"]) | _names(extras["onnx"])
+    runtime = _names(project["dependencies"]) | _names([*extras["onnx"], *extras["dask"]])
     development = runtime | _names(project["optional-dependencies"]["dev"])
     undeclared = {
         f"{folder}: {module}"
