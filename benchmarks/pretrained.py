@@ -118,6 +118,7 @@ def suite(places: Mapping[str, str]) -> list[Part]:
     )
     return [
         Part("classification", cells, (50, 200, 1954), 80, "accuracy"),
+        Part("cells", cells, (50,), 200, "accuracy"),
         Part("clothes", clothes, (50, 200, 2000), 80, "accuracy", "00000-of-*"),
         Part("detection", boxes, (50, 205), 60, "AP50"),
         Part("segmentation", pixels, (50, 200, 2000), 100, "mean_iou"),
@@ -349,6 +350,7 @@ chosen by single runs on 200 pictures of another seed, which are not in the tabl
 | row | data | what always saying the most frequent gives |
 | --- | --- | --- |
 | classification | photographs of solar cells (package elpv-dataset, CC BY-NC-SA 4.0, fetched, no part of this tool), 96 pixels, 670 to evaluate on | 0.697 |
+| cells | those photographs once more: 80 steps did not tell the sides apart, so 200 steps and five seeds were declared before a run of them, and run once | 0.697 |
 | clothes | classification too: Fashion-MNIST, 64 pixels, the first of eight shards of its test pictures, 1,177, to evaluate on | 0.1 |
 | detection | photographs of blood (BCCD), 96x128 pixels, 87 to evaluate on | |
 | segmentation | the embedded scenes of digits, 96 pixels, 200 to evaluate on; digit or background | 0.43 |
