@@ -344,7 +344,7 @@ of the whole command, start and evaluation included; where scratch took less tha
 steps (*longer*), and the difference at no less time is to that run. `make finetune` freezes the backbone first: such steps
 are cheaper, since no gradient goes through it, and the step is traced once more at the release.
 
-Pictures of 64 to 128 pixels and half a minute for each training: this shows what the weights add early, not how good either side gets. Settings were
+Pictures of 64 to 128 pixels and half a minute to a minute for each training: this shows what the weights add early, not how good either side gets. Settings were
 chosen by single runs on 200 pictures of another seed, which are not in the table.
 
 | row | data | what always saying the most frequent gives |

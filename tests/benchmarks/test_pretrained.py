@@ -138,11 +138,11 @@ def test_a_row_has_every_seed_that_is_finished(tmp_path, monkeypatch) -> None:
 def test_parts_whose_data_are_not_here_are_left_out(tmp_path, capsys) -> None:
     chosen = {**pretrained.WORDS, "elpv": str(tmp_path)}
     titles = [part.title for part in pretrained.parts(chosen)]
-    assert titles == ["classification", "segmentation"]
+    assert titles == ["classification", "cells", "segmentation"]
     printed = capsys.readouterr().out
     assert "without bccd=<folder" in printed and "without fashion=<folder" in printed
     chosen |= {"bccd": str(tmp_path), "fashion": str(tmp_path)}
-    assert len(pretrained.parts(chosen)) == 4
+    assert len(pretrained.parts(chosen)) == 5
     chosen["only"] = "detection"
     assert [part.title for part in pretrained.parts(chosen)] == ["detection"]
     chosen["sizes"] = "50,200"
