@@ -174,6 +174,24 @@ def _feed_detr() -> None:
     loader.load = load
 
 
+def _scale_detr() -> None:
+    """Has DETR's evaluation hold what it found against the truth in pixels, as it holds the truth.
+
+    Its model answers in fractions of the picture, which the official step hands on as they are: whatever it learned, AP was 0.
+    """
+    task = importlib.import_module(f"{HOME}.detr.tasks.detection").DetectionTask
+    official = task.validation_step
+
+    def validation_step(self: Any, inputs: Any, model: Any, metrics: Any = None) -> Any:
+        logs = official(self, inputs, model, metrics)
+        found = logs["predictions"]
+        size = found["image_info"][:, 1:2, :]
+        found["detection_boxes"] *= tf.tile(size, [1, 1, 2])
+        return logs
+
+    task.validation_step = validation_step
+
+
 def _as_of_tfds(decoded: Mapping[str, Any]) -> dict[str, Any]:
     """A decoded record as TFDS's `coco` gives it: classes from 0, a number for its name."""
     objects = {
@@ -244,7 +262,7 @@ def on_cpu() -> bool:
 REPAIRS = {
     "yolo": (_bound_yolo, _tell_unmixed, _compute_mish_alone),
     "centernet": (_bound_centernet,),
-    "detr": (_build_detr, _feed_detr),
+    "detr": (_build_detr, _feed_detr, _scale_detr),
     "video_ssl": (_size_linear_heads, _evaluate_contrast),
     "qat": (_read_nested_inputs,),
 }

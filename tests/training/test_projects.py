@@ -8,6 +8,7 @@ import cv2
 import numpy as np
 import pytest
 import tensorflow as tf
+from official.core import task_factory
 
 from pipelines.training import inference, parameters, projects, upstream
 from pipelines.usage import UsageError
@@ -127,3 +128,37 @@ def test_detr_reads_records_as_it_reads_tfds(tmp_path: Path) -> None:
     assert labels["id"].numpy() == [139]
     np.testing.assert_array_equal(labels["classes"], [[3, 0]])
     np.testing.assert_allclose(labels["boxes"][0, 0], [0.5, 0.25, 1.0, 0.5])
+
+
+def test_detr_that_finds_all_there_is_has_an_ap_of_one() -> None:
+    assert projects.trouble("detr") is None
+    detr = importlib.import_module("official.projects.detr.modeling.detr")
+    task = task_factory.get_task(parameters.registered("detr_coco").task)
+    boxes = tf.constant([[[0.25, 0.5, 0.5, 0.25], [0.75, 0.25, 0.25, 0.5]]])
+    classes = tf.constant([[3, 7]])
+    # A picture of 200 by 400 pixels, made half as large.
+    size = tf.constant([[[200.0, 400.0], [100.0, 200.0], [0.5, 0.5], [0.0, 0.0]]])
+    labels = {
+        "id": tf.constant([139]),
+        "image_info": size,
+        "is_crowd": tf.constant([[False, False]]),
+        "classes": classes,
+        "boxes": boxes,
+        "gt_boxes": tf.constant([[[0.0, 150.0, 100.0, 250.0], [125.0, 0.0, 175.0, 200.0]]]),
+    }
+
+    class Oracle(tf.Module):
+        losses = ()
+
+        def __call__(self, images: tf.Tensor, training: bool) -> list[dict[str, tf.Tensor]]:
+            outputs = {"cls_outputs": 9.0 * tf.one_hot(classes, 81), "box_outputs": boxes}
+            return [outputs | detr.postprocess(outputs)]
+
+    task.build_metrics(training=False)
+    logs = task.validation_step((tf.zeros([1, 100, 200, 3]), labels), Oracle())
+    found = {
+        name: {key: (value,) for key, value in logs[name].items()}
+        for name in ("ground_truths", "predictions")
+    }
+    state = task.aggregate_logs(None, found)
+    assert task.reduce_aggregated_logs(state)["AP"] == pytest.approx(1.0)
