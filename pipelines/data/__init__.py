@@ -49,3 +49,10 @@ def without_tables() -> Iterator[None]:
     finally:
         for name in hidden:
             del sys.modules[name]
+
+
+@contextmanager
+def importing_beam() -> Iterator[None]:
+    """For our modules that are built on Beam, whose import warns and takes up what no source here needs."""
+    with silenced(logging.WARNING), without_tables():
+        yield

@@ -3,7 +3,6 @@
 import errno
 import functools
 import json
-import logging
 import os
 import re
 import shutil
@@ -25,15 +24,14 @@ from pipelines.data import (
     encoders,
     files,
     images,
+    importing_beam,
     index,
     lookup,
     manifest,
     repeats,
     shards,
-    silenced,
     sources,
     summary,
-    without_tables,
 )
 from pipelines.data.checks import Checks
 from pipelines.data.description import Commission, Origin
@@ -189,7 +187,7 @@ def _write(job: Job, origin: Origin) -> list[Summary]:
 
 
 def _write_with_beam(job: Job, runner: dict[str, Any]) -> None:
-    with silenced(logging.WARNING), without_tables():
+    with importing_beam():
         from pipelines.data import records  # Beam: seconds, warnings.
 
     records.write(job, runner)

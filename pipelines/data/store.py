@@ -1,6 +1,5 @@
 """From a composed data set to records on disk: found where they are built, else built."""
 
-import logging
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -15,12 +14,11 @@ from pipelines.data import (
     checks,
     content,
     files,
+    importing_beam,
     locations,
     manifest,
     same_environment,
-    silenced,
     sources,
-    without_tables,
 )
 from pipelines.data.description import Commission
 from pipelines.data.manifest import Manifest
@@ -72,7 +70,7 @@ def _builder(*, adopted: bool) -> ModuleType:
         from pipelines.data import build  # NumPy and Pillow: tenths of a second.
 
         return build
-    with silenced(logging.WARNING), without_tables():
+    with importing_beam():
         from pipelines.data import adoption  # Beam: seconds, warnings.
 
     return adoption

@@ -92,7 +92,8 @@ def compare(
     value = old.get("value")
     again = new.get("value")
     results.append(f"{old.get('metric')}: {value} -> {again}")
-    spread = _spread(before)
+    behind = _runs_behind(before)
+    spread = statistics.pooled([behind]) if behind else None
     if None not in (value, again) and value != again:
         if pair:
             results.append(_image_by_image(pair))
@@ -106,37 +107,27 @@ def compare(
     elif None in (value, again):
         verdict = DIFFERENT
     elif same_recipe and not same_class.promised:
-        weighed = _weighed(before, [again, *more], tolerance)
+        margin = _figure(before).get("margin", tolerance)
+        weighed = _weighed(behind or Sample(1, value), [again, *more], margin)
         if weighed is None:
             verdict = EQUIVALENT if abs(value - again) <= tolerance else INCONCLUSIVE
             results.append(NO_SPREAD)
         else:
             verdict = WEIGHED[weighed.verdict]
             by_seeds = True
-            against = "the recipe's figure" if _is_of_its_recipe(before) else "the first run"
+            against = "the recipe's figure" if behind else "the first run"
             results.append(_said_of_weights(weighed, 1 + len(more), against))
     else:
         verdict = EQUIVALENT if abs(value - again) <= tolerance else DIFFERENT
     return Comparison(verdict, same_class, differing, results, by_seeds)
 
 
-def _weighed(
-    before: Mapping[str, str],
-    values: Sequence[float],
-    tolerance: float,
-) -> Equivalence | None:
+def _weighed(stated: Sample, values: Sequence[float], margin: float) -> Equivalence | None:
     """Weighs runs of another class, of which bits are not promised, as other seeds of the recipe are.
 
-    None: neither the recipe nor these runs tell of a spread.
+    None: neither what is stated nor these runs tell of a spread.
     """
-    stated = Sample(1, _document(before, "summary.json")["headline"]["value"])
-    if _is_of_its_recipe(before):
-        stated = _stated(_figure(before))
-    weighed = statistics.equivalence(
-        statistics.sample(values),
-        stated,
-        _figure(before).get("margin", tolerance),
-    )
+    weighed = statistics.equivalence(statistics.sample(values), stated, margin)
     return weighed if weighed.spread else None
 
 
@@ -148,13 +139,8 @@ def _said_of_weights(weighed: Equivalence, runs: int, against: str) -> str:
     return f"{line}: make reproduce RUN=… SEEDS={runs + weighed.more}" if weighed.more else line
 
 
-def _spread(texts: Mapping[str, str]) -> Spread | None:
-    """The spread over seeds that a recorded recipe states for its figure; None for a run that is none of it."""
-    return statistics.pooled([_stated(_figure(texts))]) if _is_of_its_recipe(texts) else None
-
-
-def _is_of_its_recipe(texts: Mapping[str, str]) -> bool:
-    """Whether a run may be counted among those behind the figure that its recipe states.
+def _runs_behind(texts: Mapping[str, str]) -> Sample | None:
+    """The runs behind the figure that a recorded recipe states; None for a run that may not be counted among them.
 
     A run far from the figure was trained shorter, or on other data, and how far such runs spread nobody has stated.
     """
@@ -162,13 +148,10 @@ def _is_of_its_recipe(texts: Mapping[str, str]) -> bool:
     headline = _document(texts, "summary.json").get("headline", {})
     value = headline.get("value")
     if figure.get("metric") != headline.get("metric") or value is None:
-        return False
-    return bool(abs(value - figure.get("value", 0.0)) <= figure.get("margin", TOLERANCE))
-
-
-def _stated(figure: Mapping[str, Any]) -> Sample:
-    """The runs behind a recorded figure."""
-    return Sample(figure.get("seeds", 1), figure.get("value", 0.0), figure.get("sd"))
+        return None
+    stated = Sample(figure.get("seeds", 1), figure.get("value", 0.0), figure.get("sd"))
+    is_near = abs(value - stated.mean) <= figure.get("margin", TOLERANCE)
+    return stated if is_near else None
 
 
 def _figure(texts: Mapping[str, str]) -> dict[str, Any]:

@@ -21,6 +21,7 @@ from pipelines.usage import UsageError
 
 def prepare(params: config_definitions.ExperimentConfig) -> None:
     """Sets what belongs to the whole process: seeds, the precision policy, lighter work on boxes."""
+    upstream.say_what_is_asked()
     conversions.keep()
     determinism.seed_everything(params.task.train_data.seed)
     upstream.spare_work_on_boxes()

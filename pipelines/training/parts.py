@@ -104,7 +104,7 @@ class Parts:
 
     def step(self, count: int) -> None:
         """Trains a number of steps."""
-        with self._devices.scope():
+        with self._devices.scope(), quiet(self._folder / "train.log"):
             self._trainer.train(tf.constant(count))
 
     def recorder(self) -> Callable[[int], None]:

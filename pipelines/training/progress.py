@@ -125,16 +125,17 @@ class Meter:
 def quiet(log: Path) -> Iterator[None]:
     """Sends what Orbit, TensorFlow and the evaluators print to a file, and leaves the terminal to the meter."""
     logger = tf.get_logger()
-    handlers = [
-        handler for handler in logger.handlers if isinstance(handler, logging.StreamHandler)
-    ]
+    before = logger.handlers
     is_propagating = logger.propagate
     logger.propagate = False  # A handler of another logger would show it all the same.
     with open(log, "a", buffering=1) as stream, contextlib.redirect_stdout(stream):
-        streams = [handler.setStream(stream) for handler in handlers]
+        # One of its own: a logger that has none at all prints to the terminal.
+        handler = logging.StreamHandler(stream)
+        handler.setFormatter(logging.Formatter(logging.BASIC_FORMAT))
+        others = [other for other in before if not isinstance(other, logging.StreamHandler)]
+        logger.handlers = [*others, handler]
         try:
             yield
         finally:
-            for handler, before in zip(handlers, streams, strict=True):
-                handler.setStream(before)
+            logger.handlers = before
             logger.propagate = is_propagating

@@ -3,8 +3,10 @@
 After an upgrade, `tests/training/test_upstream.py` says which of them has gone or has changed, and what breaks without it.
 """
 
+import ctypes
 import functools
 import inspect
+import os
 import re
 import sys
 import warnings
@@ -55,6 +57,9 @@ SAVED_STEP = (
 CORNERS = 4  # numbers of a box
 
 CONVERTED = "__autograph_generated_file"  # begins the name of a module that AutoGraph makes
+
+# `absl::SetMinLogLevel` of the version that TensorFlow is built with, as its library spells it.
+SET_LOG_LEVEL = "_ZN4absl12lts_2025012714SetMinLogLevelENS0_18LogSeverityAtLeastE"
 
 AVERAGE = "average"  # the slot of a variable's moving average, in a checkpoint
 
@@ -138,6 +143,14 @@ def has_begun() -> bool:
 def expect_spare_features() -> None:
     """Has Keras say nothing of features that a decoder leaves: EfficientNet's last, of level 6, is for classifiers alone."""
     warnings.filterwarnings("ignore", r"Input dict contained keys \['6'\]", UserWarning)
+
+
+def say_what_is_asked() -> None:
+    """Has what TensorFlow says through absl heed TF_CPP_MIN_LOG_LEVEL too: a line for each graph with Mask R-CNN's cut-outs."""
+    said = getattr(ctypes.CDLL(None), SET_LOG_LEVEL, None)
+    level = os.environ.get("TF_CPP_MIN_LOG_LEVEL", "")
+    if said and level.isdigit():
+        said(int(level))
 
 
 def leave_operations_apart() -> None:

@@ -462,3 +462,29 @@ def test_features_that_a_decoder_leaves_are_not_warned_of_and_other_words_are() 
         assert not said
         decoder({"3": tf.zeros([1, 2]), "7": tf.zeros([1, 2])})
         assert len(said) == 1
+
+
+def test_what_is_said_through_absl_heeds_the_variable_too(tmp_path) -> None:
+    code = """
+import sys
+import pipelines
+import tensorflow as tf
+from pipelines.training import upstream
+
+def cut(sizes):
+    images, boxes = tf.ones([1, 8, 8, 3]), tf.zeros([1, 4])
+    traced = tf.function(lambda *given: tf.nn.relu(tf.image.crop_and_resize(*given, sizes)))
+    unknown = [tf.TensorSpec([None] * 4), tf.TensorSpec([None, 4]), tf.TensorSpec([None], tf.int32)]
+    traced.get_concrete_function(*unknown)(images, boxes, tf.zeros([1], tf.int32))
+
+cut([56, 56])
+sys.stderr.write("then\\n")
+upstream.say_what_is_asked()
+cut([28, 28])
+"""
+    process = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, check=True
+    )
+    before, after = process.stderr.split("then\n")
+    assert "PredictCost" in before
+    assert "PredictCost" not in after
