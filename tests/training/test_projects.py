@@ -156,9 +156,8 @@ def test_detr_that_finds_all_there_is_has_an_ap_of_one() -> None:
 
     task.build_metrics(training=False)
     logs = task.validation_step((tf.zeros([1, 100, 200, 3]), labels), Oracle())
-    found = {
-        name: {key: (value,) for key, value in logs[name].items()}
-        for name in ("ground_truths", "predictions")
-    }
+    found = {}
+    for name in ("ground_truths", "predictions"):
+        found[name] = {key: (value,) for key, value in logs[name].items()}
     state = task.aggregate_logs(None, found)
     assert task.reduce_aggregated_logs(state)["AP"] == pytest.approx(1.0)
