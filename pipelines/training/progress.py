@@ -1,11 +1,13 @@
 """Shows a training as it goes: a live bar on a terminal, plain lines elsewhere; what libraries print goes to a file."""
 
 import contextlib
+import functools
 import logging
 import time
+import warnings
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import TextIO
+from typing import Any, TextIO
 
 import tensorflow as tf
 from rich.console import Console
@@ -134,8 +136,20 @@ def quiet(log: Path) -> Iterator[None]:
         handler.setFormatter(logging.Formatter(logging.BASIC_FORMAT))
         others = [other for other in before if not isinstance(other, logging.StreamHandler)]
         logger.handlers = [*others, handler]
+        shown = warnings.showwarning
+        warnings.showwarning = functools.partial(_write_warning, stream)
         try:
             yield
         finally:
+            warnings.showwarning = shown
             logger.handlers = before
             logger.propagate = is_propagating
+
+
+def _write_warning(stream: TextIO, *said: Any) -> None:
+    """What Python does with a warning, but for where it goes.
+
+    Args:
+        said: message, category, file, line number, and what else `warnings.showwarning` is given.
+    """
+    stream.write(warnings.formatwarning(*said[:4]))
