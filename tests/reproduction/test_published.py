@@ -339,7 +339,7 @@ def test_what_so_many_seeds_can_show_is_said_before_they_are_trained():
     stated = figure.stated(config.compose(["experiment=resnet"]))
     line = figure.plan(stated, 3)
     assert line.startswith("3 seeds show a margin of 0.017") and line.endswith("0.0180")
-    unknown = figure.stated(config.compose(["experiment=maskrcnn"]))
+    unknown = figure.stated(config.compose(["experiment=centernet"]))
     assert figure.plan(unknown, 3) is None
 
 
