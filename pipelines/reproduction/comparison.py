@@ -92,7 +92,8 @@ def compare(
     value = old.get("value")
     again = new.get("value")
     results.append(f"{old.get('metric')}: {value} -> {again}")
-    behind = _runs_behind(before)
+    figure = _figure(before)
+    behind = _runs_behind(figure, old)
     spread = statistics.pooled([behind]) if behind else None
     if None not in (value, again) and value != again:
         if pair:
@@ -107,7 +108,7 @@ def compare(
     elif None in (value, again):
         verdict = DIFFERENT
     elif same_recipe and not same_class.promised:
-        margin = _figure(before).get("margin", tolerance)
+        margin = figure.get("margin", tolerance)
         weighed = _weighed(behind or Sample(1, value), [again, *more], margin)
         if weighed is None:
             verdict = EQUIVALENT if abs(value - again) <= tolerance else INCONCLUSIVE
@@ -139,13 +140,14 @@ def _said_of_weights(weighed: Equivalence, runs: int, against: str) -> str:
     return f"{line}: make reproduce RUN=… SEEDS={runs + weighed.more}" if weighed.more else line
 
 
-def _runs_behind(texts: Mapping[str, str]) -> Sample | None:
-    """The runs behind the figure that a recorded recipe states; None for a run that may not be counted among them.
+def _runs_behind(figure: Mapping[str, Any], headline: Mapping[str, Any]) -> Sample | None:
+    """The runs behind the figure that a recorded recipe states; None where a run may not be counted among them.
 
     A run far from the figure was trained shorter, or on other data, and how far such runs spread nobody has stated.
+
+    Args:
+        headline: what the run reached.
     """
-    figure = _figure(texts)
-    headline = _document(texts, "summary.json").get("headline", {})
     value = headline.get("value")
     if figure.get("metric") != headline.get("metric") or value is None:
         return None
