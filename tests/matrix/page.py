@@ -69,7 +69,7 @@ task). Those that take over 50 CPU seconds are then composed, built and trained 
 
 ## Repairs
 
-Five projects need repairs (`pipelines/training/projects.py`; tested by name, DETR's and those of video_ssl by the catalogue alone): YOLO writes padding to place -1 and CenterNet reads from there,
+Five projects need repairs (`pipelines/training/projects.py`; tested by name, DETR's variables and what video_ssl needs by the catalogue alone): YOLO writes padding to place -1 and CenterNet reads from there,
 which accelerators ignore and a CPU refuses; DETR creates its variables in its first step, too late to be restored, its
 evaluation takes fractions of a picture for pixels, and its first version reads nothing but TFDS; the quantizer stops at heads that are
 called with dictionaries; the linear evaluation on clips has 600 outputs whatever its data, and the pretraining on clips no evaluation (it gets the one of
